@@ -1,0 +1,95 @@
+# Everything that is run by hand or by .ci/run. `make` alone lists the targets.
+#
+#   make test PKG=./broker/... RUN=TestSend      one package, one test
+#   make bench PKG=./bench BENCH=Send            one benchmark
+#   make test-servers PKG=./broker/kafka         one suite on the real servers
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+MODULE    := github.com/turnout-mq/turnout
+PKG       ?= ./...
+RUN       ?=
+BENCH     ?= .
+BENCHTIME ?= 1s
+FUZZTIME  ?= 10s
+ARGS      ?=
+
+# A test run that hangs is ended here, with the stacks of all goroutines. For one package, not for all of them.
+TIMEOUT         ?= 5m
+RACE_TIMEOUT    ?= 10m
+SERVERS_TIMEOUT ?= 30m
+
+LINT_VERSION := v2.12.0
+LINT         := bin/golangci-lint-$(LINT_VERSION)
+
+run_flag = $(if $(RUN),-run '$(RUN)')
+
+.PHONY: help build test test-servers servers-needed server-packages race lint bench fuzz verify demo
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
+
+build: ## compile everything; the command line goes to bin/turnout
+	go build $(PKG)
+	go build -o bin/turnout ./cmd/turnout
+
+test: ## all tests on the embedded servers; needs Go alone
+	go test -timeout $(TIMEOUT) $(run_flag) $(PKG)
+
+# One package after the other: each starts its own JVMs.
+test-servers: servers-needed ## the suites that know real servers, on them; needs Java 17 and Maven
+	@packages=$$($(MAKE) server-packages); \
+	 test -n "$$packages" || { echo "make test-servers: no package of $(PKG) has tests that use testenv" >&2; exit 1; }; \
+	 echo "TURNOUT_TEST=servers go test -count=1 -p 1 -timeout $(SERVERS_TIMEOUT) $(run_flag)" $$packages; \
+	 TURNOUT_TEST=servers go test -count=1 -p 1 -timeout $(SERVERS_TIMEOUT) $(run_flag) $$packages
+
+servers-needed:
+	@.ci/servers-needed
+
+# The packages whose tests are linked with testenv, directly or through a suite.
+server-packages:
+	@go list -test -f '{{if eq .Name "main"}}{{.ImportPath}} {{join .Deps " "}}{{end}}' $(PKG) | \
+	 awk '$$1 ~ /\.test$$/ { for (i = 2; i <= NF; i++) if ($$i == "$(MODULE)/testenv") { sub(/\.test$$/, "", $$1); print $$1; break } }'
+
+race: ## all tests under the race detector; needs a C compiler
+	@command -v "$$(go env CC)" >/dev/null || { echo "make race: the race detector needs a C compiler ($$(go env CC) is not on the PATH); install gcc or set CC" >&2; exit 1; }
+	CGO_ENABLED=1 go test -race -count=1 -timeout $(RACE_TIMEOUT) $(run_flag) $(PKG)
+
+lint: $(LINT) ## golangci-lint, rules in .golangci.yml
+	$(LINT) run $(PKG)
+
+# Taken from the PATH when it is the pinned version, else built once.
+$(LINT):
+	@mkdir -p bin; \
+	 have=$$(command -v golangci-lint || ls "$$(go env GOPATH)/bin/golangci-lint" 2>/dev/null || true); \
+	 if [ -n "$$have" ] && [ "v$$("$$have" version --short 2>/dev/null)" = "$(LINT_VERSION)" ]; then \
+	   ln -sf "$$have" $@; \
+	 else \
+	   echo "building golangci-lint $(LINT_VERSION) into bin/ (once)"; \
+	   GOBIN="$(CURDIR)/bin" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION); \
+	   mv bin/golangci-lint $@; \
+	 fi
+
+bench: ## benchmarks: PKG, BENCH and BENCHTIME choose; nothing else should run on the machine
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 60m $(PKG)
+
+fuzz: ## every fuzz target of PKG for FUZZTIME each
+	@found=0; \
+	 for dir in $$(go list -f '{{.Dir}}' $(PKG)); do \
+	   for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$dir"/*_test.go 2>/dev/null); do \
+	     found=1; echo "fuzz $${dir#$(CURDIR)/} $$target"; \
+	     (cd "$$dir" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .); \
+	   done; \
+	 done; \
+	 test $$found = 1 || { echo "make fuzz: no fuzz target in $(PKG)" >&2; exit 1; }
+
+verify: ## formatting, go.mod and go.sum, checksums of the modules
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+	 test -z "$$unformatted" || { printf 'not gofmt-ed (run gofmt -w):\n%s\n' "$$unformatted" >&2; exit 1; }
+	go mod tidy -diff
+	go mod verify
+
+demo: ## a topic moves between two clusters under traffic; ARGS go to turnout demo
+	go run ./cmd/turnout demo $(ARGS)
