@@ -1,0 +1,262 @@
+package testenv
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// serversRocketMQ is one Apache RocketMQ broker with its name server.
+func (e *Env) serversRocketMQ(name string) (*cluster, error) {
+	port, err := e.ports.take(6)
+	if err != nil {
+		return nil, err
+	}
+	// The broker also listens on the port two below its own, and its replication on the one above.
+	names, broker := port, port+3
+	r := &rocketMQ{name: name, names: names, broker: broker, brokerHost: "127.0.0.1"}
+	var brokerRelay, nameRelay *relay
+	if e.spec.Proxy {
+		r.names = port + 5
+		nameRelay = &relay{target: loopback(r.names)}
+		// The broker tells clients to come to brokerIP1 and its own port number, so the relay stands on the
+		// same number at another address.
+		r.brokerHost = "127.0.0.2"
+		brokerRelay = &relay{target: address(r.brokerHost, broker)}
+	}
+	if r.nameServer, err = e.rocketMQNameServer(r); err != nil {
+		return nil, err
+	}
+	if r.brokerServer, err = e.rocketMQBroker(r); err != nil {
+		return nil, err
+	}
+	c := &cluster{name: name, kind: kindRocketMQ, id: name}
+	c.add(name+"/namesrv", r.nameServer, loopback(names), nameRelay)
+	c.add(name+"/broker", r.brokerServer, loopback(broker), brokerRelay)
+	c.addresses = c.addresses[:1] // clients learn the broker's from the name server
+	return c, nil
+}
+
+// rocketMQ is where the two servers of a cluster really listen.
+type rocketMQ struct {
+	name                     string
+	names, broker            int // ports
+	brokerHost               string
+	nameServer, brokerServer *javaServer
+}
+
+func (e *Env) rocketMQNameServer(r *rocketMQ) (*javaServer, error) {
+	name := r.name + "/namesrv"
+	dir, err := e.mkdir(name, "store")
+	if err != nil {
+		return nil, err
+	}
+	store := filepath.Join(dir, "store")
+	conf := fmt.Sprintf(`listenPort=%d
+bindAddress=127.0.0.1
+rocketmqHome=%s
+kvConfigPath=%s/kvConfig.json
+configStorePath=%s/namesrv.properties
+scanNotActiveBrokerInterval=5000
+serverWorkerThreads=2
+defaultThreadPoolNums=2
+clientRequestThreadPoolNums=2
+`, r.names, dir, store, store)
+	s, err := e.rocketMQServer(name, dir, "namesrv", conf)
+	if err != nil {
+		return nil, err
+	}
+	s.cmd.flags = append(s.cmd.flags, "-Xms16m", "-Xmx96m", "-XX:MaxDirectMemorySize=64m")
+	s.cmd.class = "org.apache.rocketmq.namesrv.NamesrvStartup"
+	s.ready = func(ctx context.Context) error {
+		if r.brokerServer.running() { // the routes are gone until the broker registers again
+			return r.registered(ctx)
+		}
+		_, err := remotingCall(ctx, loopback(r.names), getBrokerClusterInfo, nil)
+		return err
+	}
+	return s, nil
+}
+
+func (e *Env) rocketMQBroker(r *rocketMQ) (*javaServer, error) {
+	name := r.name + "/broker"
+	dir, err := e.mkdir(name, "store")
+	if err != nil {
+		return nil, err
+	}
+	store := filepath.Join(dir, "store")
+	// The second group: a small machine must not answer "broker busy". The third: small files and few threads.
+	conf := fmt.Sprintf(`brokerClusterName=%[1]s
+brokerName=%[1]s
+brokerId=0
+brokerRole=ASYNC_MASTER
+flushDiskType=ASYNC_FLUSH
+namesrvAddr=127.0.0.1:%[2]d
+brokerIP1=127.0.0.1
+brokerIP2=127.0.0.1
+bindAddress=%[3]s
+listenPort=%[4]d
+haListenPort=%[5]d
+rocketmqHome=%[6]s
+storePathRootDir=%[7]s
+storePathCommitLog=%[7]s/commitlog
+autoCreateTopicEnable=false
+autoCreateSubscriptionGroup=true
+defaultTopicQueueNums=4
+
+waitTimeMillsInSendQueue=3000
+osPageCacheBusyTimeOutMills=5000
+diskMaxUsedSpaceRatio=99
+flushConsumerOffsetInterval=1000
+registerNameServerPeriod=10000
+notifyConsumerIdsChangedEnable=true
+
+mappedFileSizeCommitLog=16777216
+mappedFileSizeConsumeQueue=600000
+mappedFileSizeTimerLog=1048576
+maxHashSlotNum=10000
+maxIndexNum=40000
+transientStorePoolEnable=false
+warmMapedFileEnable=false
+timerWheelEnable=false
+traceTopicEnable=false
+traceOn=false
+sendMessageThreadPoolNums=4
+pullMessageThreadPoolNums=4
+processReplyMessageThreadPoolNums=2
+queryMessageThreadPoolNums=2
+adminBrokerThreadPoolNums=2
+clientManageThreadPoolNums=2
+consumerManageThreadPoolNums=2
+heartbeatThreadPoolNums=2
+endTransactionThreadPoolNums=2
+ackMessageThreadPoolNums=2
+litePullMessageThreadPoolNums=2
+serverWorkerThreads=2
+`, r.name, r.names, r.brokerHost, r.broker, r.broker+1, dir, store)
+	s, err := e.rocketMQServer(name, dir, "broker", conf)
+	if err != nil {
+		return nil, err
+	}
+	s.noTerm = true
+	s.cmd.flags = append(s.cmd.flags, "-Xms48m", "-Xmx192m", "-XX:MaxDirectMemorySize=128m",
+		"-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99", "-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.99",
+		"--add-opens=java.base/java.nio=ALL-UNNAMED", "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+		"--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED", "--add-opens=java.base/jdk.internal.ref=ALL-UNNAMED")
+	s.cmd.class = "org.apache.rocketmq.broker.BrokerStartup"
+	s.ready = func(ctx context.Context) error {
+		if r.nameServer.running() {
+			return r.registered(ctx)
+		}
+		return r.kick(ctx)
+	}
+	return s, nil
+}
+
+// rocketMQServer is what the two kinds of servers have in common.
+func (e *Env) rocketMQServer(name, dir, kind, conf string) (*javaServer, error) {
+	file := filepath.Join(dir, kind+".conf")
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+		return nil, err
+	}
+	logging := filepath.Join(dir, "logback.xml")
+	if err := os.WriteFile(logging, []byte(rocketMQLogging), 0o644); err != nil {
+		return nil, err
+	}
+	return &javaServer{java: e.java, name: name, dir: dir, cmd: command{
+		module: "rocketmq", kind: kind,
+		flags: []string{
+			"-Dtls.server.mode=disabled", // else it makes an RSA key at each start
+			"-Drmq.logback.configurationFile=" + logging,
+			"-Drocketmq.home.dir=" + dir, "-Duser.home=" + dir, "-Drocketmq.client.logRoot=" + dir,
+		},
+		args: []string{"-c", file},
+	}}, nil
+}
+
+// rocketMQLogging sends warnings to standard output. The classes are RocketMQ's own copy of logback.
+const rocketMQLogging = `<configuration>
+<appender name="out" class="org.apache.rocketmq.logging.ch.qos.logback.core.ConsoleAppender">
+<encoder><pattern>%d{HH:mm:ss.SSS} %p %t %c{1} - %m%n</pattern></encoder>
+</appender>
+<root level="WARN"><appender-ref ref="out"/></root>
+</configuration>
+`
+
+// Request codes of RocketMQ's remoting protocol.
+const (
+	updateBrokerConfig   = 25
+	getBrokerClusterInfo = 106
+)
+
+// registered returns nil if clients find the broker at the name server. A broker that listens, or a name server
+// that was restarted, would take up to 10 s until then; a kick makes it happen at once.
+func (r *rocketMQ) registered(ctx context.Context) error {
+	if err := r.kick(ctx); err != nil {
+		return err
+	}
+	info, err := remotingCall(ctx, loopback(r.names), getBrokerClusterInfo, nil)
+	if err != nil {
+		return err
+	}
+	if broker := loopback(r.broker); !strings.Contains(string(info), broker) {
+		return fmt.Errorf("the name server does not know the broker %s: %s", broker, info)
+	}
+	return nil
+}
+
+// kick makes the broker register at its name server now: any change of its settings does.
+func (r *rocketMQ) kick(ctx context.Context) error {
+	_, err := remotingCall(ctx, address(r.brokerHost, r.broker), updateBrokerConfig, []byte("brokerPermission=6\n"))
+	return err
+}
+
+// remotingCall sends one request and returns the body of its answer.
+func remotingCall(ctx context.Context, addr string, code int, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	header, err := json.Marshal(map[string]any{"code": code, "language": "GO", "version": 317, "opaque": 1, "flag": 0})
+	if err != nil {
+		return nil, err
+	}
+	frame := binary.BigEndian.AppendUint32(nil, uint32(4+len(header)+len(body)))
+	frame = binary.BigEndian.AppendUint32(frame, uint32(len(header))) // high byte 0: the header is JSON
+	if _, err := conn.Write(append(append(frame, header...), body...)); err != nil {
+		return nil, err
+	}
+	var sizes [8]byte
+	if _, err := io.ReadFull(conn, sizes[:]); err != nil {
+		return nil, err
+	}
+	size, headerSize := binary.BigEndian.Uint32(sizes[:]), binary.BigEndian.Uint32(sizes[4:])&0xffffff
+	if size > 16<<20 || headerSize+4 > size {
+		return nil, fmt.Errorf("%s does not speak RocketMQ's remoting protocol", addr)
+	}
+	rest := make([]byte, size-4)
+	if _, err := io.ReadFull(conn, rest); err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Code   int
+		Remark string
+	}
+	if err := json.Unmarshal(rest[:headerSize], &answer); err != nil {
+		return nil, err
+	}
+	if answer.Code != 0 {
+		return nil, errors.New(addr + ": " + answer.Remark)
+	}
+	return rest[headerSize:], nil
+}
