@@ -24,9 +24,8 @@ type session struct {
 
 func newSession() *session {
 	b := make([]byte, 24)
-	_, _ = rand.Read(b) // never fails
-	// The high byte tells a session from a TTL or container mark in an owner.
-	id := int64(binary.BigEndian.Uint64(b)>>8 | 1<<56)
+	_, _ = rand.Read(b)                                // never fails
+	id := int64(binary.BigEndian.Uint64(b)>>8 | 1<<56) // positive, as of server 1
 	return &session{id: id, passwd: b[8:]}
 }
 

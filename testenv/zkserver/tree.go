@@ -6,13 +6,9 @@ import (
 	"github.com/turnout-mq/turnout/testenv/zkserver/jute"
 )
 
-// Values of a node's owner that are no session id, as the real server encodes
-// them.
-const (
-	ownerContainer int64 = -1 << 63
-	ownerTTLMask   int64 = -1 << 56
-	maxTTLMs       int64 = 1<<40 - 1
-)
+// maxTTLMs is the longest time to live of a node: the real server keeps it in
+// 40 bits.
+const maxTTLMs = 1<<40 - 1
 
 var openACL = []jute.ACL{{Perms: jute.PermAll, ID: jute.ID{Scheme: "world", ID: "anyone"}}}
 
@@ -24,7 +20,9 @@ type node struct {
 	children            map[string]struct{}
 	czxid, mzxid, pzxid int64
 	ctime, mtime        int64 // milliseconds since 1970
-	owner               int64 // session of an ephemeral node, a container or TTL mark, or 0
+	owner               int64 // session of an ephemeral node, else 0
+	container           bool
+	ttl                 int64 // milliseconds, 0 for a node without
 	version, aversion   int32
 	created             int32 // children ever created: the next sequence number
 }
@@ -38,11 +36,6 @@ func (n *node) stat() jute.Stat {
 		EphemeralOwner: n.owner, DataLength: int32(len(n.data)), NumChildren: int32(len(n.children)),
 	}
 }
-
-func isTTL(owner int64) bool { return owner != ownerContainer && owner&ownerTTLMask == ownerTTLMask }
-
-// isSession reports whether the owner is a session, so the node is ephemeral.
-func isSession(owner int64) bool { return owner != 0 && owner != ownerContainer && !isTTL(owner) }
 
 // tree holds the nodes. Its mutators expect a change that was checked (see
 // txn) and tell the watches of it.
@@ -115,14 +108,14 @@ func (t *tree) create(path string, n *node, zxid, now int64) {
 	parent.created++
 	parent.pzxid = zxid
 	switch {
-	case isSession(n.owner):
+	case n.owner != 0:
 		paths := t.ephemerals[n.owner]
 		if paths == nil {
 			paths = map[string]struct{}{}
 			t.ephemerals[n.owner] = paths
 		}
 		paths[path] = struct{}{}
-	case n.owner != 0:
+	case n.container || n.ttl > 0:
 		t.reapable[path] = struct{}{}
 	}
 	t.watches.fire(jute.EventCreated, path, zxid, n.acl)
@@ -168,7 +161,7 @@ func (t *tree) expired(now int64) []string {
 		if len(n.children) > 0 {
 			continue
 		}
-		if n.owner == ownerContainer && n.created > 0 || isTTL(n.owner) && now-n.mtime > n.owner&^ownerTTLMask {
+		if n.container && n.created > 0 || n.ttl > 0 && now-n.mtime > n.ttl {
 			out = append(out, path)
 		}
 	}

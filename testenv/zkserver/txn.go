@@ -16,12 +16,12 @@ type write struct {
 	flags   int32
 	version int32
 	ttl     int64 // milliseconds
-	owner   int64 // of the node to create, set by prepare
+	owner   int64 // session of the ephemeral node to create, set by prepare
 }
 
 // decodeWrite reads a write request; ok is false if the operation is none.
 func decodeWrite(op jute.Op, d *jute.Decoder) (w write, ok bool) {
-	w = write{op: op, ttl: -1}
+	w = write{op: op}
 	switch op {
 	case jute.OpCreate, jute.OpCreate2, jute.OpCreateContainer, jute.OpCreateTTL:
 		w.path, w.data, w.acl, w.flags = d.Ustring(), d.Buffer(), d.ACLs(), d.Int32()
@@ -139,23 +139,16 @@ func (x *txn) prepareCreate(w *write) jute.Code {
 		return jute.BadArguments
 	case x.record(w.path) != nil:
 		return jute.NodeExists
-	case isSession(parent.owner):
+	case parent.owner != 0:
 		return jute.NoChildrenForEphemerals
 	}
 	parent.created++
 	parent.children++
-	r := &record{acl: acl}
-	switch {
-	case w.op == jute.OpCreateContainer:
-		r.owner = ownerContainer
-	case timed:
-		r.owner = ownerTTLMask | w.ttl
-	case w.flags == jute.FlagEphemeral || w.flags == jute.FlagEphemeralSequential:
-		r.owner = x.session
-	}
 	w.acl = acl
-	w.owner = r.owner
-	x.pending[w.path] = r
+	if w.flags == jute.FlagEphemeral || w.flags == jute.FlagEphemeralSequential {
+		w.owner = x.session
+	}
+	x.pending[w.path] = &record{acl: acl, owner: w.owner}
 	return jute.OK
 }
 
@@ -222,7 +215,7 @@ func (x *txn) apply(w write, e *jute.Encoder) {
 		e.Stat(x.tree.nodes[w.path].stat())
 	case jute.OpCheck:
 	default:
-		n := &node{data: w.data, acl: w.acl, owner: w.owner}
+		n := &node{data: w.data, acl: w.acl, owner: w.owner, container: w.op == jute.OpCreateContainer, ttl: w.ttl}
 		x.tree.create(w.path, n, x.zxid, x.now)
 		e.Ustring(w.path)
 		if w.op != jute.OpCreate {
