@@ -1,0 +1,125 @@
+package cli_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/require"
+)
+
+func TestFlagBeforeEnvironmentBeforeFile(t *testing.T) {
+	z := startZooKeeper(t)
+	z.create(t, "/n", "1")
+	const nobody = "127.0.0.1:1"
+	watch := []string{"watch", "/n", "--for", "20ms", "--timeout", "300ms"}
+	for name, c := range map[string]struct {
+		flag, env, file string
+		code            int
+	}{
+		"flag":                   {z.ConnectString(), nobody, nobody, 0},
+		"environment":            {"", z.ConnectString(), nobody, 0},
+		"file":                   {"", "", z.ConnectString(), 0},
+		"the flag counts":        {nobody, z.ConnectString(), z.ConnectString(), 6},
+		"the environment counts": {"", nobody, z.ConnectString(), 6},
+		"the file counts":        {"", "", nobody, 6},
+		"nothing says which":     {"", "", "", 2},
+		"an empty server name":   {"a,,b", "", "", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := watch
+			if c.flag != "" {
+				args = append(args, "--zookeeper", c.flag)
+			}
+			t.Setenv("TURNOUT_ZOOKEEPER", c.env)
+			if c.file != "" {
+				path := filepath.Join(t.TempDir(), "config")
+				require.NoError(t, os.WriteFile(path, []byte("zookeeper = "+c.file), 0o600))
+				t.Setenv("TURNOUT_CONFIG", path)
+			}
+			r := run(t, args...)
+			require.Equal(t, c.code, r.code, r.stderr)
+		})
+	}
+}
+
+func TestSettingsFile(t *testing.T) {
+	z := startZooKeeper(t)
+	z.create(t, "/n", "1")
+	for name, c := range map[string]struct {
+		text string
+		code int
+		says string
+	}{
+		"lines":          {"# where\nzookeeper = " + z.ConnectString() + "\n\noutput=json\n", 0, ""},
+		"JSON":           {`{"zookeeper":"` + z.ConnectString() + `","output":"json"}`, 0, ""},
+		"no equals sign": {"zookeeper\n", 2, "line 1"},
+		"unknown name":   {"zookeper = x\n", 2, `"zookeper" is not a setting; the settings are output, root`},
+		"twice":          {"root=/a\nroot=/b\n", 2, "root is there twice"},
+		"bad value":      {"timeout = soon\n", 2, `"soon" is no value for timeout`},
+		"bad output":     {"output = xml\n", 2, `output is "xml": must be text or json`},
+		"broken JSON":    {`{"zookeeper":`, 2, "JSON object of strings"},
+		"wrong type":     {`{"zookeeper":1}`, 2, "JSON object of strings"},
+		"itself":         {"config = x\n", 2, `"config" is not a setting`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config")
+			require.NoError(t, os.WriteFile(path, []byte(c.text), 0o600))
+			r := run(t, "watch", "/n", "--for", "20ms", "--config", path)
+			require.Equal(t, c.code, r.code, r.stderr)
+			require.Contains(t, r.stderr, c.says)
+			if c.code == 0 {
+				require.True(t, strings.HasPrefix(r.stdout, `{"time":`), r.stdout)
+			} else {
+				require.Equal(t, 1, strings.Count(r.stderr, "\n"))
+			}
+		})
+	}
+	r := run(t, "watch", "/n", "--config", filepath.Join(t.TempDir(), "none"))
+	require.Equal(t, 2, r.code)
+	require.Contains(t, r.stderr, "no such file")
+}
+
+func TestZooKeeperLogin(t *testing.T) {
+	z := startZooKeeper(t)
+	require.NoError(t, z.conn.AddAuth("digest", []byte("ops:s3cret")))
+	_, err := z.conn.Create("/closed", []byte("1"), 0, zk.DigestACL(zk.PermAll, "ops", "s3cret"))
+	require.NoError(t, err)
+	t.Setenv("ZK_LOGIN", "ops:s3cret")
+	args := []string{"watch", "/closed", "--for", "20ms", "--zookeeper", z.ConnectString()}
+	require.Equal(t, 3, run(t, args...).code)
+	r := run(t, append(args, "--zookeeper-auth", "digest:env:ZK_LOGIN")...)
+	require.Equal(t, 0, r.code, r.stderr)
+	require.Equal(t, []string{"NODE /closed version 0 1"}, changes(r.stdout))
+
+	r = run(t, append(args, "--zookeeper-auth", "digest:ops:s3cret")...)
+	require.Equal(t, 2, r.code)
+	require.NotContains(t, r.stderr, "s3cret")
+	require.Contains(t, r.stderr, "env:NAME or file:PATH")
+}
+
+func TestUsage(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		text string
+	}{
+		"unknown command": {[]string{"wach"}, 2, "watch"},
+		"unknown flag":    {[]string{"--nope"}, 2, "--nope"},
+		"bad duration":    {[]string{"watch", "/n", "--timeout", "x"}, 2, "timeout"},
+		"no time":         {[]string{"watch", "/n", "--timeout", "0s"}, 2, "timeout is 0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := run(t, c.args...)
+			require.Equal(t, c.code, r.code, r.stderr)
+			require.Contains(t, r.stderr, c.text)
+			require.Contains(t, r.stderr, "turnout help")
+			require.Equal(t, 1, strings.Count(r.stderr, "\n"), r.stderr)
+		})
+	}
+	r := run(t)
+	require.Equal(t, 0, r.code)
+	require.Contains(t, r.stdout, "Exit codes:")
+}

@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+const sessionTimeout = 10 * time.Second
+
+// zkConn is one connection and session of ZooKeeper for looking at any node. When the connection is lost it is of no
+// more use: the library's own reconnecting can lose watches silently. No event gets lost. Paths are below the chroot of the connect string.
+type zkConn struct {
+	conn   *zk.Conn
+	chroot string
+	dialed atomic.Bool
+
+	mu      sync.Mutex
+	events  []zk.Event
+	lost    bool
+	trouble string        // the last thing the library complained of
+	ready   chan struct{} // has a token when events is not empty
+	closing sync.Once
+	closed  chan struct{}
+}
+
+// splitConnectString reads "host:port,host:port[/chroot]".
+func splitConnectString(s string) (hosts []string, chroot string, err error) {
+	if s == "" {
+		return nil, "", usagef("which ZooKeeper? Give --zookeeper host:port, or set TURNOUT_ZOOKEEPER")
+	}
+	list, chroot, _ := strings.Cut(s, "/")
+	for host := range strings.SplitSeq(list, ",") {
+		if host = strings.TrimSpace(host); host == "" {
+			return nil, "", usagef("--zookeeper %q: an empty server name; must be host:port,host:port[/chroot]", s)
+		}
+		hosts = append(hosts, host)
+	}
+	if chroot = strings.Trim(chroot, "/"); chroot != "" {
+		chroot = "/" + chroot
+	}
+	return hosts, chroot, nil
+}
+
+// dialZooKeeper connects and logs in as the settings say. ErrTimeout: it took longer than they allow.
+func (a *app) dialZooKeeper(ctx context.Context) (*zkConn, error) {
+	servers := a.settings.zookeeper
+	hosts, chroot, err := splitConnectString(servers)
+	if err != nil {
+		return nil, err
+	}
+	scheme, secret, err := a.settings.login()
+	if err != nil {
+		return nil, err
+	}
+	c := &zkConn{chroot: chroot, ready: make(chan struct{}, 1), closed: make(chan struct{})}
+	c.conn, _, err = zk.Connect(hosts, sessionTimeout, zk.WithHostProvider(&hostList{}), zk.WithDialer(c.dial),
+		zk.WithEventCallback(c.push), zk.WithLogger(c), zk.WithLogInfo(false))
+	if err != nil {
+		return nil, fmt.Errorf("ZooKeeper %s: %w; check --zookeeper", servers, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer stop()
+	err = c.awaitSession(ctx)
+	if err == nil && scheme != "" {
+		err = c.conn.AddAuth(scheme, []byte(secret))
+	}
+	if err == nil {
+		return c, nil
+	}
+	c.close()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if trouble := c.lastTrouble(); trouble != "" {
+		err = markedError{errors.New(trouble), err}
+	}
+	return nil, fmt.Errorf("ZooKeeper %s: no session: %w; check that it runs, --zookeeper and --timeout", servers, err)
+}
+
+func (c *zkConn) awaitSession(ctx context.Context) error {
+	for {
+		for _, e := range c.take() {
+			switch e.State {
+			case zk.StateHasSession:
+				return nil
+			case zk.StateDisconnected, zk.StateAuthFailed:
+				return zk.ErrConnectionClosed
+			}
+		}
+		select {
+		case <-c.ready:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// dial connects once and never again.
+func (c *zkConn) dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	if c.dialed.Load() {
+		return nil, net.ErrClosed
+	}
+	nc, err := net.DialTimeout(network, address, timeout)
+	if err == nil {
+		c.dialed.Store(true)
+	}
+	return nc, err
+}
+
+// hostList is a list of host:port that are resolved when they are dialled, so that one bad name does not spoil the rest.
+type hostList struct {
+	list  []string
+	next  int
+	tried int // since the last Connected
+}
+
+func (h *hostList) Init(servers []string) error { h.list = servers; return nil }
+
+func (h *hostList) Len() int { return len(h.list) }
+
+func (h *hostList) Next() (server string, retryStart bool) {
+	server = h.list[h.next]
+	h.next = (h.next + 1) % len(h.list)
+	h.tried++
+	return server, h.tried > len(h.list)
+}
+
+func (h *hostList) Connected() { h.tried = 0 }
+
+// push is the event callback; it runs in the library's receive loop.
+func (c *zkConn) push(e zk.Event) {
+	c.mu.Lock()
+	c.events = append(c.events, e)
+	c.lost = c.lost || e.State == zk.StateDisconnected && e.Type == zk.EventSession
+	c.mu.Unlock()
+	select {
+	case c.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the events that came since the last take, oldest first.
+func (c *zkConn) take() []zk.Event {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	events := c.events
+	c.events = nil
+	return events
+}
+
+// Printf makes a zkConn the library's logger. What it says after the connection was lost is of no interest.
+func (c *zkConn) Printf(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.lost {
+		c.trouble = fmt.Sprintf(format, args...)
+	}
+}
+
+func (c *zkConn) lastTrouble() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trouble
+}
+
+// interrupt begins to close: requests fail from now on.
+func (c *zkConn) interrupt() {
+	c.closing.Do(func() {
+		go func() {
+			defer close(c.closed)
+			c.conn.Close()
+		}()
+	})
+}
+
+// close ends the session, within about a second.
+func (c *zkConn) close() {
+	c.interrupt()
+	<-c.closed
+}
+
+// server turns a path of ours into the server's, client the other way round.
+func (c *zkConn) server(path string) string {
+	switch {
+	case c.chroot == "":
+		return path
+	case path == "/":
+		return c.chroot
+	}
+	return c.chroot + path
+}
+
+func (c *zkConn) client(path string) string {
+	if path = strings.TrimPrefix(path, c.chroot); path == "" {
+		return "/"
+	}
+	return path
+}
