@@ -1,0 +1,285 @@
+package history
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// childVariable makes this test binary a process that records until it is killed.
+const childVariable = "TURNOUT_HISTORY_CHILD"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childVariable); dir != "" {
+		recordForEver(dir)
+	}
+	os.Exit(m.Run())
+}
+
+func recordForEver(dir string) {
+	rec, err := Create(dir, "child")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	for i := 0; rec.Err() == nil; i++ {
+		rec.Send(Message{ID: fmt.Sprint(i)})
+		fmt.Println(i)
+	}
+	os.Exit(1)
+}
+
+func TestWhatWasRecordedIsRead(t *testing.T) {
+	dir := t.TempDir()
+	producer, err := Create(dir, "p1")
+	require.NoError(t, err)
+	consumer, err := Create(dir, "c1")
+	require.NoError(t, err)
+
+	before := time.Now().UnixNano()
+	m := Message{ID: "m1", Topic: "orders", Key: Key([]byte("käse \"1\"\n")), Seq: 3, Shadow: true}
+	producer.Send(m).OK(Place{Cluster: "kafka-a", Partition: "2", Offset: 17, Route: "0x1f"})
+	producer.Send(Message{ID: "m2", Key: Key([]byte{0xff, 0x00})}).Fail(errors.New("too large"))
+	producer.Send(Message{ID: "m3"}).Unknown(errors.New("time-out"))
+	place := Place{Cluster: "rocketmq-a", Partition: "broker-a:3", Offset: 4, Attempt: 2}
+	consumer.Recv("g", m, place).Retry(errors.New("not yet"))
+	consumer.Recv("g", m, place).Done()
+	require.NoError(t, producer.Close())
+	require.NoError(t, consumer.Close())
+	require.NoError(t, consumer.Close(), "Close may be called again")
+
+	events, err := Load(dir)
+	require.NoError(t, err)
+	last := before
+	for i := range events {
+		require.Greater(t, events[i].T, last)
+		last = events[i].T
+		events[i].T = 0
+	}
+	require.LessOrEqual(t, last, time.Now().UnixNano()+1000)
+	recv := Event{Op: OpRecv, ID: "m1", Topic: "orders", Key: "käse \"1\"\n", Seq: 3, Shadow: true, Group: "g", Member: "c1",
+		Cluster: "rocketmq-a", Partition: "broker-a:3", Offset: 4, Attempt: 2}
+	require.Equal(t, []Event{
+		{Op: OpSend, ID: "m1", Topic: "orders", Key: "käse \"1\"\n", Seq: 3, Shadow: true, Producer: "p1"},
+		{Op: OpOK, ID: "m1", Producer: "p1", Cluster: "kafka-a", Partition: "2", Offset: 17, Route: "0x1f"},
+		{Op: OpSend, ID: "m2", Key: "0xff00", Producer: "p1"},
+		{Op: OpFail, ID: "m2", Producer: "p1", Error: "too large"},
+		{Op: OpSend, ID: "m3", Producer: "p1"},
+		{Op: OpUnknown, ID: "m3", Producer: "p1", Error: "time-out"},
+		recv,
+		{Op: OpRetry, ID: "m1", Group: "g", Member: "c1", Error: "not yet"},
+		recv,
+		{Op: OpDone, ID: "m1", Group: "g", Member: "c1"},
+	}, events)
+}
+
+func TestManyGoroutinesRecordAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	rec, err := Create(dir, "p")
+	require.NoError(t, err)
+	const goroutines, each = 16, 200
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := range each {
+				m := Message{ID: fmt.Sprintf("%d-%d", g, i), Key: fmt.Sprint(g), Seq: int64(i + 1)}
+				rec.Send(m).OK(Place{Cluster: "a"})
+				rec.Recv("g", m, Place{Cluster: "a"}).Done()
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, rec.Close())
+
+	events, err := Load(dir)
+	require.NoError(t, err)
+	require.Len(t, events, 4*goroutines*each)
+	v := Check(events, Options{Groups: []Group{{Name: "g", Ordered: true}}, Allow: []Rule{}})
+	require.NoError(t, v.Err())
+	require.Equal(t, goroutines*each, v.Groups[0].Handled)
+}
+
+// A process that is killed with SIGKILL has on disk whatever it had recorded.
+func TestKilledProcessLosesNothingItRecorded(t *testing.T) {
+	dir := t.TempDir()
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), childVariable+"="+dir)
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	lines := bufio.NewScanner(out)
+	told := 0
+	for lines.Scan() {
+		require.Equal(t, fmt.Sprint(told), lines.Text())
+		told++
+		if told == 1000 {
+			require.NoError(t, child.Process.Kill())
+		}
+	}
+	require.Error(t, child.Wait())
+	require.GreaterOrEqual(t, told, 1000)
+
+	events, err := Load(dir)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(events), told)
+	for i, e := range events {
+		require.Equal(t, fmt.Sprint(i), e.ID)
+	}
+	require.True(t, Check(events, Options{Killed: []string{"child"}}).Clean)
+	require.False(t, Check(events, Options{}).Clean)
+}
+
+func TestRecordAfterCloseIsAFailure(t *testing.T) {
+	rec, err := Create(t.TempDir(), "p")
+	require.NoError(t, err)
+	s := rec.Send(Message{ID: "m1"})
+	require.NoError(t, rec.Close())
+	s.OK(Place{})
+	require.ErrorContains(t, rec.Err(), "ok of m1 recorded after Close")
+	require.Equal(t, rec.Err(), rec.Close())
+}
+
+func TestProcessNameThatIsNoFileName(t *testing.T) {
+	for _, name := range []string{"", "a/b", `a\b`, "a*"} {
+		_, err := Create(t.TempDir(), name)
+		require.ErrorContains(t, err, "process name")
+	}
+	_, err := Create(filepath.Join(t.TempDir(), "missing"), "p")
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+const (
+	line1 = `{"t":1,"op":"send","id":"m1"}` + "\n"
+	line2 = `{"t":2,"op":"ok","id":"m1"}` + "\n"
+)
+
+func TestTornLastLineIsLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	for cut := 1; cut < len(line2); cut++ {
+		write(t, filepath.Join(dir, "p.jsonl"), line1+line2[:cut])
+		events, err := Load(dir)
+		require.NoError(t, err)
+		require.Len(t, events, 1)
+	}
+}
+
+func TestDamagedFileIsRefused(t *testing.T) {
+	for name, c := range map[string]struct{ content, says string }{
+		"torn line in the middle": {line1[:10] + "\n" + line2, "line 1: "},
+		"empty line":              {line1 + "\n" + line2, "line 2: "},
+		"unknown op":              {line1 + `{"t":2,"op":"okay","id":"m1"}` + "\n", `line 2: unknown op "okay"`},
+		"no id":                   {`{"t":2,"op":"ok"}` + "\n", "line 1: no id"},
+		"no time":                 {`{"op":"ok","id":"m1"}` + "\n", "line 1: t is 0"},
+		"clock set back":          {line2 + line1, "line 2: time goes back"},
+		"wrong type":              {`{"t":"1","op":"ok","id":"m1"}` + "\n", "line 1: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "p.jsonl"), c.content)
+			_, err := Load(dir)
+			require.ErrorContains(t, err, filepath.Join(dir, "p.jsonl")+" "+c.says)
+		})
+	}
+}
+
+func TestLoadOfNothing(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "notes.txt"), "not a history")
+	_, err := Load(dir)
+	require.ErrorContains(t, err, "nothing was recorded")
+	_, err = Load(filepath.Join(dir, "missing"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestFollowerSeesEachEventOnce(t *testing.T) {
+	dir := t.TempDir()
+	follower := NewFollower(dir)
+	next := func() string {
+		events, err := follower.Next()
+		require.NoError(t, err)
+		var seen []string
+		for _, e := range events {
+			seen = append(seen, fmt.Sprint(e.T, e.Op))
+		}
+		return strings.Join(seen, " ")
+	}
+	require.Empty(t, next())
+	write(t, filepath.Join(dir, "a.jsonl"), line1+line2[:7])
+	require.Equal(t, "1send", next())
+	require.Empty(t, next())
+	write(t, filepath.Join(dir, "a.jsonl"), line1+line2)
+	write(t, filepath.Join(dir, "b.jsonl"), line1)
+	require.Equal(t, "1send 2ok", next())
+	require.Empty(t, next())
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+}
+
+// Whatever is in a file, Load says what is wrong or returns events that Check can judge.
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(line1 + line2))
+	f.Add([]byte(line1 + line2[:9]))
+	f.Add([]byte(`{"t":1,"op":"recv","id":"m","group":"g"}` + "\n" + `{"t":2,"op":"retry","id":"m","group":"g"}` + "\n"))
+	f.Add([]byte(`{"t":9223372036854775807,"op":"done","id":"m","group":"g"}` + "\n"))
+	dir := f.TempDir()
+	path := filepath.Join(dir, "p.jsonl")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		events, err := Load(dir)
+		if err != nil {
+			return
+		}
+		v := Check(events, Options{Groups: []Group{{Name: "g", Ordered: true}}, MaxSend: 1})
+		if v.String() == "" || v.Clean != (v.Err() == nil) {
+			t.Fatal("no verdict")
+		}
+		rates := NewRates(time.Second)
+		rates.Add(events...)
+	})
+}
+
+func BenchmarkRecord(b *testing.B) {
+	rec, err := Create(b.TempDir(), "p")
+	require.NoError(b, err)
+	m := Message{ID: strings.Repeat("0123456789abcdef", 2), Topic: "order_topic", Key: "k17", Seq: 4711}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			rec.Send(m)
+		}
+	})
+	require.NoError(b, rec.Close())
+}
+
+func BenchmarkLoadAndCheck(b *testing.B) {
+	dir := b.TempDir()
+	rec, err := Create(dir, "p")
+	require.NoError(b, err)
+	const messages = 10_000
+	for i := range messages {
+		m := Message{ID: fmt.Sprintf("%032x", i), Topic: "order_topic", Key: fmt.Sprint("k", i%100), Seq: int64(i / 100)}
+		rec.Send(m).OK(Place{Cluster: "kafka-a", Partition: "3", Offset: int64(i)})
+		rec.Recv("order_bil_group", m, Place{Cluster: "kafka-a", Partition: "3", Offset: int64(i)}).Done()
+	}
+	require.NoError(b, rec.Close())
+	for b.Loop() {
+		events, err := Load(dir)
+		require.NoError(b, err)
+		require.NoError(b, Check(events, Options{Groups: []Group{{Name: "order_bil_group", Ordered: true}}}).Err())
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/messages, "ns/message")
+}
