@@ -1,0 +1,222 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/IBM/sarama"
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// Cluster is one Kafka cluster; see broker.Cluster.
+type Cluster struct {
+	cfg    broker.Config
+	set    settings
+	log    *zap.Logger
+	dialer *dialer
+	ask    sarama.Client // for questions and administration; sends and memberships have their own
+
+	mu       sync.Mutex
+	closed   bool
+	producer *producer // nil until the first Warm or Send
+	members  map[*member]struct{}
+	calls    sync.WaitGroup // questions that are under way
+	down     chan struct{}  // closed when Close has done all
+}
+
+var _ broker.Cluster = (*Cluster)(nil)
+
+// Open connects to the cluster and checks that it is the one that cfg means. Errors: ErrInvalid for what is wrong in
+// cfg, or for another cluster than cfg.ClusterID; ErrNotAllowed; else the addresses and why they did not answer.
+func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
+	set, err := parse(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		cfg:     cfg,
+		set:     set,
+		log:     cfg.Logger,
+		dialer:  newDialer(),
+		members: make(map[*member]struct{}),
+		down:    make(chan struct{}),
+	}
+	if c.log == nil {
+		c.log = zap.NewNop()
+	}
+	if c.ask, err = sarama.NewClient(cfg.Addresses, c.base()); err != nil {
+		return nil, c.wrap("open", fmt.Errorf("%w: %w", errs.ErrInvalid, err))
+	}
+	info, err := c.Describe(ctx)
+	if err == nil && cfg.ClusterID != "" && cfg.ClusterID != info.ClusterID {
+		err = fmt.Errorf("%w: kafka cluster %q at %v is cluster %q, not %q: correct the addresses or the cluster id",
+			errs.ErrInvalid, cfg.Name, cfg.Addresses, info.ClusterID, cfg.ClusterID)
+	}
+	if err != nil {
+		end, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = c.Close(end)
+		return nil, err
+	}
+	return c, nil
+}
+
+// Features implements broker.Cluster.
+func (c *Cluster) Features() broker.Features {
+	return broker.Features{
+		BinaryHeaders:  true,
+		SendTimeout:    c.set.sendTimeout,
+		CommitInterval: c.set.commit,
+		Fence:          true,
+	}
+}
+
+// begin counts a call that is under way, or refuses it.
+func (c *Cluster) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.errClosed()
+	}
+	c.calls.Add(1)
+	return nil
+}
+
+func (c *Cluster) errClosed() error {
+	return fmt.Errorf("kafka cluster %q: %w", c.cfg.Name, errs.ErrClosed)
+}
+
+// call runs f in a goroutine, because sarama can not be cancelled, and leaves it alone when ctx ends first; its net
+// timeouts, or Close, end it.
+func call[T any](ctx context.Context, c *Cluster, what string, f func() (T, error)) (T, error) {
+	var zero T
+	if err := c.begin(); err != nil {
+		return zero, err
+	}
+	if err := ctx.Err(); err != nil {
+		c.calls.Done()
+		return zero, c.wrap(what, err)
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	answer := make(chan result, 1)
+	go func() {
+		defer c.calls.Done()
+		v, err := f()
+		answer <- result{v, err}
+	}()
+	select {
+	case r := <-answer:
+		return r.value, c.wrap(what, r.err)
+	case <-ctx.Done():
+		return zero, c.wrap(what, ctx.Err())
+	}
+}
+
+// Close implements broker.Cluster.
+func (c *Cluster) Close(ctx context.Context) error {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	p, members := c.producer, c.members
+	c.mu.Unlock()
+	if first {
+		go c.shut(ctx, p, members)
+	}
+	select {
+	case <-c.down:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-c.down:
+		return nil
+	default:
+		return c.wrap("close", ctx.Err())
+	}
+}
+
+// shut ends everything in the order in which it depends on each other; when ctx ends it does so by force.
+func (c *Cluster) shut(ctx context.Context, p *producer, members map[*member]struct{}) {
+	force := context.AfterFunc(ctx, func() {
+		c.dialer.abort()
+		if p != nil {
+			p.fail(c.errClosed())
+		}
+	})
+	var parts sync.WaitGroup
+	for m := range members {
+		parts.Go(func() { _ = m.Leave(context.Background()) })
+	}
+	if p != nil {
+		parts.Go(p.close)
+	}
+	parts.Wait()
+	c.calls.Wait()
+	_ = c.ask.Close()
+	force()
+	close(c.down)
+}
+
+// request asks any broker: one that is known to the client, else one of the addresses.
+func request[T any](c *Cluster, f func(*sarama.Broker) (T, error)) (T, error) {
+	var failures []error
+	try := func(b *sarama.Broker) (T, error) {
+		_ = b.Open(c.ask.Config())
+		v, err := f(b)
+		if err != nil {
+			_ = b.Close()
+			failures = append(failures, fmt.Errorf("%s: %w", b.Addr(), err))
+		}
+		return v, err
+	}
+	for _, b := range c.ask.Brokers() {
+		if v, err := try(b); err == nil {
+			return v, nil
+		}
+	}
+	for _, address := range c.cfg.Addresses {
+		b := sarama.NewBroker(address)
+		if v, err := try(b); err == nil {
+			_ = b.Close()
+			return v, nil
+		}
+	}
+	var zero T
+	return zero, errors.Join(failures...)
+}
+
+// metadata asks any broker about topics; none: about all of them.
+func (c *Cluster) metadata(topics ...string) (*sarama.MetadataResponse, error) {
+	return request(c, func(b *sarama.Broker) (*sarama.MetadataResponse, error) {
+		return b.GetMetadata(sarama.NewMetadataRequest(c.set.version, topics))
+	})
+}
+
+// Describe implements broker.Admin.
+func (c *Cluster) Describe(ctx context.Context) (broker.Info, error) {
+	return call(ctx, c, "describe", func() (broker.Info, error) {
+		// A question about one topic, whether it exists or not, saves the list of all.
+		md, err := c.metadata("__consumer_offsets")
+		if err != nil {
+			return broker.Info{}, err
+		}
+		var info broker.Info
+		if md.ClusterID != nil {
+			info.ClusterID = *md.ClusterID
+		}
+		for _, b := range md.Brokers {
+			info.Brokers = append(info.Brokers, b.Addr())
+		}
+		slices.Sort(info.Brokers)
+		return info, nil
+	})
+}

@@ -1,0 +1,48 @@
+// Package kafka is the driver for Apache Kafka (and what speaks its protocol), on top of sarama.
+//
+// # Connections
+//
+// A cluster has one client for questions (metadata, offsets, groups, administration), one for sending, made at the
+// first Warm or Send, and one for each membership; a question never waits behind a send or the other way round. All
+// their connections are opened by one dialer, so that Close can end what no longer answers.
+//
+// # What a message becomes
+//
+// Key, body and headers are the record's key, value and headers; the partition of a key is the Java client's
+// (murmur2), messages without a key go to the partitions by turns. Turnout's own parts are record headers:
+//
+//	turnout-id            Message.ID
+//	turnout-tag           Message.Tag
+//	turnout-shadow        "1" when Envelope.Shadow
+//	turnout-attempt       Envelope.Attempt, decimal, from 1 on
+//	turnout-origin        Envelope.Origin
+//	turnout-due           Delivery.Due: milliseconds since 1970 (retry topics)
+//	turnout-origin-topic  the physical topic that a retry or a dead letter was first read from
+//	turnout-cause         one line: why a dead letter is one
+//
+// Records of other producers have none of them and are read as they are: no ID, and a null value is a nil body.
+// Header names that begin with "turnout-" and are not listed here are left out of Message.Headers.
+//
+// # Retries and dead letters
+//
+// The retry topic of a group is retry_{group}, with as many partitions as its topic, at most 8; it is made by Join
+// (Membership.Retries) or by the first Retry. The dead letter topic is dlq_{group}, with one partition, made by the
+// first DeadLetter. Both get max.message.bytes of the topic and 16 KiB for the headers that are added; retention is
+// the broker's default, which is what bounds the time to look at a dead letter.
+//
+// # Groups
+//
+// A group has no position on a partition until its first assignment stored one: Setup asks for the positions of all
+// claims, stores what Membership.Start says (or the first offset) where there is none, where it lies beyond the end or
+// below the first offset, and asks again until it shows. Only then is anything read. The strategy is range, eager:
+// a cooperative one adds partitions without asking for their positions first.
+//
+// # Limits
+//
+// The end offset of a partition that is written by transactions counts their markers; nobody reads those, so the
+// position of a group may stay short of the end by the last marker. Turnout itself never uses transactions.
+//
+// Kafka refuses a batch that is larger than the topic's max.message.bytes, also where each message of it would fit.
+// The driver therefore never has more than that in flight to a topic whose limit is below its own
+// (property message.max.bytes).
+package kafka
