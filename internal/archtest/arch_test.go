@@ -1,0 +1,251 @@
+// Package archtest holds the dependencies between Turnout's packages: they point down, and an application that imports
+// the SDK pulls in no SQL, console, server, command line or test library.
+package archtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/turnout-mq/turnout"
+
+// layers says what the packages of the SDK and those beside it may import of this module, outside of their tests. The
+// longest name that a package's path begins with decides; "/..." stands for the package and all below it.
+var layers = map[string][]string{
+	// The root package: what applications import.
+	"": {"producer", "consumer", "shadow", "metadata", "broker/...", "internal/..."},
+
+	"producer": {"metadata", "broker", "internal/..."},
+	"consumer": {"metadata", "broker", "internal/..."},
+	"shadow":   {"metadata", "broker", "internal/..."},
+
+	// Shared machinery. It knows the contract of the brokers and no driver.
+	"internal":      {"metadata", "broker", "internal/..."},
+	"internal/errs": {},
+
+	"metadata": {"broker", "internal/errs"},
+
+	// The contract knows no driver, a driver no other.
+	"broker":            {"internal/errs"},
+	"broker/kafka":      {"broker", "internal/errs"},
+	"broker/rocketmq":   {"broker", "broker/rocketmq/...", "internal/errs"},
+	"broker/drivers":    {"broker", "broker/kafka", "broker/rocketmq", "internal/errs"},
+	"broker/brokertest": {"broker/...", "metadata", "internal/...", "testenv/..."},
+
+	// Beside the SDK: nothing below may import these.
+	"admin":        {"metadata", "broker/...", "internal/...", "admin/..."},
+	"testenv":      {"metadata", "broker/...", "internal/...", "testenv/..."},
+	"internal/cli": {"/..."},
+	"cmd":          {"/..."},
+	"examples":     {"/..."},
+	"bench":        {"/..."},
+}
+
+// outside are the sub-packages of internal and broker that are not part of the SDK: nobody imports them but programs and
+// test environments.
+var outside = []string{"internal/cli", "internal/archtest", "broker/brokertest"}
+
+// programs may import them.
+var programs = []string{"internal/cli", "cmd", "examples", "bench", "testenv", "broker/brokertest"}
+
+// libraries are all that the SDK may import itself beside the standard library, each with what it is for.
+var libraries = map[string]string{
+	"github.com/IBM/sarama":                   "Kafka client",
+	"github.com/apache/rocketmq-client-go/v2": "RocketMQ client",
+	"github.com/go-zookeeper/zk":              "ZooKeeper client",
+	"go.uber.org/zap":                         "logging",
+	"github.com/google/uuid":                  "message ids",
+	"golang.org/x/time":                       "rate limits",
+	"golang.org/x/sync":                       "errgroup, singleflight, semaphore",
+	"github.com/cenkalti/backoff/v5":          "backoff",
+}
+
+// foreign must not be in a program that imports the SDK, by whatever way. Package database/sql/driver is not among them:
+// the uuid library's Scan and Value need its types.
+var foreign = []string{
+	"database/sql",
+	"html/template",
+	"testing",
+	"github.com/spf13/cobra",
+	"github.com/spf13/pflag",
+	"github.com/stretchr/testify",
+	"github.com/google/go-cmp",
+	"github.com/twmb/franz-go",
+	"go.uber.org/goleak",
+	"pgregory.net/rapid",
+	module + "/admin",
+	module + "/testenv",
+	module + "/cmd",
+	module + "/internal/cli",
+	module + "/broker/brokertest",
+}
+
+func TestEdgesPointDown(t *testing.T) {
+	packages := list(t, "./...")
+	require.NotEmpty(t, packages)
+	for _, p := range packages {
+		may, known := layerOf(p.name())
+		if !known {
+			t.Errorf("package %s is in no layer: say in layers what it may import", p.name())
+			continue
+		}
+		for _, imported := range p.own() {
+			if !allowed(may, imported) || hidden(p.name(), imported) {
+				t.Errorf("package %q imports %q; it may import %q", p.name(), imported, may)
+			}
+		}
+	}
+}
+
+func TestTheSDKPullsInNothingForeign(t *testing.T) {
+	for _, p := range list(t, "-deps", ".") {
+		for _, prefix := range foreign {
+			// A prefix of the standard library names one package; "testing" also those below it.
+			if p.ImportPath == prefix || strings.HasPrefix(p.ImportPath, prefix+"/") && prefix != "database/sql" {
+				t.Errorf("the root package depends on %s", p.ImportPath)
+			}
+		}
+	}
+}
+
+func TestTheSDKImportsFewLibraries(t *testing.T) {
+	for _, p := range list(t, "-deps", ".") {
+		if !p.isOurs() {
+			continue
+		}
+		for _, imported := range p.Imports {
+			if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") || isOurs(imported) {
+				continue
+			}
+			known := slices.ContainsFunc(slices.Collect(maps.Keys(libraries)), func(l string) bool { return within(imported, l) })
+			require.True(t, known, "%s imports %s; the SDK may import %v", p.ImportPath, imported, libraries)
+		}
+	}
+}
+
+// The rules themselves, on edges that must not be.
+func TestForbiddenEdgesAreFound(t *testing.T) {
+	for _, edge := range [][2]string{
+		{"", "testenv"}, {"", "admin"}, {"", "cmd/turnout"}, {"", "internal/cli"}, {"", "broker/brokertest"},
+		{"producer", "consumer"}, {"producer", ""}, {"producer", "broker/kafka"}, {"consumer", "testenv"}, {"shadow", "producer"},
+		{"metadata", "producer"}, {"metadata", "internal/clusters"}, {"internal/topics", "producer"}, {"internal/topics", "broker/kafka"},
+		{"internal/errs", "broker"}, {"internal/topics", "internal/cli"},
+		{"broker", "broker/kafka"}, {"broker", "metadata"}, {"broker/kafka", "broker/rocketmq"}, {"broker/rocketmq/remoting", "metadata"},
+		{"admin/http", "testenv"}, {"admin", ""}, {"testenv", ""}, {"testenv/servers", "admin"},
+	} {
+		may, known := layerOf(edge[0])
+		require.True(t, known)
+		require.True(t, !allowed(may, edge[1]) || hidden(edge[0], edge[1]), "%q may import %q", edge[0], edge[1])
+	}
+	_, known := layerOf("util")
+	require.False(t, known, "a package in no layer must be refused")
+}
+
+// layerOf finds what a package may import.
+func layerOf(name string) (may []string, known bool) {
+	if name == "" {
+		return layers[""], true
+	}
+	best := ""
+	for prefix := range layers {
+		if prefix != "" && within(name, prefix) && len(prefix) > len(best) {
+			best = prefix
+		}
+	}
+	return layers[best], best != ""
+}
+
+func allowed(may []string, imported string) bool {
+	return slices.ContainsFunc(may, func(pattern string) bool {
+		prefix, below := strings.CutSuffix(pattern, "/...")
+		return imported == prefix || below && (prefix == "" || within(imported, prefix))
+	})
+}
+
+// hidden says that a package imports one that only programs may.
+func hidden(name, imported string) bool {
+	in := func(list []string, name string) bool {
+		return slices.ContainsFunc(list, func(prefix string) bool { return within(name, prefix) })
+	}
+	return in(outside, imported) && !in(programs, name)
+}
+
+func within(path, prefix string) bool { return path == prefix || strings.HasPrefix(path, prefix+"/") }
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func (p listed) isOurs() bool { return isOurs(p.ImportPath) }
+
+func (p listed) name() string { return name(p.ImportPath) }
+
+// own are the packages of this module that p imports.
+func (p listed) own() []string {
+	var list []string
+	for _, imported := range p.Imports {
+		if isOurs(imported) {
+			list = append(list, name(imported))
+		}
+	}
+	return list
+}
+
+func isOurs(path string) bool { return within(path, module) }
+
+// name is a path of this module without the module: "" is the root package.
+func name(path string) string { return strings.TrimPrefix(strings.TrimPrefix(path, module), "/") }
+
+func list(t *testing.T, args ...string) []listed {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	touch(t, root)
+	// -e: that a package does not compile is the compiler's to say.
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-e", "-json=ImportPath,Imports"}, args...)...)
+	cmd.Dir = root
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "go list %v: %s", args, &stderr)
+	var packages []listed
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		err := decoder.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return packages
+		}
+		require.NoError(t, err)
+		packages = append(packages, p)
+	}
+}
+
+// touch looks at every Go file, because go test repeats a result from its cache unless a file that the test itself
+// looked at has changed; what go list reads it does not see.
+func touch(t *testing.T, root string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root:
+			return fs.SkipDir
+		case strings.HasSuffix(path, ".go"), d.Name() == "go.mod":
+			_, err = os.Stat(path)
+		}
+		return err
+	}))
+}
