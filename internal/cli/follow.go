@@ -82,10 +82,10 @@ func (f *follower) run(ctx context.Context, conn *zkConn) error {
 		err := f.follow(ctx)
 		stop()
 		f.conn.close()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case !connectionLost(err):
+		if ctx.Err() != nil {
+			err = nil
+		}
+		if !connectionLost(err) {
 			return err
 		}
 		f.note("DISCONNECTED", f.conn.lastTrouble())
@@ -344,16 +344,16 @@ func (f *follower) reportUnseen() error {
 
 // read returns a nil stat for a node that is not there.
 func (f *follower) read(p string, arm bool) (data []byte, stat *zk.Stat, err error) {
-	real, conn := f.conn.server(p), f.conn.conn
+	full, conn := f.conn.server(p), f.conn.conn
 	if !arm {
-		data, stat, err = conn.Get(real)
+		data, stat, err = conn.Get(full)
 	}
 	for arm {
-		if data, stat, _, err = conn.GetW(real); !errors.Is(err, zk.ErrNoNode) || p != f.root {
+		if data, stat, _, err = conn.GetW(full); !errors.Is(err, zk.ErrNoNode) || p != f.root {
 			break
 		}
 		var there bool
-		if there, _, _, err = conn.ExistsW(real); err != nil || !there {
+		if there, _, _, err = conn.ExistsW(full); err != nil || !there {
 			return nil, nil, err
 		}
 	}

@@ -26,16 +26,20 @@ func TestMain(m *testing.M) {
 	// No settings of whoever runs the tests.
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "TURNOUT_") && name != "TURNOUT_TEST" {
-			os.Unsetenv(name)
+			if err := os.Unsetenv(name); err != nil {
+				panic(err)
+			}
 		}
 	}
 	dir, err := os.MkdirTemp("", "turnout-cli-")
 	if err != nil {
 		panic(err)
 	}
-	os.Setenv("XDG_CONFIG_HOME", dir)
+	if err := os.Setenv("XDG_CONFIG_HOME", dir); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
+		_ = os.RemoveAll(dir)
 		os.Exit(code)
 	}))
 }
@@ -99,7 +103,7 @@ type background struct {
 
 func start(t *testing.T, args ...string) *background {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	b := &background{stop: cancel, code: make(chan int, 1)}
 	go func() { b.code <- cli.Run(ctx, args, strings.NewReader(""), &b.stdout, &b.stderr) }()
 	t.Cleanup(func() {

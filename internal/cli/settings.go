@@ -32,7 +32,7 @@ type settings struct {
 
 func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.zookeeper, "zookeeper", "", "servers of ZooKeeper: host:port,host:port[/chroot]")
-	f.StringVar(&s.auth, "zookeeper-auth", "", "how to log in to ZooKeeper: scheme:reference, e.g. digest:env:ZK_LOGIN or digest:file:/run/zk-login (a file or variable that holds user:password)")
+	f.StringVar(&s.auth, "zookeeper-auth", "", "log in to ZooKeeper: digest:env:NAME or digest:file:PATH, a variable or file that holds user:password")
 	f.StringVar(&s.root, "root", "/turnout", "the node that Turnout's own nodes are below")
 	f.StringVarP(&s.output, "output", "o", "text", "text or json")
 	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long ZooKeeper and the clusters may take")
@@ -92,23 +92,23 @@ func (s *settings) check() error {
 	if s.timeout <= 0 {
 		errs = append(errs, fmt.Errorf("timeout is %v: must be more than 0, e.g. 10s", s.timeout))
 	}
+	if scheme, reference := s.login(); scheme != "" {
+		if scheme != "digest" {
+			errs = append(errs, errors.New("zookeeper-auth (not shown): must be digest:env:NAME or digest:file:PATH"))
+		} else if _, err := metadata.ResolveSecret(reference); err != nil {
+			errs = append(errs, fmt.Errorf("zookeeper-auth: %w", err))
+		}
+	}
 	if len(errs) > 0 {
 		return usagef("%w", errors.Join(errs...))
 	}
 	return nil
 }
 
-// login splits the setting zookeeper-auth and resolves its secret; an empty scheme means none.
-func (s *settings) login() (scheme, secret string, err error) {
-	if s.auth == "" {
-		return "", "", nil
-	}
-	scheme, reference, _ := strings.Cut(s.auth, ":")
-	secret, err = metadata.ResolveSecret(reference)
-	if err != nil {
-		return "", "", usagef("zookeeper-auth: %w", err)
-	}
-	return scheme, secret, nil
+// login splits the setting zookeeper-auth; an empty scheme means none.
+func (s *settings) login() (scheme, reference string) {
+	scheme, reference, _ = strings.Cut(s.auth, ":")
+	return scheme, reference
 }
 
 func envName(flag string) string {
@@ -119,11 +119,9 @@ func envName(flag string) string {
 func (s *settings) readFile(getenv func(string) string) (path string, values map[string]string, err error) {
 	path = s.config
 	if path == "" {
-		dir := getenv("XDG_CONFIG_HOME")
-		if dir == "" {
-			if dir, err = os.UserConfigDir(); err != nil {
-				return "", nil, nil // no home, no file
-			}
+		dir, err := os.UserConfigDir()
+		if err != nil {
+			return "", nil, nil //nolint:nilerr // no home, no file
 		}
 		path = filepath.Join(dir, "turnout", "config")
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/turnout-mq/turnout/metadata"
 )
 
 const sessionTimeout = 10 * time.Second
@@ -56,23 +58,23 @@ func (a *app) dialZooKeeper(ctx context.Context) (*zkConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	scheme, secret, err := a.settings.login()
-	if err != nil {
-		return nil, err
-	}
+	scheme, reference := a.settings.login()
 	c := &zkConn{chroot: chroot, ready: make(chan struct{}, 1), closed: make(chan struct{})}
-	c.conn, _, err = zk.Connect(hosts, sessionTimeout, zk.WithHostProvider(&hostList{}), zk.WithDialer(c.dial),
+	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
+	defer cancel()
+	dial := func(network, address string, timeout time.Duration) (net.Conn, error) {
+		return c.dial(ctx, network, address, timeout)
+	}
+	c.conn, _, err = zk.Connect(hosts, sessionTimeout, zk.WithHostProvider(&hostList{}), zk.WithDialer(dial),
 		zk.WithEventCallback(c.push), zk.WithLogger(c), zk.WithLogInfo(false))
 	if err != nil {
 		return nil, fmt.Errorf("ZooKeeper %s: %w; check --zookeeper", servers, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
-	defer cancel()
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
 	err = c.awaitSession(ctx)
 	if err == nil && scheme != "" {
-		err = c.conn.AddAuth(scheme, []byte(secret))
+		err = c.login(scheme, reference)
 	}
 	if err == nil {
 		return c, nil
@@ -87,13 +89,21 @@ func (a *app) dialZooKeeper(ctx context.Context) (*zkConn, error) {
 	return nil, fmt.Errorf("ZooKeeper %s: no session: %w; check that it runs, --zookeeper and --timeout", servers, err)
 }
 
+func (c *zkConn) login(scheme, reference string) error {
+	secret, err := metadata.ResolveSecret(reference)
+	if err != nil {
+		return err
+	}
+	return c.conn.AddAuth(scheme, []byte(secret))
+}
+
 func (c *zkConn) awaitSession(ctx context.Context) error {
 	for {
 		for _, e := range c.take() {
-			switch e.State {
-			case zk.StateHasSession:
+			if e.State == zk.StateHasSession {
 				return nil
-			case zk.StateDisconnected, zk.StateAuthFailed:
+			}
+			if e.State == zk.StateDisconnected {
 				return zk.ErrConnectionClosed
 			}
 		}
@@ -106,11 +116,13 @@ func (c *zkConn) awaitSession(ctx context.Context) error {
 }
 
 // dial connects once and never again.
-func (c *zkConn) dial(network, address string, timeout time.Duration) (net.Conn, error) {
+func (c *zkConn) dial(ctx context.Context, network, address string, timeout time.Duration) (net.Conn, error) {
 	if c.dialed.Load() {
 		return nil, net.ErrClosed
 	}
-	nc, err := net.DialTimeout(network, address, timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	nc, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err == nil {
 		c.dialed.Store(true)
 	}
@@ -124,10 +136,13 @@ type hostList struct {
 	tried int // since the last Connected
 }
 
+// Init takes the list.
 func (h *hostList) Init(servers []string) error { h.list = servers; return nil }
 
+// Len is how many there are.
 func (h *hostList) Len() int { return len(h.list) }
 
+// Next is called for each dial; retryStart makes the library wait a second.
 func (h *hostList) Next() (server string, retryStart bool) {
 	server = h.list[h.next]
 	h.next = (h.next + 1) % len(h.list)
@@ -135,6 +150,7 @@ func (h *hostList) Next() (server string, retryStart bool) {
 	return server, h.tried > len(h.list)
 }
 
+// Connected is called when a session was had.
 func (h *hostList) Connected() { h.tried = 0 }
 
 // push is the event callback; it runs in the library's receive loop.
