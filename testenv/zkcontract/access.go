@@ -189,7 +189,6 @@ func authSurvivesReconnect(s *suite) {
 	require.NoError(s, l.AddAuth("digest", []byte(alice)))
 	_, err := l.Create(s.path("a"), []byte("1"), 0, zk.AuthACL(zk.PermAll))
 	require.NoError(s, err)
-	l.waitState(zk.StateHasSession)
 	require.NoError(s, s.target.CutConnections())
 	l.waitState(zk.StateHasSession)
 	l.again(func() error { _, _, err := l.Get(s.path("a")); return err })

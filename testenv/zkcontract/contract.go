@@ -12,7 +12,9 @@ package zkcontract
 
 import (
 	"context"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,11 +111,13 @@ func (s *suite) eventually(ok func() bool, what string) {
 	require.Eventually(s, ok, patience, 5*time.Millisecond, what)
 }
 
-// lib is the ZooKeeper library with everything that it was told.
+// lib is the ZooKeeper library with everything that it was told since it had
+// its session.
 type lib struct {
 	*zk.Conn
 	s      *suite
 	events chan zk.Event // all events in order, session events too
+	dial   sync.Mutex    // held by a case to keep the library away
 }
 
 type silent struct{}
@@ -126,16 +130,22 @@ func (s *suite) lib() *lib {
 	l := &lib{s: s, events: make(chan zk.Event, 10000)}
 	// The library pauses for a second after each pass over its list of servers.
 	servers := []string{s.addr, s.addr, s.addr, s.addr}
-	c, _, err := zk.Connect(servers, 10*time.Second, zk.WithLogger(silent{}), zk.WithEventCallback(func(e zk.Event) {
-		select {
-		case l.events <- e:
-		default:
-		}
-	}))
+	c, _, err := zk.Connect(servers, 10*time.Second, zk.WithLogger(silent{}),
+		zk.WithDialer(func(network, addr string, timeout time.Duration) (net.Conn, error) {
+			l.dial.Lock()
+			defer l.dial.Unlock()
+			return net.DialTimeout(network, addr, timeout)
+		}),
+		zk.WithEventCallback(func(e zk.Event) {
+			select {
+			case l.events <- e:
+			default: // never: no case makes so many
+			}
+		}))
 	require.NoError(s, err)
 	s.Cleanup(c.Close)
 	l.Conn = c
-	s.eventually(func() bool { return c.State() == zk.StateHasSession }, "the library gets a session")
+	l.waitState(zk.StateHasSession)
 	return l
 }
 

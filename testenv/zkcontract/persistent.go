@@ -3,8 +3,6 @@ package zkcontract
 import (
 	"github.com/stretchr/testify/require"
 
-	"github.com/go-zookeeper/zk"
-
 	"github.com/turnout-mq/turnout/testenv/zkserver/jute"
 	"github.com/turnout-mq/turnout/testenv/zkserver/rawzk"
 )
@@ -103,13 +101,6 @@ func persistentBesideOneShot(s *suite) {
 	r.create(p+"/x", "", jute.FlagPersistent)
 	require.Equal(s, []string{"data /a", "data /a", "created /a/x", "children /a"}, w.told())
 
-	// The library hands events of watches that it does not know to its callback.
-	l := s.lib()
-	l.waitState(zk.StateHasSession)
-	ch := l.watchData(p)
-	r.set(p, "3")
-	s.fires(ch, zk.EventNodeDataChanged, p)
-	require.Equal(s, []string{"data /a"}, w.told())
 }
 
 func setWatches2(s *suite) {

@@ -47,7 +47,6 @@ func ephemeralReconnect(s *suite) {
 	l, w := s.lib(), s.raw(rawzk.Options{})
 	p := l.create(s.path("e"), "", zk.FlagEphemeral)
 	id := l.SessionID()
-	l.waitState(zk.StateHasSession)
 	require.NoError(s, s.target.CutConnections())
 	l.waitState(zk.StateHasSession)
 	require.Equal(s, id, l.SessionID())

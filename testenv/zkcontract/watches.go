@@ -2,6 +2,7 @@ package zkcontract
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
@@ -84,7 +85,6 @@ func oneShot(s *suite) {
 	s.fires(ch, zk.EventNodeDataChanged, p)
 	_, open := <-ch
 	require.False(s, open, "the library closes the channel after the event")
-	w.waitState(zk.StateHasSession)
 	drain(w)
 	l.set(p, "2")
 	_, _, err := w.Get(p) // what was under way has come before this answer
@@ -194,7 +194,6 @@ func existsMissing(s *suite) {
 	require.ErrorIs(s, err, zk.ErrNoNode)
 	_, _, _, err = w.ChildrenW(p)
 	require.ErrorIs(s, err, zk.ErrNoNode)
-	w.waitState(zk.StateHasSession)
 	l.create(p, "", zk.FlagPersistent)
 	_, _, err = w.Get(p)
 	require.NoError(s, err)
@@ -271,7 +270,6 @@ func failedWrites(s *suite) {
 func libraryOrder(s *suite) {
 	l := s.lib()
 	p := l.create(s.path("a"), "", zk.FlagPersistent)
-	l.waitState(zk.StateHasSession)
 	l.watchData(p)
 	l.watchChildren(p)
 	l.watchExists(p+"/x", false)
@@ -292,8 +290,6 @@ func survivesReconnect(s *suite) {
 	p := l.create(s.path("a"), "", zk.FlagPersistent)
 	data, children, exists := w.watchData(p), w.watchChildren(p), w.watchExists(s.path("none"), false)
 	id := w.SessionID()
-	l.waitState(zk.StateHasSession)
-	w.waitState(zk.StateHasSession)
 	require.NoError(s, s.target.CutConnections())
 	require.Empty(s, w.waitState(zk.StateHasSession), "a lost connection is no event of a node")
 	l.waitState(zk.StateHasSession)
@@ -315,11 +311,10 @@ func changedWhileAway(s *suite) {
 	children := l.watchChildren(s.path("children"))
 	deleted, deletedChildren := l.watchData(s.path("deleted")), l.watchChildren(s.path("deleted-children"))
 	created := l.watchExists(s.path("created"), false)
-	l.waitState(zk.StateHasSession)
 
-	// One transaction right after the cut: as a rule before the library is back.
-	// Should it be quicker, it is told by the watches it has set again.
+	l.dial.Lock()
 	require.NoError(s, s.target.CutConnections())
+	require.Empty(s, l.waitState(zk.StateConnecting))
 	r := s.raw(rawzk.Options{})
 	r.do(jute.OpMulti, multi(
 		multiPart{jute.OpSetData, setRequest(s.path("changed"), "1", -1)},
@@ -328,6 +323,7 @@ func changedWhileAway(s *suite) {
 		multiPart{jute.OpDelete, pathAndInt(s.path("deleted-children"), -1)},
 		multiPart{jute.OpCreate, createRequest(s.path("created"), "", jute.FlagPersistent, openACL)},
 	))
+	l.dial.Unlock()
 	s.fires(changed, zk.EventNodeDataChanged, s.path("changed"))
 	s.fires(children, zk.EventNodeChildrenChanged, s.path("children"))
 	s.fires(deleted, zk.EventNodeDeleted, s.path("deleted"))
@@ -371,7 +367,6 @@ func voidAfterExpiry(s *suite) {
 	l, w := s.lib(), s.lib()
 	p := l.create(s.path("a"), "", zk.FlagPersistent)
 	data, exists := w.watchData(p), w.watchExists(s.path("none"), false)
-	w.waitState(zk.StateHasSession)
 	id := w.SessionID()
 	require.NoError(s, s.target.ExpireSession(id))
 	w.waitState(zk.StateExpired)
@@ -380,9 +375,8 @@ func voidAfterExpiry(s *suite) {
 		case e := <-ch:
 			require.Equal(s, zk.EventNotWatching, e.Type)
 			require.ErrorIs(s, e.Err, zk.ErrSessionExpired)
-		default:
-			s.eventually(func() bool { return len(ch) > 0 }, "the library gives the watch up")
-			require.Equal(s, zk.EventNotWatching, (<-ch).Type)
+		case <-time.After(patience):
+			s.Fatal("the library does not give the watch up")
 		}
 	}
 	w.waitState(zk.StateHasSession)

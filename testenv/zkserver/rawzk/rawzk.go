@@ -211,11 +211,24 @@ func (c *Client) Close() error {
 }
 
 // EndSession ends somebody else's session, which for its client is the same as
-// an expiry: it takes the session over and closes it.
+// an expiry: it takes the session over and closes it. The error is
+// ErrSessionExpired if there is no such session.
 func EndSession(ctx context.Context, addr string, id int64, passwd []byte) error {
-	c, err := Dial(ctx, addr, Options{SessionID: id, Passwd: passwd})
-	if err != nil {
-		return err
+	var err error
+	for try := range 10 {
+		var c *Client
+		c, err = Dial(ctx, addr, Options{SessionID: id, Passwd: passwd, Patience: 2 * time.Second})
+		if try > 0 && errors.Is(err, ErrSessionExpired) {
+			return nil
+		}
+		if err == nil {
+			err = c.Close()
+		}
+		// The client may have come back between the two steps and have taken its
+		// session over in turn, which costs this connection.
+		if err == nil || errors.Is(err, ErrSessionExpired) || ctx.Err() != nil {
+			break
+		}
 	}
-	return c.Close()
+	return err
 }
