@@ -69,10 +69,10 @@ func (k *fakeKafka) start(context.Context) error {
 	g := newGate()
 	c, err := kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
-			l, err := net.Listen(network, k.direct)
+		kfake.ListenFn(func(_, _ string) (net.Listener, error) {
+			l, err := listen(k.direct)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %w", errPortTaken, err)
+				return nil, err
 			}
 			return &gatedListener{Listener: l, gate: g, addr: tcpAddr(k.clients)}, nil
 		}),
@@ -166,6 +166,7 @@ func answerUnknownGroups(c *kfake.Cluster) {
 // kfakeLogger writes kfake's warnings and errors to zap.
 type kfakeLogger struct{ log *zap.Logger }
 
+// Logf implements kfake.Logger.
 func (l kfakeLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 	switch level {
 	case kfake.LogLevelError:

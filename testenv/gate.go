@@ -78,8 +78,10 @@ type gatedListener struct {
 	addr net.Addr
 }
 
+// Addr returns the address that clients are told.
 func (l *gatedListener) Addr() net.Addr { return l.addr }
 
+// Accept returns the next connection, behind the gate.
 func (l *gatedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -94,6 +96,7 @@ type gatedConn struct {
 	gate *gate
 }
 
+// Read reads, and keeps what it has read until the gate is open.
 func (c *gatedConn) Read(p []byte) (int, error) {
 	<-c.gate.passage()
 	n, err := c.Conn.Read(p)
@@ -101,11 +104,13 @@ func (c *gatedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write writes when the gate is open.
 func (c *gatedConn) Write(p []byte) (int, error) {
 	<-c.gate.passage()
 	return c.Conn.Write(p)
 }
 
+// Close closes the connection.
 func (c *gatedConn) Close() error {
 	c.gate.remove(c.Conn)
 	return c.Conn.Close()

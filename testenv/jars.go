@@ -177,7 +177,7 @@ func train(ctx context.Context, i installation, log *zap.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	if err := e.supervise(i, true); err != nil {
+	if err := e.supervise(ctx, i, true); err != nil {
 		return err
 	}
 	if err := e.startClusters(ctx); err != nil {

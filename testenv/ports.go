@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -82,13 +83,25 @@ func (p *ports) close() error {
 
 func free(first, n int) bool {
 	for port := first; port < first+n; port++ {
-		l, err := net.Listen("tcp", loopback(port))
+		l, err := listen(loopback(port))
 		if err != nil {
 			return false
 		}
 		_ = l.Close()
 	}
 	return true
+}
+
+// errPortTaken is wrapped by the error of a server that could not bind its port.
+var errPortTaken = errors.New("port is in use")
+
+// listen listens on a port that take returned. Its error wraps errPortTaken if somebody else was faster.
+func listen(addr string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w: %w", errPortTaken, err)
+	}
+	return l, err
 }
 
 func loopback(port int) string { return address("127.0.0.1", port) }

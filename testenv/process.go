@@ -22,9 +22,6 @@ const (
 	pollInterval = 20 * time.Millisecond
 )
 
-// errPortTaken is wrapped by the error of a server that ended because it could not bind its port.
-var errPortTaken = errors.New("port is in use")
-
 // java is what every Java server of one environment is started with.
 type java struct {
 	binary     string
@@ -99,7 +96,7 @@ type process struct {
 func (s *javaServer) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	proc, err := s.spawn()
+	proc, err := s.spawn(ctx)
 	if err != nil {
 		return fmt.Errorf("testenv: start %s: %w", s.name, err)
 	}
@@ -137,7 +134,7 @@ func (s *javaServer) alive() bool {
 	}
 }
 
-func (s *javaServer) spawn() (*process, error) {
+func (s *javaServer) spawn(ctx context.Context) (*process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.alive() {
@@ -156,10 +153,10 @@ func (s *javaServer) spawn() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(s.java.binary, line...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.java.binary, line...)
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = ownGroup
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,8 @@
 package testenv
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -18,9 +20,10 @@ type relay struct {
 	gate   *gate        // nil, or what freezes the relay
 
 	mu    sync.Mutex
-	up    bool // the server runs
-	cut   bool // by Cut
-	ln    net.Listener
+	up    bool         // the server runs
+	cut   bool         // by Cut
+	ln    net.Listener // nil while not up or cut
+	stop  func()       // ends the dialling of ln's connections
 	links map[*link]struct{}
 	wg    sync.WaitGroup
 }
@@ -39,18 +42,20 @@ func (r *relay) set(change func()) error {
 		if r.ln != nil {
 			return nil
 		}
-		ln, err := net.Listen("tcp", r.listen)
+		ln, err := listen(r.listen)
 		if err != nil {
 			return err
 		}
-		r.ln, r.links = ln, map[*link]struct{}{}
-		r.wg.Go(func() { r.accept(ln) })
+		ctx, stop := context.WithCancel(context.Background())
+		r.ln, r.stop, r.links = ln, stop, map[*link]struct{}{}
+		r.wg.Go(func() { r.accept(ctx, ln) })
 		return nil
 	}
 	if r.ln == nil {
 		return nil
 	}
 	err := r.ln.Close()
+	r.stop()
 	r.ln = nil
 	for l := range r.links {
 		l.reset()
@@ -65,18 +70,18 @@ func (r *relay) close() error {
 	return err
 }
 
-func (r *relay) accept(ln net.Listener) {
+func (r *relay) accept(ctx context.Context, ln net.Listener) {
 	for {
 		client, err := ln.Accept()
 		if err != nil {
 			return // closed: nothing else ends the listening on a loopback port
 		}
-		r.wg.Go(func() { r.connect(ln, client.(*net.TCPConn)) })
+		r.wg.Go(func() { r.connect(ctx, client.(*net.TCPConn)) })
 	}
 }
 
-func (r *relay) connect(ln net.Listener, client *net.TCPConn) {
-	conn, err := net.DialTimeout("tcp", r.target, 5*time.Second)
+func (r *relay) connect(ctx context.Context, client *net.TCPConn) {
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", r.target)
 	if err != nil {
 		_ = client.SetLinger(0)
 		_ = client.Close()
@@ -84,7 +89,7 @@ func (r *relay) connect(ln net.Listener, client *net.TCPConn) {
 	}
 	l := &link{relay: r, client: client, server: conn.(*net.TCPConn), ended: make(chan struct{})}
 	r.mu.Lock()
-	if r.ln != ln { // cut while dialling
+	if ctx.Err() != nil { // cut while dialling
 		r.mu.Unlock()
 		l.reset()
 		return
@@ -160,7 +165,7 @@ func (l *link) copy(dst, src *net.TCPConn, first func([]byte)) {
 					return
 				}
 			}
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err != nil {

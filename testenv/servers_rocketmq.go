@@ -2,15 +2,12 @@ package testenv
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 )
 
 // serversRocketMQ is one Apache RocketMQ broker with its name server.
@@ -79,7 +76,7 @@ clientRequestThreadPoolNums=2
 		if r.brokerServer.running() { // the routes are gone until the broker registers again
 			return r.registered(ctx)
 		}
-		_, err := remotingCall(ctx, loopback(r.names), getBrokerClusterInfo, nil)
+		_, err := r.clusterInfo(ctx)
 		return err
 	}
 	return s, nil
@@ -190,73 +187,37 @@ const rocketMQLogging = `<configuration>
 </configuration>
 `
 
-// Request codes of RocketMQ's remoting protocol.
-const (
-	updateBrokerConfig   = 25
-	getBrokerClusterInfo = 106
-)
-
 // registered returns nil if clients find the broker at the name server. A broker that listens, or a name server
 // that was restarted, would take up to 10 s until then; a kick makes it happen at once.
 func (r *rocketMQ) registered(ctx context.Context) error {
 	if err := r.kick(ctx); err != nil {
 		return err
 	}
-	info, err := remotingCall(ctx, loopback(r.names), getBrokerClusterInfo, nil)
+	info, err := r.clusterInfo(ctx)
 	if err != nil {
 		return err
 	}
-	if broker := loopback(r.broker); !strings.Contains(string(info), broker) {
-		return fmt.Errorf("the name server does not know the broker %s: %s", broker, info)
+	if got, want := info.Brokers[r.name].Master(), loopback(r.broker); got != want {
+		return fmt.Errorf("the name server has the broker %q instead of %s", got, want)
 	}
 	return nil
 }
 
-// kick makes the broker register at its name server now: any change of its settings does.
+// kick makes the broker register at its name server now.
 func (r *rocketMQ) kick(ctx context.Context) error {
-	_, err := remotingCall(ctx, address(r.brokerHost, r.broker), updateBrokerConfig, []byte("brokerPermission=6\n"))
-	return err
+	ctx, cancel := context.WithTimeout(ctx, rocketMQTimeout)
+	defer cancel()
+	c := remoting.NewClient(remoting.Options{})
+	defer c.Close()
+	return c.UpdateBrokerConfig(ctx, address(r.brokerHost, r.broker), map[string]string{"brokerPermission": "6"})
 }
 
-// remotingCall sends one request and returns the body of its answer.
-func remotingCall(ctx context.Context, addr string, code int, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+func (r *rocketMQ) clusterInfo(ctx context.Context) (*remoting.ClusterInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, rocketMQTimeout)
 	defer cancel()
-	conn, err := dial(ctx, addr)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	header, err := json.Marshal(map[string]any{"code": code, "language": "GO", "version": 317, "opaque": 1, "flag": 0})
-	if err != nil {
-		return nil, err
-	}
-	frame := binary.BigEndian.AppendUint32(nil, uint32(4+len(header)+len(body)))
-	frame = binary.BigEndian.AppendUint32(frame, uint32(len(header))) // high byte 0: the header is JSON
-	if _, err := conn.Write(append(append(frame, header...), body...)); err != nil {
-		return nil, err
-	}
-	var sizes [8]byte
-	if _, err := io.ReadFull(conn, sizes[:]); err != nil {
-		return nil, err
-	}
-	size, headerSize := binary.BigEndian.Uint32(sizes[:]), binary.BigEndian.Uint32(sizes[4:])&0xffffff
-	if size > 16<<20 || headerSize+4 > size {
-		return nil, fmt.Errorf("%s does not speak RocketMQ's remoting protocol", addr)
-	}
-	rest := make([]byte, size-4)
-	if _, err := io.ReadFull(conn, rest); err != nil {
-		return nil, err
-	}
-	var answer struct {
-		Code   int
-		Remark string
-	}
-	if err := json.Unmarshal(rest[:headerSize], &answer); err != nil {
-		return nil, err
-	}
-	if answer.Code != 0 {
-		return nil, errors.New(addr + ": " + answer.Remark)
-	}
-	return rest[headerSize:], nil
+	c := remoting.NewClient(remoting.Options{})
+	defer c.Close()
+	return c.ClusterInfo(ctx, loopback(r.names))
 }
+
+const rocketMQTimeout = 5 * time.Second // of one call

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os/exec"
@@ -24,6 +25,10 @@ for p in $pids; do kill -9 "-$p" 2>/dev/null; done
 [ -z "$1" ] || rm -rf -- "$1"
 `
 
+// ownGroup makes a child the leader of a process group: the terminal's signals to ours do not reach it, and
+// whatever it starts can be ended with it.
+var ownGroup = &syscall.SysProcAttr{Setpgid: true}
+
 // supervisor is a child process that outlives this one just long enough to end its servers.
 type supervisor struct {
 	cmd *exec.Cmd
@@ -33,9 +38,9 @@ type supervisor struct {
 }
 
 // startSupervisor starts it. It removes the directory dir at the end, unless dir is "".
-func startSupervisor(dir string) (*supervisor, error) {
-	cmd := exec.Command("/bin/sh", "-c", supervisorScript, "supervisor", dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal to our group must not reach it
+func startSupervisor(ctx context.Context, dir string) (*supervisor, error) {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/bin/sh", "-c", supervisorScript, "supervisor", dir)
+	cmd.SysProcAttr = ownGroup
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("testenv: supervisor: %w", err)

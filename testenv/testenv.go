@@ -162,7 +162,7 @@ func (e *Env) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := e.supervise(i, false); err != nil {
+		if err := e.supervise(ctx, i, false); err != nil {
 			return err
 		}
 	}
@@ -171,12 +171,12 @@ func (e *Env) start(ctx context.Context) error {
 
 // supervise makes the environment ready to start Java servers. With train they write class data archives when
 // they end, else they use them.
-func (e *Env) supervise(i installation, train bool) error {
+func (e *Env) supervise(ctx context.Context, i installation, train bool) error {
 	remove := ""
 	if e.removeDir {
 		remove = e.dir
 	}
-	s, err := startSupervisor(remove)
+	s, err := startSupervisor(ctx, remove)
 	if err != nil {
 		return err
 	}
@@ -216,8 +216,8 @@ func (e *Env) launch(ctx context.Context, name string, build func(name string) (
 		err = c.start(ctx)
 		if err == nil {
 			e.mu.Lock()
-			defer e.mu.Unlock()
 			e.clusters[name] = c
+			e.mu.Unlock()
 			return nil
 		}
 		err = errors.Join(err, c.close())
