@@ -24,8 +24,8 @@ const (
 // ValidName says whether name may be the name of a topic, group, cluster or application.
 func ValidName(name string) bool { return nameExp.MatchString(name) }
 
-// checkName is ErrInvalid when name may not be the name of a kind ("topic", "group", …).
-func checkName(kind, name string) error {
+// CheckName is ErrInvalid when name may not be the name of a kind ("topic", "group", …).
+func CheckName(kind, name string) error {
 	if ValidName(name) {
 		return nil
 	}

@@ -1,0 +1,388 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/topics"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// DefaultLinger is how long nothing new must have come to a cluster that is not written to before a group leaves it: the
+// longest send and a session time-out (R16).
+const DefaultLinger = 20 * time.Second
+
+// Delivery is one message for a listener. It must not be kept after the listener returned, unless it is not changed.
+type Delivery struct {
+	broker.Message
+	Topic     string // the name in the metadata
+	Group     string
+	Cluster   string
+	Partition string // Kafka: the number; RocketMQ: broker:queue. Of the retry topic for a retry
+	Offset    int64
+	Attempt   int       // rounds through the retry topic so far; 0: the first delivery
+	Stored    time.Time // the broker's time
+}
+
+// Listener handles one message. nil: it is done. An error: it is given again, first in the process, then through the
+// group's retry topic, at last it goes to the dead letters. ctx ends when Close gives up waiting, so a listener that is at
+// work when its subscription is closed may finish.
+type Listener func(ctx context.Context, d *Delivery) error
+
+// Option changes a subscription.
+type Option func(*options)
+
+type options struct {
+	linger     time.Duration
+	recheck    time.Duration
+	retryDelay func(attempt int) time.Duration
+}
+
+// WithLinger sets how long nothing new must have come to a cluster that was left by the topic before the group leaves
+// it. Default DefaultLinger. Shorter: connections are closed sooner, and a send that is still on its way to the old
+// cluster is found a minute later.
+func WithLinger(d time.Duration) Option { return func(o *options) { o.linger = d } }
+
+// WithRecheck sets how often a cluster that was left is looked at again while its stay is open. Default a minute.
+func WithRecheck(d time.Duration) Option { return func(o *options) { o.recheck = d } }
+
+// WithRetryDelay sets the time before a message comes out of the retry topic again. attempt is the number of rounds it
+// made before, from 0. RocketMQ rounds up to its delay levels. Default RetryDelays.
+func WithRetryDelay(fn func(attempt int) time.Duration) Option {
+	return func(o *options) { o.retryDelay = fn }
+}
+
+// Stats counts since the subscription began.
+type Stats struct {
+	Handled    int64 // listener calls that returned nil
+	Failed     int64 // listener calls that returned an error
+	Retried    int64 // messages put into the retry topic
+	DeadLetter int64 // messages put into the dead letters
+}
+
+// Consumer holds the subscriptions of a process. All methods may be called concurrently.
+type Consumer struct {
+	set   *topics.Set
+	pool  *clusters.Pool
+	store *metadata.Store
+	log   *zap.Logger
+
+	mu     sync.Mutex
+	subs   map[string]*Subscription
+	closed bool
+}
+
+// New returns a consumer over the topics of set and the clusters of pool.
+func New(store *metadata.Store, set *topics.Set, pool *clusters.Pool, log *zap.Logger) *Consumer {
+	return &Consumer{set: set, pool: pool, store: store, log: log, subs: map[string]*Subscription{}}
+}
+
+// Subscription is one group in this process.
+type Subscription struct {
+	c        *Consumer
+	group    string
+	listener Listener
+	opt      options
+	log      *zap.Logger
+	workers  *workers
+	count    struct{ handled, failed, retried, dead atomic.Int64 }
+
+	ctx      context.Context // the listeners'
+	cancel   context.CancelFunc
+	life     context.Context // of everything but listeners: ends with Close
+	end      context.CancelFunc
+	wake     chan struct{}
+	done     chan struct{}
+	follower *metadata.Follower
+
+	mu      sync.Mutex
+	doc     *metadata.Group // the last good one
+	docErr  error
+	heard   chan struct{} // closed with the first answer
+	readers map[string]*reader
+	failure map[string]error // topics that can not be opened
+	changed chan struct{}    // closed and replaced when readiness may have changed
+}
+
+// Subscribe begins to hand the group's messages to l. It returns when the group and its topics are known; being a member on
+// the clusters goes on in the background (Ready waits for it), also when a cluster is away at first. ctx bounds the call
+// only.
+//
+// Errors: errs.ErrUnknownGroup; errs.ErrUnknownTopic; errs.ErrNoMetadata; errs.ErrConflict when this process
+// has subscribed to the group already; errs.ErrClosed.
+func (c *Consumer) Subscribe(ctx context.Context, group string, l Listener, opts ...Option) (*Subscription, error) {
+	if l == nil {
+		return nil, fmt.Errorf("subscribe to group %q: %w: the listener is nil", group, errs.ErrInvalid)
+	}
+	opt := options{linger: DefaultLinger, recheck: time.Minute, retryDelay: func(n int) time.Duration { return RetryDelays[min(n, len(RetryDelays)-1)] }}
+	for _, o := range opts {
+		o(&opt)
+	}
+	s := &Subscription{c: c, group: group, listener: l, opt: opt, log: c.log.With(zap.String("group", group)),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), heard: make(chan struct{}),
+		readers: map[string]*reader{}, failure: map[string]error{}, changed: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.life, s.end = context.WithCancel(context.Background())
+	s.workers = newWorkers(work)
+
+	c.mu.Lock()
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return nil, fmt.Errorf("subscribe to group %q: %w", group, errs.ErrClosed)
+	case c.subs[group] != nil:
+		c.mu.Unlock()
+		return nil, fmt.Errorf("subscribe to group %q: %w: this client has subscribed to it already; more listeners at once are its setting concurrency", group, errs.ErrConflict)
+	}
+	c.subs[group] = s
+	c.mu.Unlock()
+
+	if err := s.open(ctx); err != nil {
+		c.mu.Lock()
+		delete(c.subs, group)
+		c.mu.Unlock()
+		return nil, fmt.Errorf("subscribe to group %q: %w", group, err)
+	}
+	return s, nil
+}
+
+// open reads the group and opens its topics for the first time.
+func (s *Subscription) open(ctx context.Context) error {
+	if err := metadata.CheckName("group", s.group); err != nil {
+		return err
+	}
+	if s.c.store.Session().Connected {
+		node, err := s.c.store.Read(ctx, s.c.store.GroupPath(s.group))
+		if err == nil && !node.Exists {
+			return fmt.Errorf("%w: it is not in ZooKeeper at %s (create it with: turnout group put %s --topic …)", errs.ErrUnknownGroup, node.Path, s.group)
+		}
+	}
+	s.follower = metadata.Follow(s.c.store, s.c.store.GroupPath(s.group), metadata.ParseGroup, s.learn)
+	fail := func(err error) error {
+		s.follower.Close()
+		s.end()
+		s.cancel()
+		return err
+	}
+	select {
+	case <-s.heard:
+	case <-ctx.Done():
+		return fail(fmt.Errorf("%w: the group was not read in time: %w", errs.ErrNoMetadata, ctx.Err()))
+	}
+	if s.settings() == nil {
+		s.mu.Lock()
+		err := s.docErr
+		s.mu.Unlock()
+		if errors.Is(err, errs.ErrNotFound) {
+			err = fmt.Errorf("%w: %w", errs.ErrUnknownGroup, err)
+		}
+		return fail(err)
+	}
+	s.converge(ctx)
+	s.mu.Lock()
+	err := errors.Join(slices.Collect(maps.Values(s.failure))...)
+	none := len(s.readers) == 0
+	s.mu.Unlock()
+	if none && err != nil {
+		return fail(err)
+	}
+	s.workers.set(s.settings())
+	go s.run()
+	return nil
+}
+
+// learn takes what the metadata says of the group.
+func (s *Subscription) learn(u metadata.Update[metadata.Group]) {
+	s.mu.Lock()
+	s.docErr = u.Err
+	if u.Known {
+		doc := u.Value
+		s.doc = &doc
+	}
+	select {
+	case <-s.heard:
+	default:
+		close(s.heard)
+	}
+	s.mu.Unlock()
+	s.kick()
+}
+
+// settings are the last good settings of the group; nil before any.
+func (s *Subscription) settings() *metadata.Group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doc
+}
+
+func (s *Subscription) retryDelay(attempt int) time.Duration { return s.opt.retryDelay(attempt) }
+
+func (s *Subscription) kick() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run applies changed settings until the subscription is closed.
+func (s *Subscription) run() {
+	defer close(s.done)
+	for {
+		var again <-chan time.Time
+		s.mu.Lock()
+		if len(s.failure) > 0 {
+			again = time.After(2 * time.Second)
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.life.Done():
+			return
+		case <-s.wake:
+		case <-again:
+		}
+		s.workers.set(s.settings())
+		s.converge(s.life)
+	}
+}
+
+// converge has one reader for each topic of the group, and tells readers of changed settings.
+func (s *Subscription) converge(ctx context.Context) {
+	doc := s.settings()
+	s.mu.Lock()
+	have := maps.Clone(s.readers)
+	s.mu.Unlock()
+	for _, topic := range doc.Topics {
+		if r := have[topic]; r != nil {
+			r.kick()
+			delete(have, topic)
+			continue
+		}
+		t, err := s.c.set.Use(ctx, topic)
+		s.mu.Lock()
+		if err != nil {
+			s.failure[topic] = err
+		} else {
+			delete(s.failure, topic)
+			s.readers[topic] = newReader(s, t)
+		}
+		s.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("topic of the group can not be opened", zap.String("topic", topic), zap.Error(err))
+		}
+	}
+	for topic, r := range have { // no longer read by the group
+		s.mu.Lock()
+		delete(s.readers, topic)
+		s.mu.Unlock()
+		if err := r.close(s.life); err != nil {
+			s.log.Warn("topic not left cleanly", zap.String("topic", topic), zap.Error(err))
+		}
+	}
+	s.signal()
+}
+
+// signal tells Ready to look again.
+func (s *Subscription) signal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Ready waits until the process is a member on every cluster that the group has to read now. Its error says what it
+// waits for.
+func (s *Subscription) Ready(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		var missing error
+		if s.doc != nil && len(s.readers) < len(s.doc.Topics) {
+			missing = errors.Join(slices.Collect(maps.Values(s.failure))...)
+			if missing == nil {
+				missing = errNotFinished
+			}
+		}
+		readers := slices.Collect(maps.Values(s.readers))
+		s.mu.Unlock()
+		for _, r := range readers {
+			if err := r.notReady(); err != nil {
+				missing = errors.Join(missing, err)
+			}
+		}
+		if missing == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.life.Done():
+			return fmt.Errorf("group %q: %w", s.group, errs.ErrClosed)
+		case <-ctx.Done():
+			return fmt.Errorf("group %q is not ready: %w: %w", s.group, ctx.Err(), missing)
+		}
+	}
+}
+
+// Stats returns the counts so far.
+func (s *Subscription) Stats() Stats {
+	return Stats{s.count.handled.Load(), s.count.failed.Load(), s.count.retried.Load(), s.count.dead.Load()}
+}
+
+// Close ends the subscription: no new message is handed over, listeners at work finish, positions are stored, the group
+// is left. When ctx ends first the listeners' ctx ends too, what they have not finished will be handed over elsewhere,
+// and ctx's error is returned. Idempotent.
+func (s *Subscription) Close(ctx context.Context) error {
+	s.end()
+	<-s.done
+	s.follower.Close()
+	stop := context.AfterFunc(ctx, s.cancel)
+	defer stop()
+	s.mu.Lock()
+	readers := slices.Collect(maps.Values(s.readers))
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	failed := make([]error, len(readers))
+	for i, r := range readers {
+		wg.Go(func() { failed[i] = r.close(ctx) })
+	}
+	wg.Wait()
+	err := errors.Join(failed...)
+	if err == nil {
+		s.cancel()
+		s.workers.close()
+		s.c.mu.Lock()
+		if s.c.subs[s.group] == s {
+			delete(s.c.subs, s.group)
+		}
+		s.c.mu.Unlock()
+	}
+	return err
+}
+
+// Close closes every subscription.
+func (c *Consumer) Close(ctx context.Context) error {
+	c.mu.Lock()
+	c.closed = true
+	subs := slices.Collect(maps.Values(c.subs))
+	c.mu.Unlock()
+	var wg sync.WaitGroup
+	failed := make([]error, len(subs))
+	for i, s := range subs {
+		wg.Go(func() { failed[i] = s.Close(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(failed...)
+}
+
+func sameDoc(a, b any) bool { return reflect.DeepEqual(a, b) }

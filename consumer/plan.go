@@ -1,0 +1,66 @@
+package consumer
+
+import (
+	"slices"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// want is the wish to read one cluster.
+type want struct {
+	cluster string
+	limit   broker.Offsets // the seal: messages from there on are not handled yet; nil: all are
+	stays   bool           // false: only to see whether something is there (an open stay on a cluster that is left)
+}
+
+// plan says which clusters a group reads under a route. finished tells whether the group has finished the sealed stay
+// with that index.
+//
+// Clusters to which nothing is sent are looked at (stays false) rather than read when their only unfinished stay is
+// open: most are empty.
+func plan(route *metadata.Route, ordered bool, finished func(stay int) bool) []want {
+	var wants []want
+	add := func(cluster string, limit broker.Offsets, stays bool) {
+		i := slices.IndexFunc(wants, func(w want) bool { return w.cluster == cluster })
+		if i < 0 {
+			wants = append(wants, want{cluster, limit, stays})
+			return
+		}
+		wants[i].stays = wants[i].stays || stays
+	}
+	for i, s := range route.Stays {
+		switch {
+		case s.Open():
+			add(s.Cluster, nil, s.Cluster == route.Write || slices.Contains(route.Warm, s.Cluster))
+		case finished(i):
+		case !ordered:
+			add(s.Cluster, nil, true)
+		default:
+			// What follows waits for this one. Open stays before it are read on (R20).
+			if i := slices.IndexFunc(wants, func(w want) bool { return w.cluster == s.Cluster }); i < 0 {
+				wants = append(wants, want{s.Cluster, s.End, true})
+			}
+			return wants
+		}
+	}
+	return wants
+}
+
+// startOn is where a partition of a cluster without a committed position begins (R12): at the start of the oldest listed
+// stay on the cluster, and for a group that starts at the latest not before where the topic ended when the group was
+// registered.
+func startOn(route *metadata.Route, group *metadata.Group, topic, cluster string) broker.Offsets {
+	start := broker.Offsets{}
+	if i := slices.IndexFunc(route.Stays, func(s metadata.Stay) bool { return s.Cluster == cluster }); i >= 0 {
+		for name, offset := range route.Stays[i].Start {
+			start[name] = offset
+		}
+	}
+	if group.Start == metadata.StartLatest {
+		for name, offset := range group.From[topic][cluster] {
+			start[name] = max(start[name], offset)
+		}
+	}
+	return start
+}

@@ -1,0 +1,538 @@
+package consumer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/topics"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+const (
+	joinLimit  = 20 * time.Second
+	leaveLimit = 2 * time.Minute // a listener may take its time
+	lookLimit  = 10 * time.Second
+	drainPoll  = 250 * time.Millisecond // between two looks at a cluster that is being left
+	againFirst = 200 * time.Millisecond
+	againMost  = 10 * time.Second
+)
+
+// reader is one topic of a subscription: it is a member on the clusters that the route and the group's progress ask for.
+type reader struct {
+	s     *Subscription
+	topic *topics.Topic
+	log   *zap.Logger
+
+	life   context.Context
+	end    context.CancelFunc
+	wake   chan struct{}
+	done   chan struct{}
+	tasks  sync.WaitGroup
+	detach func()
+	unhook func()
+
+	mu      sync.Mutex
+	sites   map[string]*site
+	sealed  map[string]bool // sealed stays that the group has finished, by stayKey
+	applied metadata.Zxid
+	missing error // what keeps the newest view from being applied
+	closed  bool
+}
+
+// site is one cluster as this reader uses it. It does one thing at a time: busy says that a goroutine is at it.
+type site struct {
+	cluster string
+	busy    bool
+	att     *attachment
+	err     error     // of the last thing it did
+	again   time.Time // not before this
+	wait    time.Duration
+	looked  time.Time // when the broker was last asked; zero: never
+	unread  int64     // what it answered, in and beside the topic
+	wrote   time.Time // when the topic was last seen to be written there
+}
+
+// attachment is a membership on one cluster, with all that must be renewed when it changes.
+type attachment struct {
+	r        *reader
+	cluster  string
+	physical string // topic
+	group    string // physical
+	tags     string
+	ordered  bool
+	limit    broker.Offsets
+	conn     *clusters.Conn
+	member   broker.Member
+	lastNew  atomic.Int64 // when a message was last handed over, in Unix nanoseconds
+}
+
+func newReader(s *Subscription, t *topics.Topic) *reader {
+	r := &reader{s: s, topic: t, log: s.log.With(zap.String("topic", t.Name())), wake: make(chan struct{}, 1), done: make(chan struct{}),
+		sites: map[string]*site{}, sealed: map[string]bool{}, missing: errNotFinished}
+	r.life, r.end = context.WithCancel(context.Background())
+	r.unhook = s.c.pool.OnChange(func(string) { r.kick() })
+	r.detach = t.Attach(&topics.Part{Changed: r.kick, Report: r.report})
+	go r.run()
+	return r
+}
+
+func (r *reader) kick() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *reader) run() {
+	defer close(r.done)
+	for {
+		next := r.converge()
+		r.topic.Touch()
+		r.s.signal()
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-r.life.Done():
+			timer.Stop()
+			return
+		case <-r.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// stayKey tells sealed stays apart.
+func stayKey(s metadata.Stay) string {
+	end, err := json.Marshal(s.End)
+	if err != nil {
+		return s.Cluster
+	}
+	return s.Cluster + string(end)
+}
+
+// converge starts what has to be done now and returns when to look again.
+func (r *reader) converge() time.Time {
+	v, g := r.topic.View(), r.s.settings()
+	route := &v.Route
+	ordered := g.Order == metadata.OrderKey && route.Order == metadata.OrderKey
+	now := time.Now()
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := now.Add(r.s.opt.recheck)
+	later := func(t time.Time) {
+		if t.Before(next) {
+			next = t
+		}
+	}
+	wants := plan(route, ordered, func(i int) bool { return r.sealed[stayKey(route.Stays[i])] })
+	var missing []error
+	wanted := map[string]bool{}
+	for _, w := range wants {
+		wanted[w.cluster] = true
+		st := r.site(w.cluster)
+		if w.cluster == route.Write {
+			st.wrote = now
+		}
+		later(r.tend(st, w, v, g, ordered, now))
+		if err := st.unapplied(w); err != nil {
+			missing = append(missing, err)
+		}
+	}
+	for name, st := range r.sites {
+		if wanted[name] || st.busy {
+			continue
+		}
+		if st.att != nil {
+			r.leave(st)
+			continue
+		}
+		delete(r.sites, name)
+	}
+	r.missing = errors.Join(missing...)
+	if r.missing == nil && v.Written {
+		r.applied = max(r.applied, v.Zxid)
+	}
+	return next
+}
+
+// tend takes the next step at a site and says when to look again. r.mu is held.
+func (r *reader) tend(st *site, w want, v *topics.View, g *metadata.Group, ordered bool, now time.Time) time.Time {
+	far := now.Add(time.Hour)
+	if st.busy {
+		return far // its end wakes the loop
+	}
+	if now.Before(st.again) {
+		return st.again
+	}
+	if a := st.att; a != nil {
+		if a.outdated(w, v, g, ordered) {
+			r.leave(st)
+			return far
+		}
+		if !r.draining(w, v) {
+			return far
+		}
+		if due := st.looked.Add(drainPoll); now.Before(due) {
+			return due
+		}
+		if !w.stays && st.unread == 0 && st.err == nil && st.looked.After(time.Unix(0, a.lastNew.Load())) {
+			quiet := now.Sub(latest(st.wrote, time.Unix(0, a.lastNew.Load())))
+			if quiet >= r.s.opt.linger {
+				r.log.Info("group leaves the cluster, it has finished it", zap.String("cluster", w.cluster))
+				r.leave(st)
+				return far
+			}
+		}
+		r.look(st, v, g)
+		return far
+	}
+	if w.stays || st.unread > 0 && !st.looked.IsZero() {
+		r.join(st, w, v, g, ordered)
+		return far
+	}
+	if due := st.looked.Add(r.s.opt.recheck); !st.looked.IsZero() && now.Before(due) {
+		return due
+	}
+	r.look(st, v, g)
+	return far
+}
+
+// draining says that the broker is to be asked, again and again, whether the group has come to an end at a site: of a
+// sealed stay, or of everything on a cluster that is left. r.mu is held.
+func (r *reader) draining(w want, v *topics.View) bool {
+	for _, s := range v.Route.Stays {
+		if s.Cluster == w.cluster && !s.Open() && !r.sealed[stayKey(s)] {
+			return true
+		}
+	}
+	return w.cluster != v.Route.Write && !slices.Contains(v.Route.Warm, w.cluster)
+}
+
+// unapplied says why the wish for a site is not fulfilled yet.
+func (st *site) unapplied(w want) error {
+	switch {
+	case st.att != nil:
+		state := st.att.member.State()
+		if state.Attached {
+			return nil
+		}
+		if state.Err != nil {
+			return fmt.Errorf("cluster %q: %w", st.cluster, state.Err)
+		}
+		return fmt.Errorf("cluster %q: not attached yet", st.cluster)
+	case st.err != nil:
+		return fmt.Errorf("cluster %q: %w", st.cluster, st.err)
+	case w.stays || st.looked.IsZero() || st.unread > 0:
+		return fmt.Errorf("cluster %q: not attached yet", st.cluster)
+	}
+	return nil
+}
+
+func (r *reader) site(cluster string) *site {
+	st := r.sites[cluster]
+	if st == nil {
+		st = &site{cluster: cluster}
+		r.sites[cluster] = st
+	}
+	return st
+}
+
+// outdated says that the membership must be renewed to be what is wanted.
+func (a *attachment) outdated(w want, v *topics.View, g *metadata.Group, ordered bool) bool {
+	return !a.conn.Current() || a.physical != v.Settings.Physical(a.r.topic.Name(), a.cluster) || a.tags != g.Tags ||
+		a.ordered != ordered || a.group != g.Physical(a.r.topic.Name()) || !sameDoc(a.limit, w.limit)
+}
+
+// do runs one thing at a site in the background; an error is repeated with backoff. r.mu is held.
+func (r *reader) do(st *site, limit time.Duration, what func(ctx context.Context) error) {
+	if r.closed {
+		return
+	}
+	st.busy = true
+	r.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(r.life, limit)
+		err := what(ctx)
+		cancel()
+		r.mu.Lock()
+		st.busy = false
+		if err == nil {
+			st.wait, st.again = 0, time.Time{}
+		} else {
+			st.wait = min(max(2*st.wait, againFirst), againMost)
+			st.again = time.Now().Add(st.wait)
+		}
+		if err != nil && r.life.Err() == nil && (st.err == nil || st.err.Error() != err.Error()) {
+			r.log.Warn("cluster not reached, trying again", zap.String("cluster", st.cluster), zap.Error(err))
+		}
+		st.err = err
+		r.mu.Unlock()
+		r.kick()
+	})
+}
+
+// join becomes a member. r.mu is held.
+func (r *reader) join(st *site, w want, v *topics.View, g *metadata.Group, ordered bool) {
+	name := r.topic.Name()
+	a := &attachment{r: r, cluster: st.cluster, physical: v.Settings.Physical(name, st.cluster), group: g.Physical(name),
+		tags: g.Tags, ordered: ordered, limit: w.limit}
+	r.do(st, joinLimit, func(ctx context.Context) error {
+		if err := r.registerFrom(ctx, g); err != nil {
+			return err
+		}
+		conn, err := r.s.c.pool.Acquire(ctx, st.cluster)
+		if err != nil {
+			return err
+		}
+		a.conn = conn
+		member, err := conn.Join(ctx, broker.Membership{
+			Group: a.group, Topic: a.physical, Retries: !ordered, Exclusive: ordered, Tag: a.tags, Claim: a.claim, Changed: r.kick,
+			Start: func() broker.Offsets { return startOn(&r.topic.View().Route, r.s.settings(), name, st.cluster) },
+		})
+		if err != nil {
+			conn.Release()
+			return err
+		}
+		a.member = member
+		r.mu.Lock()
+		st.att, st.looked = a, time.Time{}
+		r.mu.Unlock()
+		r.log.Info("group reads the cluster", zap.String("cluster", st.cluster))
+		return nil
+	})
+}
+
+// leave ends a membership. r.mu is held.
+func (r *reader) leave(st *site) {
+	a := st.att
+	r.do(st, leaveLimit, func(ctx context.Context) error {
+		if err := a.member.Leave(ctx); err != nil && !errors.Is(err, errs.ErrClosed) {
+			return err
+		}
+		a.conn.Release()
+		r.mu.Lock()
+		st.att, st.looked, st.unread = nil, time.Now(), 0
+		r.mu.Unlock()
+		return nil
+	})
+}
+
+// look asks the broker whether the group has anything left on the cluster. r.mu is held.
+func (r *reader) look(st *site, v *topics.View, g *metadata.Group) {
+	r.do(st, lookLimit, func(ctx context.Context) error {
+		unread, finished, err := r.left(ctx, st.cluster, v, g)
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		st.unread, st.looked = unread, time.Now()
+		for _, key := range finished {
+			if !r.sealed[key] {
+				r.sealed[key] = true
+				r.log.Info("group has finished a stay", zap.String("cluster", st.cluster))
+			}
+		}
+		r.mu.Unlock()
+		return nil
+	})
+}
+
+// left counts what the group has not finished on a cluster, in the order in which messages move (R14), with the end
+// offsets last (R10), and lists the sealed stays there that it has finished.
+func (r *reader) left(ctx context.Context, cluster string, v *topics.View, g *metadata.Group) (unread int64, finished []string, err error) {
+	conn, err := r.s.c.pool.Acquire(ctx, cluster)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer conn.Release()
+	topic, group := v.Settings.Physical(r.topic.Name(), cluster), g.Physical(r.topic.Name())
+	positions, err := conn.Positions(ctx, group, topic)
+	if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
+		return 0, nil, err
+	}
+	pending, err := conn.Pending(ctx, group, topic)
+	if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
+		return 0, nil, err
+	}
+	first, err := conn.StartOffsets(ctx, topic)
+	var ends broker.Offsets
+	if err == nil {
+		ends, err = conn.EndOffsets(ctx, topic)
+	}
+	if err != nil && !errors.Is(err, errs.ErrUnknownTopic) { // a cluster without the topic has nothing to read
+		return 0, nil, err
+	}
+	// Where a partition has no position its first message counts, or where a stay begins (R12); what has expired is gone.
+	at := startOn(&v.Route, g, r.topic.Name(), cluster)
+	for name, offset := range positions {
+		at[name] = offset
+	}
+	for name, offset := range first {
+		at[name] = max(at[name], offset)
+	}
+	beside := pending.Delayed + pending.Retries
+	for _, s := range v.Route.Stays {
+		if s.Cluster == cluster && !s.Open() && beside == 0 && at.Reached(s.End) {
+			finished = append(finished, stayKey(s))
+		}
+	}
+	return at.Missing(ends) + beside, finished, nil
+}
+
+// registerFrom writes where a group with start "latest" begins, once, before its first member joins (R12).
+func (r *reader) registerFrom(ctx context.Context, g *metadata.Group) error {
+	if g.Start != metadata.StartLatest || g.From[r.topic.Name()] != nil {
+		return nil
+	}
+	v := r.topic.View()
+	from := map[string]broker.Offsets{}
+	for _, s := range v.Route.Stays {
+		conn, err := r.s.c.pool.Acquire(ctx, s.Cluster)
+		if err != nil {
+			return err
+		}
+		ends, err := conn.EndOffsets(ctx, v.Settings.Physical(r.topic.Name(), s.Cluster))
+		conn.Release()
+		if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
+			return err
+		}
+		from[s.Cluster] = ends
+	}
+	path := r.s.c.store.GroupPath(r.s.group)
+	node, err := r.s.c.store.Read(ctx, path)
+	if err != nil {
+		return err
+	}
+	doc, err := metadata.ParseGroup(node.Data)
+	if err != nil {
+		return err
+	}
+	if doc.From[r.topic.Name()] == nil {
+		if doc.From = maps.Clone(doc.From); doc.From == nil {
+			doc.From = map[string]map[string]broker.Offsets{}
+		}
+		doc.From[r.topic.Name()] = from
+		data, err := json.Marshal(doc)
+		if err != nil {
+			return err
+		}
+		if err := r.s.c.store.Set(ctx, path, data, node.Version); err != nil && !errors.Is(err, errs.ErrConflict) {
+			return fmt.Errorf("start of the group (latest) can not be recorded: %w", err)
+		}
+	}
+	_, err = r.s.follower.Refresh(ctx)
+	if err == nil && r.s.settings().From[r.topic.Name()] == nil {
+		err = fmt.Errorf("start of the group (latest): %w", errs.ErrConflict) // somebody else wrote; look again
+	}
+	return err
+}
+
+// notReady says what the reader waits for.
+func (r *reader) notReady() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.missing != nil {
+		return fmt.Errorf("topic %q: %w", r.topic.Name(), r.missing)
+	}
+	return nil
+}
+
+// report is what the participant node says of this group.
+func (r *reader) report() topics.Report {
+	v := r.topic.View()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	on := map[string]metadata.Participation{}
+	var troubles []string
+	for name, st := range r.sites {
+		open, sealed := false, true
+		for _, s := range v.Route.Stays {
+			if s.Cluster == name {
+				open = open || s.Open()
+				sealed = sealed && (s.Open() || r.sealed[stayKey(s)])
+			}
+		}
+		attached := st.att != nil && st.att.member.State().Attached
+		switch {
+		case name != v.Route.Write && sealed && (!open || st.att == nil && !st.looked.IsZero() && st.unread == 0 && st.err == nil):
+			on[name] = metadata.Finished
+		case attached:
+			on[name] = metadata.Attached
+		}
+		if st.err != nil {
+			troubles = append(troubles, fmt.Sprintf("group %s, cluster %s: %v", r.s.group, name, st.err))
+		} else if st.att != nil {
+			if err := st.att.member.State().Err; err != nil {
+				troubles = append(troubles, fmt.Sprintf("group %s, cluster %s: %v", r.s.group, name, err))
+			}
+		}
+	}
+	for _, s := range v.Route.Stays { // sealed, finished and left
+		if _, listed := on[s.Cluster]; !listed && !s.Open() && r.sealed[stayKey(s)] && r.sites[s.Cluster] == nil {
+			on[s.Cluster] = metadata.Finished
+		}
+	}
+	slices.Sort(troubles)
+	return topics.Report{Zxid: r.applied, Groups: map[string]map[string]metadata.Participation{r.s.group: on}, Err: strings.Join(troubles, "; ")}
+}
+
+// close leaves every cluster.
+func (r *reader) close(ctx context.Context) error {
+	r.end()
+	<-r.done
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.tasks.Wait() // their ctx has ended
+	r.mu.Lock()
+	var open []*site
+	for _, st := range r.sites {
+		if st.att != nil {
+			open = append(open, st)
+		}
+	}
+	r.mu.Unlock()
+	failed := make([]error, len(open))
+	var wg sync.WaitGroup
+	for i, st := range open {
+		wg.Go(func() {
+			if err := st.att.member.Leave(ctx); err != nil && !errors.Is(err, errs.ErrClosed) {
+				failed[i] = err
+				return
+			}
+			st.att.conn.Release()
+			r.mu.Lock()
+			st.att = nil
+			r.mu.Unlock()
+		})
+	}
+	wg.Wait()
+	err := errors.Join(failed...)
+	if err == nil && r.detach != nil {
+		r.unhook()
+		r.detach()
+		r.detach = nil
+		r.topic.Release()
+	}
+	return err
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,205 @@
+package topics
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+const (
+	warmLimit   = 10 * time.Second
+	writeLimit  = 10 * time.Second
+	retryFirst  = 200 * time.Millisecond
+	retryMost   = 10 * time.Second
+	writeSpread = 2 * time.Second // R30: who is not first by name waits up to this long before it writes a completion
+)
+
+// due is the completion that the newest wish asks for, and what it was computed from.
+type due struct {
+	wish  metadata.Update[metadata.Wish]
+	route metadata.Update[metadata.Route]
+	to    metadata.Route
+}
+
+func (d *due) same(o *due) bool {
+	return d != nil && o != nil && d.wish.Node.Czxid == o.wish.Node.Czxid && d.wish.Node.Version == o.wish.Node.Version &&
+		d.route.Known == o.route.Known && d.route.Node.Mzxid == o.route.Node.Mzxid
+}
+
+// due returns the completion that is due, or nil.
+func (t *Topic) due(ctx context.Context) *due {
+	t.mu.Lock()
+	d := &due{wish: t.wish, route: t.route}
+	ready := t.heard == 7 && d.wish.Known && d.wish.Err == nil && (d.route.Known || errors.Is(d.route.Err, errs.ErrNotFound))
+	t.mu.Unlock()
+	var base *metadata.Route
+	if d.route.Known {
+		base = &d.route.Value
+	}
+	if !ready || metadata.Answered(base, d.wish.Node) {
+		return nil
+	}
+	names, err := t.set.clusterNames(ctx)
+	if err != nil {
+		return nil
+	}
+	d.to = metadata.Complete(d.wish.Value, d.wish.Node, base, names)
+	return d
+}
+
+// run completes wishes and keeps the participant node true until the topic is left.
+func (t *Topic) run() {
+	defer close(t.done)
+	var (
+		now     *due // being warmed or written
+		stop    = func() {}
+		outcome chan error
+		retry   = time.NewTimer(time.Hour)
+		wait    = retryFirst
+		said    saying
+	)
+	defer retry.Stop()
+	defer func() { stop() }()
+	for {
+		d := t.due(t.ctx)
+		if !d.same(now) {
+			stop()
+			now, outcome, wait = d, nil, retryFirst
+			if d != nil {
+				outcome, stop = t.start(d)
+			} else {
+				t.note(nil)
+			}
+		}
+		said = t.say(said)
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-t.wake:
+		case <-said.again:
+		case err := <-outcome:
+			outcome = nil
+			t.note(err)
+			if err != nil {
+				retry.Reset(wait)
+				wait = min(2*wait, retryMost)
+			}
+		case <-retry.C:
+			if now != nil && outcome == nil {
+				stop()
+				outcome, stop = t.start(now)
+			}
+		}
+	}
+}
+
+// start warms the cluster of the completion, puts it into force and writes it, in the background.
+func (t *Topic) start(d *due) (outcome chan error, stop func()) {
+	ctx, cancel := context.WithCancel(t.ctx)
+	outcome = make(chan error, 1)
+	t.wg.Go(func() { outcome <- t.follow(ctx, d) })
+	return outcome, cancel
+}
+
+type notFollowed struct{ error }
+
+func (e notFollowed) Unwrap() error { return e.error }
+
+func (t *Topic) follow(ctx context.Context, d *due) error {
+	if err := t.warm(ctx, d.to.Write); err != nil {
+		return notFollowed{fmt.Errorf("wish for cluster %q is not followed: %w", d.to.Write, err)}
+	}
+	t.mu.Lock()
+	var tell []*Part
+	if ctx.Err() == nil {
+		tell = t.publish(&View{Route: d.to, Zxid: d.route.Node.Mzxid, Settings: t.conf.Value})
+	}
+	t.mu.Unlock()
+	for _, p := range tell {
+		p.Changed()
+	}
+	if !t.firstByName(ctx) && !pause(ctx, rand.N(writeSpread)) {
+		return ctx.Err()
+	}
+	return t.write(ctx, d)
+}
+
+// warm sees that the cluster can be written to.
+func (t *Topic) warm(ctx context.Context, cluster string) error {
+	ctx, cancel := context.WithTimeout(ctx, warmLimit)
+	defer cancel()
+	c, err := t.set.pool.Acquire(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	defer c.Release()
+	return c.Warm(ctx, t.Physical(cluster))
+}
+
+// firstByName says whether this process is the first of the topic's participants, which writes a completion at once.
+func (t *Topic) firstByName(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
+	names, err := t.set.store.Children(ctx, t.set.store.ParticipantsPath(t.name))
+	return err == nil && len(names) > 0 && slices.Min(names) == t.set.instance
+}
+
+// write stores the completion by compare-and-set; that somebody else was first is no error.
+func (t *Topic) write(ctx context.Context, d *due) error {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
+	doc, err := json.Marshal(d.to)
+	if err != nil {
+		return err
+	}
+	path := t.set.store.RoutePath(t.name)
+	if d.route.Known {
+		err = t.set.store.Set(ctx, path, doc, d.route.Node.Version)
+	} else {
+		err = t.set.store.Create(ctx, path, doc)
+	}
+	switch {
+	case err == nil:
+		t.log.Info("wish completed", zap.String("cluster", d.to.Write), zap.Int("stays", len(d.to.Stays)))
+	case errors.Is(err, errs.ErrConflict), errors.Is(err, errs.ErrNotFound):
+	case ctx.Err() != nil:
+		return err
+	default:
+		return fmt.Errorf("edit not completed: the route can not be written: %w", err)
+	}
+	if _, err := t.routes.Refresh(ctx); err != nil {
+		return fmt.Errorf("edit not completed: the route can not be read: %w", err)
+	}
+	return nil
+}
+
+// note keeps what went wrong for the participant node.
+func (t *Topic) note(err error) {
+	t.mu.Lock()
+	before := errors.Join(t.notWarmed, t.notSaved)
+	t.notWarmed, t.notSaved = nil, nil
+	var cold notFollowed
+	switch {
+	case errors.As(err, &cold):
+		t.notWarmed = cold
+	case err != nil && !errors.Is(err, context.Canceled):
+		t.notSaved = err
+	}
+	after := errors.Join(t.notWarmed, t.notSaved)
+	t.mu.Unlock()
+	if after != nil && (before == nil || before.Error() != after.Error()) {
+		t.log.Warn("the route stays as it is", zap.Error(after))
+	}
+}
+
+func sameDoc(a, b any) bool { return reflect.DeepEqual(a, b) }

@@ -1,0 +1,119 @@
+package topics
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// sayPause is the least time between two writes of the participant node, so that a flood of changes is no load.
+const sayPause = 20 * time.Millisecond
+
+// saying is what the participant node was last told, and when to look again.
+type saying struct {
+	doc     metadata.Participant
+	at      time.Time
+	session int64
+	again   <-chan time.Time
+}
+
+// say brings the participant node up to date.
+func (t *Topic) say(last saying) saying {
+	session := t.set.store.Session()
+	doc := t.participant()
+	if same := doc; session.ID == last.session {
+		same.At = last.doc.At
+		if reflect.DeepEqual(same, last.doc) {
+			last.again = nil
+			return last
+		}
+	}
+	if !session.Connected {
+		last.again = nil
+		return last // a reconnect wakes the loop
+	}
+	if wait := sayPause - time.Since(last.at); wait > 0 {
+		last.again = time.After(wait)
+		return last
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, writeLimit)
+	defer cancel()
+	next := saying{doc: doc, at: time.Now(), session: session.ID}
+	if err := t.reg.Set(ctx, encode(doc)); err != nil {
+		if t.ctx.Err() == nil {
+			t.log.Debug("participant node not written", zap.Error(err))
+		}
+		last.at, last.again = next.at, time.After(500*time.Millisecond)
+		return last
+	}
+	return next
+}
+
+// document is the participant node's content now.
+func (t *Topic) document() []byte { return encode(t.participant()) }
+
+func encode(p metadata.Participant) []byte {
+	b, err := json.Marshal(p)
+	if err != nil {
+		panic("a participant is always JSON: " + err.Error())
+	}
+	return b
+}
+
+// participant joins what the parts report: what all of them have applied, and what any of them is doing.
+func (t *Topic) participant() metadata.Participant {
+	t.mu.Lock()
+	parts := slices.Collect(maps.Values(t.parts))
+	var troubles []string
+	for _, err := range []error{t.notWarmed, t.notSaved, t.conf.Err, t.wish.Err, t.route.Err} {
+		if err != nil && !errors.Is(err, errs.ErrNotFound) {
+			troubles = append(troubles, err.Error())
+		}
+	}
+	if t.wish.Known && errors.Is(t.wish.Err, errs.ErrNotFound) || t.route.Known && errors.Is(t.route.Err, errs.ErrNotFound) {
+		troubles = append(troubles, "the topic's node was deleted while in use: the last good route stays")
+	}
+	t.mu.Unlock()
+
+	p := metadata.Participant{V: 1, Inflight: map[string]int64{}, Warm: []string{}, Groups: map[string]map[string]metadata.Participation{}, At: time.Now().UTC()}
+	applied := metadata.Zxid(math.MaxInt64)
+	if v := t.View(); v != nil {
+		p.Write = v.Route.Write
+		applied = v.Zxid
+	}
+	for _, part := range parts {
+		r := part.Report()
+		applied = min(applied, r.Zxid)
+		if r.Write != "" {
+			p.Write = r.Write
+		}
+		p.Held = p.Held || r.Held
+		p.Warm = append(p.Warm, r.Warm...)
+		for cluster, n := range r.Inflight {
+			p.Inflight[cluster] += n
+		}
+		maps.Copy(p.Groups, r.Groups)
+		if r.Err != "" {
+			troubles = append(troubles, r.Err)
+		}
+	}
+	if len(parts) > 0 {
+		p.Zxid = applied
+	}
+	slices.Sort(p.Warm)
+	p.Warm = slices.Compact(p.Warm)
+	slices.Sort(troubles)
+	p.Error = strings.Join(slices.Compact(troubles), "; ")
+	return p
+}

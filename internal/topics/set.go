@@ -1,0 +1,258 @@
+package topics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+const (
+	unknownFor  = time.Second      // an unknown topic is not looked up again for this long
+	lookupLimit = 10 * time.Second // reading one topic's nodes for the first time
+)
+
+// Set is the topics that one process uses. All methods may be called concurrently.
+type Set struct {
+	store    *metadata.Store
+	pool     *clusters.Pool
+	instance string
+	log      *zap.Logger
+	flights  singleflight.Group
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	stops  []func()
+
+	mu       sync.Mutex
+	topics   map[string]*Topic
+	unknown  map[string]unknownTopic
+	names    []string      // of all clusters
+	gotNames chan struct{} // closed when names was read once
+	isClosed bool
+}
+
+type unknownTopic struct {
+	err   error
+	until time.Time
+}
+
+// NewSet returns an empty set. instance is this process's name in participants/.
+func NewSet(store *metadata.Store, pool *clusters.Pool, instance string, log *zap.Logger) *Set {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Set{store: store, pool: pool, instance: instance, log: log, ctx: ctx, cancel: cancel,
+		topics: map[string]*Topic{}, unknown: map[string]unknownTopic{}, gotNames: make(chan struct{})}
+	list := metadata.FollowChildren(store, store.ClustersPath(), func(names []string, err error) {
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.names = names
+		select {
+		case <-s.gotNames:
+		default:
+			close(s.gotNames)
+		}
+	})
+	s.stops = append(s.stops, list.Close, store.OnSession(s.session()), pool.OnChange(func(string) { s.each((*Topic).kick) }))
+	return s
+}
+
+// Use returns the topic with one more user; Release it. The first use creates the participant node and reads wish and
+// route after that, in one session (R3); without ZooKeeper the snapshot serves. errs.ErrUnknownTopic: there is no such
+// topic, which is remembered for a second; errs.ErrNoMetadata: ZooKeeper is away and the snapshot does not have it.
+func (s *Set) Use(ctx context.Context, name string) (*Topic, error) {
+	for {
+		s.mu.Lock()
+		if s.isClosed {
+			s.mu.Unlock()
+			return nil, errs.ErrClosed
+		}
+		if t := s.topics[name]; t != nil {
+			t.users++
+			s.mu.Unlock()
+			return t, nil
+		}
+		if u, ok := s.unknown[name]; ok {
+			if time.Now().Before(u.until) {
+				s.mu.Unlock()
+				return nil, u.err
+			}
+			delete(s.unknown, name)
+		}
+		s.mu.Unlock()
+		looked := s.flights.DoChan(name, func() (any, error) { return nil, s.lookup(name) })
+		select {
+		case r := <-looked:
+			if r.Err != nil {
+				return nil, r.Err
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("topic %q: its metadata was not read in time: %w", name, ctx.Err())
+		}
+	}
+}
+
+// lookup opens a topic and puts it into the set with no user yet.
+func (s *Set) lookup(name string) error {
+	s.mu.Lock()
+	if s.isClosed || s.topics[name] != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	defer s.wg.Done()
+	ctx, cancel := context.WithTimeout(s.ctx, lookupLimit)
+	defer cancel()
+	t, err := s.open(ctx, name)
+	s.mu.Lock()
+	switch {
+	case err != nil:
+		if len(s.unknown) > 10_000 { // names made up in a loop must not fill the memory
+			clear(s.unknown)
+		}
+		s.unknown[name] = unknownTopic{err, time.Now().Add(unknownFor)}
+		s.mu.Unlock()
+		return err
+	case s.isClosed:
+		s.mu.Unlock()
+		t.close(ctx)
+		return errs.ErrClosed
+	}
+	s.topics[name] = t
+	s.mu.Unlock()
+	return nil
+}
+
+// open reads a topic. It asks whether the topic exists before it leaves anything in ZooKeeper.
+func (s *Set) open(ctx context.Context, name string) (*Topic, error) {
+	if err := metadata.CheckName("topic", name); err != nil {
+		return nil, err
+	}
+	if s.store.Session().Connected {
+		node, err := s.store.Read(ctx, s.store.TopicPath(name))
+		if err == nil && !node.Exists {
+			if node, err = s.store.Read(ctx, s.store.RoutePath(name)); err == nil && !node.Exists {
+				return nil, fmt.Errorf("%w: %q is not in ZooKeeper at %s (create it with: turnout topic put %s --cluster …)",
+					errs.ErrUnknownTopic, name, s.store.TopicPath(name), name)
+			}
+		}
+	}
+	t := newTopic(s, name)
+	err := t.enter(ctx)
+	if v := t.View(); v == nil && err == nil {
+		err = t.whyNot()
+	} else if v != nil {
+		if err != nil {
+			s.log.Warn("topic in use without ZooKeeper, by the snapshot", zap.String("topic", name), zap.Error(err))
+		}
+		return t, nil
+	}
+	t.close(context.WithoutCancel(ctx))
+	return nil, err
+}
+
+// release gives a use back.
+func (s *Set) release(t *Topic) {
+	s.mu.Lock()
+	t.users--
+	last := t.users == 0 && s.topics[t.name] == t && !s.isClosed
+	if last {
+		delete(s.topics, t.name)
+		s.wg.Add(1)
+	}
+	s.mu.Unlock()
+	if last {
+		go func() {
+			defer s.wg.Done()
+			ctx, cancel := context.WithTimeout(s.ctx, lookupLimit)
+			defer cancel()
+			t.close(ctx)
+		}()
+	}
+}
+
+func (s *Set) each(fn func(*Topic)) {
+	s.mu.Lock()
+	all := make([]*Topic, 0, len(s.topics))
+	for _, t := range s.topics {
+		all = append(all, t)
+	}
+	s.mu.Unlock()
+	for _, t := range all {
+		fn(t)
+	}
+}
+
+// session returns the store's observer: a new session means registering and reading again before the next send (R4).
+func (s *Set) session() func(metadata.Session) {
+	var last int64
+	return func(now metadata.Session) {
+		switch {
+		case !now.Connected:
+			s.each((*Topic).lostTouch)
+		case now.ID != last:
+			if last = now.ID; last != 0 {
+				s.each((*Topic).newSession)
+			}
+		}
+	}
+}
+
+// clusterNames are all clusters in the metadata, waiting for the first answer.
+func (s *Set) clusterNames(ctx context.Context) ([]string, error) {
+	select {
+	case <-s.gotNames:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.names, nil
+	case <-ctx.Done():
+		return nil, errors.Join(errs.ErrTimeout, ctx.Err())
+	}
+}
+
+// Close leaves every topic and waits, at most until ctx ends.
+func (s *Set) Close(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.isClosed
+	s.isClosed = true
+	all := make([]*Topic, 0, len(s.topics))
+	for _, t := range s.topics {
+		all = append(all, t)
+	}
+	clear(s.topics)
+	s.mu.Unlock()
+	if first {
+		for _, stop := range s.stops {
+			stop()
+		}
+		s.wg.Add(len(all))
+		for _, t := range all {
+			go func() {
+				defer s.wg.Done()
+				t.close(ctx)
+			}()
+		}
+	}
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		s.cancel()
+		return nil
+	case <-ctx.Done():
+		s.cancel()
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,433 @@
+package producer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/topics"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+const (
+	warmLimit  = 10 * time.Second
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 5 * time.Second
+	settleWait = time.Second // R4: a send waits at most this long for a new session to be read
+)
+
+// target is one cluster under one view, with the sends that use it.
+type target struct {
+	conn     *clusters.Conn
+	physical string
+	view     *topics.View
+	inflight atomic.Int64
+	left     atomic.Bool // replaced by another; the loop waits for inflight to fall to 0
+}
+
+// outlet is one topic as this process sends to it.
+type outlet struct {
+	p      *Producer
+	topic  *topics.Topic
+	log    *zap.Logger
+	lanes  lanes
+	used   atomic.Bool // since the last idle check
+	wake   chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{}
+	detach func()
+	unhook func()
+
+	mu      sync.RWMutex
+	cur     *target
+	held    bool   // sends wait (protocol: hold)
+	overFor uint64 // the view whose hold has lasted its time
+	retired bool
+	trouble error         // why cur is not what the view says; nil when it is
+	changed chan struct{} // closed and replaced when any of the above changes
+	leaving []*target
+	warm    map[string]*clusters.Conn // prepared for a later switch
+	applied metadata.Zxid
+}
+
+func newOutlet(p *Producer, t *topics.Topic) *outlet {
+	ctx, cancel := context.WithCancel(context.Background())
+	o := &outlet{p: p, topic: t, log: p.log.With(zap.String("topic", t.Name())), wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
+		done: make(chan struct{}), changed: make(chan struct{}), warm: map[string]*clusters.Conn{}}
+	o.used.Store(true)
+	return o
+}
+
+// open starts following the route. It is called once, after the outlet was put into the producer's map.
+func (o *outlet) open() {
+	o.unhook = o.p.pool.OnChange(func(string) { o.kick() })
+	o.detach = o.topic.Attach(&topics.Part{Changed: o.kick, Report: o.report})
+	go o.run()
+}
+
+// close ends it; no send uses it any more.
+func (o *outlet) close() {
+	o.cancel()
+	<-o.done
+	o.detach()
+	o.unhook()
+	o.mu.Lock()
+	held := slices.Collect(maps.Values(o.warm))
+	if o.cur != nil {
+		held = append(held, o.cur.conn)
+	}
+	for _, t := range o.leaving {
+		held = append(held, t.conn)
+	}
+	o.cur, o.leaving, o.warm = nil, nil, map[string]*clusters.Conn{}
+	o.mu.Unlock()
+	for _, c := range held {
+		c.Release()
+	}
+	o.topic.Release()
+}
+
+// retire shuts an idle outlet's door; false when it is in use.
+func (o *outlet) retire() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cur != nil && o.cur.inflight.Load() > 0 || len(o.leaving) > 0 || !o.lanes.empty() {
+		return false
+	}
+	o.retired = true
+	o.signal()
+	return true
+}
+
+func (o *outlet) kick() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// signal tells waiting sends that something changed. o.mu is held.
+func (o *outlet) signal() {
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+var errRetired = errors.New("given up while idle")
+
+// acquire returns the target of the next send, counted on it; end it with release. It waits while the route says hold,
+// while a new session was not read yet, and until the first target is there.
+func (o *outlet) acquire(ctx context.Context) (*target, error) {
+	if settled := o.topic.Settled(); settled != nil {
+		timer := time.NewTimer(settleWait)
+		select {
+		case <-settled:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	for {
+		o.mu.RLock()
+		t := o.cur
+		if t != nil && !o.held && !o.retired {
+			t.inflight.Add(1)
+			o.mu.RUnlock()
+			if !o.used.Load() {
+				o.used.Store(true)
+			}
+			return t, nil
+		}
+		changed, trouble, retired := o.changed, o.trouble, o.retired
+		o.mu.RUnlock()
+		if retired {
+			return nil, errRetired
+		}
+		if t == nil && final(trouble) {
+			return nil, trouble
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if trouble != nil {
+				return nil, fmt.Errorf("%w (%w)", ctx.Err(), trouble)
+			}
+			return nil, ctx.Err()
+		case <-o.p.ctx.Done():
+			return nil, errs.ErrClosed
+		}
+	}
+}
+
+// final says that waiting will not mend it.
+func final(err error) bool {
+	return err != nil && (errors.Is(err, errs.ErrUnknownTopic) || errors.Is(err, errs.ErrNotAllowed) || errors.Is(err, errs.ErrInvalid) || errors.Is(err, errs.ErrNotFound))
+}
+
+// release ends one use of t.
+func (o *outlet) release(t *target) {
+	if t.inflight.Add(-1) == 0 && t.left.Load() {
+		o.kick()
+	}
+}
+
+// await waits until something changed or d has passed.
+func (o *outlet) await(ctx context.Context, d time.Duration) error {
+	o.mu.RLock()
+	changed := o.changed
+	o.mu.RUnlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-o.p.ctx.Done():
+		return errs.ErrClosed
+	}
+	return nil
+}
+
+// report is what the participant node says of this process's sends.
+func (o *outlet) report() topics.Report {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	r := topics.Report{Zxid: o.applied, Held: o.held, Inflight: map[string]int64{}}
+	if o.cur != nil {
+		r.Write = o.cur.conn.Name
+	}
+	for name := range o.warm {
+		r.Warm = append(r.Warm, name)
+	}
+	for _, t := range o.leaving {
+		r.Inflight[t.conn.Name] += t.inflight.Load()
+	}
+	if o.trouble != nil {
+		r.Err = o.trouble.Error()
+	}
+	return r
+}
+
+// run makes the target what the view says, and keeps it so.
+func (o *outlet) run() {
+	defer close(o.done)
+	wait := retryFirst
+	var retry, hold <-chan time.Time
+	var heldBy uint64 // the view whose hold is being kept
+	for {
+		v := o.topic.View()
+		err := o.converge(v)
+		if err == nil {
+			wait, retry = retryFirst, nil
+		} else {
+			retry = time.After(wait)
+			wait = min(2*wait, retryMost)
+		}
+		switch {
+		case v.Route.Hold == nil:
+			hold, heldBy = nil, 0
+		case heldBy != v.Seq:
+			hold, heldBy = time.After(time.Duration(v.Route.Hold.MS)*time.Millisecond), v.Seq
+		}
+		select {
+		case <-o.ctx.Done():
+			return
+		case <-o.wake:
+		case <-retry:
+		case <-hold:
+			hold = o.endHold(v)
+		}
+	}
+}
+
+// endHold lets sends go on when the hold of view v has lasted its time and a fresh look finds nothing newer. Where the
+// cluster can be fenced a send that should not have gone is refused there; where it can not, sends wait on (R19).
+func (o *outlet) endHold(v *topics.View) (again <-chan time.Time) {
+	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
+	defer cancel()
+	err := o.topic.Refresh(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.topic.View() != v {
+		return nil // the loop sees it
+	}
+	if o.cur == nil || !o.cur.conn.Features().Fence || err != nil {
+		return time.After(time.Second)
+	}
+	o.held, o.overFor = false, v.Seq
+	o.signal()
+	return nil
+}
+
+// converge takes the steps from the present target to what v says. An error means that a step is to be repeated.
+func (o *outlet) converge(v *topics.View) error {
+	o.mu.RLock()
+	cur := o.cur
+	o.mu.RUnlock()
+	physical := v.Settings.Physical(o.topic.Name(), v.Route.Write)
+	var err error
+	if cur == nil || cur.view != v || cur.physical != physical || !cur.conn.Current() {
+		err = o.turn(v, physical)
+	}
+	if err == nil {
+		err = o.prepare(v)
+	}
+	o.settle(v, err)
+	return err
+}
+
+// turn warms the view's cluster and makes it the target.
+func (o *outlet) turn(v *topics.View, physical string) error {
+	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
+	defer cancel()
+	conn, err := o.p.pool.Acquire(ctx, v.Route.Write)
+	if err != nil {
+		return fmt.Errorf("sends stay where they are: %w", err)
+	}
+	o.mu.RLock()
+	cur := o.cur
+	o.mu.RUnlock()
+	if cur == nil || cur.conn.Cluster != conn.Cluster || cur.physical != physical {
+		if err := conn.Warm(ctx, physical); err != nil {
+			conn.Release()
+			return fmt.Errorf("sends stay where they are: cluster %q, topic %q: %w", v.Route.Write, physical, err)
+		}
+	}
+	if now := o.topic.View(); now != v && now.Route.Write != v.Route.Write {
+		conn.Release() // left again before it was used
+		o.kick()
+		return nil
+	}
+	next := &target{conn: conn, physical: physical, view: v}
+	o.mu.Lock()
+	old := o.cur
+	o.cur, o.held = next, v.Route.Hold != nil && o.overFor != v.Seq
+	if old != nil {
+		old.left.Store(true)
+		o.leaving = append(o.leaving, old)
+	}
+	o.signal()
+	o.mu.Unlock()
+	if old == nil || old.conn.Name != conn.Name {
+		o.log.Info("sends go to", zap.String("cluster", conn.Name), zap.Stringer("zxid", v.Zxid))
+	}
+	return nil
+}
+
+// prepare keeps the clusters of the view's warm list open and warm, and lets go of others.
+func (o *outlet) prepare(v *topics.View) error {
+	want := map[string]bool{}
+	var failures []error
+	for _, name := range v.Route.Warm {
+		want[name] = true
+		o.mu.RLock()
+		have := o.warm[name]
+		o.mu.RUnlock()
+		if have != nil && have.Current() {
+			continue
+		}
+		conn, err := o.warmUp(name)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("not warm yet: cluster %q: %w", name, err))
+			continue
+		}
+		o.mu.Lock()
+		o.warm[name] = conn
+		o.mu.Unlock()
+		if have != nil {
+			have.Release()
+		}
+	}
+	o.mu.Lock()
+	var drop []*clusters.Conn
+	for name, conn := range o.warm {
+		if !want[name] {
+			delete(o.warm, name)
+			drop = append(drop, conn)
+		}
+	}
+	o.mu.Unlock()
+	for _, conn := range drop {
+		conn.Release()
+	}
+	return errors.Join(failures...)
+}
+
+func (o *outlet) warmUp(name string) (*clusters.Conn, error) {
+	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
+	defer cancel()
+	conn, err := o.p.pool.Acquire(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	// A cluster that is prepared may be fenced until the switch (R9, R19): connected is what counts.
+	if err := conn.Warm(ctx, o.topic.Physical(name)); err != nil && !errors.Is(err, errs.ErrFenced) {
+		conn.Release()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// settle lets go of left targets whose sends have ended and notes how far the view is applied.
+func (o *outlet) settle(v *topics.View, err error) {
+	o.mu.Lock()
+	var drop []*clusters.Conn
+	o.leaving = slices.DeleteFunc(o.leaving, func(t *target) bool {
+		if t.inflight.Load() > 0 {
+			return false
+		}
+		drop = append(drop, t.conn)
+		return true
+	})
+	if !sameText(o.trouble, err) {
+		o.trouble = err
+		o.signal()
+		if err != nil && o.ctx.Err() == nil {
+			o.log.Warn("route not applied yet", zap.Error(err))
+		}
+	}
+	if o.cur != nil && o.cur.view == v && len(o.leaving) == 0 && err == nil && v.Written {
+		o.applied = max(o.applied, v.Zxid)
+	}
+	o.mu.Unlock()
+	for _, c := range drop {
+		c.Release()
+	}
+	o.topic.Touch()
+}
+
+func sameText(a, b error) bool {
+	return a == nil && b == nil || a != nil && b != nil && a.Error() == b.Error()
+}
+
+// tooLargeOrFenced tells why a cluster refused a message (R26).
+func (o *outlet) tooLargeOrFenced(ctx context.Context, t *target) (refusal, error) {
+	info, err := t.conn.DescribeTopic(ctx, t.physical)
+	switch {
+	case errors.Is(err, errs.ErrNotAllowed) || err == nil && !info.Fenced && info.MaxMessageBytes == 0:
+		return unknownRefusal, nil
+	case err != nil:
+		return unknownRefusal, err
+	case info.Fenced:
+		return fenced, nil
+	}
+	return tooLarge, fmt.Errorf("%w: cluster %q takes at most %d bytes for topic %q", errs.ErrTooLarge, t.conn.Name, info.MaxMessageBytes, t.physical)
+}
+
+type refusal int
+
+const (
+	unknownRefusal refusal = iota // nobody may say: it counts as a fence for 30 s
+	fenced
+	tooLarge
+)

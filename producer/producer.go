@@ -1,0 +1,160 @@
+package producer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/topics"
+)
+
+// idleCheck: a topic that was not sent to between two checks is given up; so it is after 1 to 2 times this.
+const idleCheck = time.Hour / 2
+
+// Result says where a message was stored.
+type Result struct {
+	ID        string // of the message, kept over retries
+	Cluster   string
+	Partition string // Kafka: the number; RocketMQ: broker:queue
+	Offset    int64
+}
+
+// Stats counts since the producer was opened.
+type Stats struct {
+	Sent        int64 // sends that returned nil
+	Failed      int64 // sends that returned an error
+	Retried     int64 // attempts beyond the first of a send
+	Rerouted    int64 // attempts that went to another cluster than the one before
+	LateSuccess int64 // messages stored after their send had returned an error
+}
+
+type counters struct{ sent, failed, retried, rerouted, late atomic.Int64 }
+
+// Producer sends to topics by name. All methods may be called concurrently.
+type Producer struct {
+	set  *topics.Set
+	pool *clusters.Pool
+	log  *zap.Logger
+
+	outlets sync.Map // topic name → *outlet
+	count   counters
+
+	ctx    context.Context // ends when Close gives up waiting, or has ended
+	cancel context.CancelFunc
+	gate   sync.RWMutex   // held for reading while something begins; Close takes it to shut the door
+	shut   bool           // no new sends
+	over   bool           // no new goroutines
+	sends  sync.WaitGroup // sends that have not ended
+	wg     sync.WaitGroup
+}
+
+// New returns a producer over the topics of set and the clusters of pool.
+func New(set *topics.Set, pool *clusters.Pool, log *zap.Logger) *Producer {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &Producer{set: set, pool: pool, log: log, ctx: ctx, cancel: cancel}
+	p.wg.Go(p.giveUpIdle)
+	return p
+}
+
+// Stats returns the counts so far.
+func (p *Producer) Stats() Stats {
+	return Stats{p.count.sent.Load(), p.count.failed.Load(), p.count.retried.Load(), p.count.rerouted.Load(), p.count.late.Load()}
+}
+
+// enter counts one more send, unless the producer is closed.
+func (p *Producer) enter() error {
+	p.gate.RLock()
+	defer p.gate.RUnlock()
+	if p.shut {
+		return fmt.Errorf("producer: %w", errs.ErrClosed)
+	}
+	p.sends.Add(1)
+	return nil
+}
+
+// spawn runs fn in a goroutine that Close waits for; after Close it does nothing.
+func (p *Producer) spawn(fn func()) {
+	p.gate.RLock()
+	defer p.gate.RUnlock()
+	if !p.over {
+		p.wg.Go(fn)
+	}
+}
+
+// outlet returns the topic's outlet, opening it at the first send.
+func (p *Producer) outlet(ctx context.Context, topic string) (*outlet, error) {
+	if o, ok := p.outlets.Load(topic); ok {
+		return o.(*outlet), nil
+	}
+	t, err := p.set.Use(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	fresh := newOutlet(p, t)
+	if o, loaded := p.outlets.LoadOrStore(topic, fresh); loaded {
+		t.Release()
+		return o.(*outlet), nil
+	}
+	fresh.open()
+	return fresh, nil
+}
+
+// Close refuses new sends, waits for those that were begun until ctx ends, and leaves the topics. Sends that are still
+// waiting then end with errs.ErrClosed.
+func (p *Producer) Close(ctx context.Context) error {
+	p.gate.Lock()
+	p.shut = true
+	p.gate.Unlock()
+	ended := make(chan struct{})
+	go func() { p.sends.Wait(); close(ended) }()
+	var err error
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	p.cancel()
+	<-ended // soon: every wait of a send selects on p.ctx
+	p.gate.Lock()
+	p.over = true
+	p.gate.Unlock()
+	p.wg.Wait()
+	p.outlets.Range(func(name, o any) bool {
+		p.outlets.Delete(name)
+		o.(*outlet).close()
+		return true
+	})
+	return err
+}
+
+// giveUpIdle leaves topics that nobody sends to, so that no migration waits for this process on their account.
+func (p *Producer) giveUpIdle() {
+	tick := time.NewTicker(idleCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.outlets.Range(func(name, v any) bool {
+			if o := v.(*outlet); !o.used.Swap(false) && o.retire() {
+				p.outlets.Delete(name)
+				o.close()
+			}
+			return true
+		})
+	}
+}
+
+// portable says whether messages of the topic must be within what every kind can carry.
+func (o *outlet) portable() bool {
+	v := o.topic.View()
+	return v == nil || v.Settings.Portable
+}

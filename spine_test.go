@@ -1,0 +1,257 @@
+package turnout_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/turnout-mq/turnout"
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/drivers"
+	"github.com/turnout-mq/turnout/consumer"
+	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/producer"
+	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/history"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+}
+
+// world is an environment with metadata in it, and what tests do to it.
+type world struct {
+	t     *testing.T
+	env   *testenv.Env
+	store *metadata.Store
+	dir   string // of the history
+	log   *zap.Logger
+}
+
+func newWorld(t *testing.T, env *testenv.Env, clusters ...string) *world {
+	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t)}
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Logger: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
+	w.store = store
+	for _, name := range clusters {
+		w.put(store.ClusterPath(name), metadata.Cluster{V: 1, Kind: broker.Kind(env.Kind(name)), Addresses: env.Addresses(name), ClusterID: env.ClusterID(name)})
+	}
+	return w
+}
+
+func logger(t *testing.T) *zap.Logger {
+	if os.Getenv("TURNOUT_LOG") == "" {
+		return zap.NewNop()
+	}
+	return zaptest.NewLogger(t)
+}
+
+func (w *world) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	w.t.Cleanup(cancel)
+	return ctx
+}
+
+func (w *world) put(path string, doc any) {
+	data, err := json.Marshal(doc)
+	require.NoError(w.t, err)
+	require.NoError(w.t, w.store.Create(w.ctx(), path, data))
+}
+
+// edit writes a wish as a person would.
+func (w *world) edit(topic, cluster string) {
+	require.NoError(w.t, w.store.Set(w.ctx(), w.store.TopicPath(topic), []byte(fmt.Sprintf(`{"cluster":%q}`, cluster)), -1))
+}
+
+// topic makes a topic on all clusters, wished for on the first.
+func (w *world) topic(name string, on ...string) {
+	for _, cluster := range on {
+		w.with(cluster, func(c broker.Cluster) {
+			require.NoError(w.t, c.CreateTopic(w.ctx(), name, broker.TopicSpec{Partitions: 4}))
+		})
+	}
+	w.put(w.store.TopicPath(name), metadata.Wish{Cluster: on[0]})
+}
+
+func (w *world) group(name string, change func(*metadata.Group), topics ...string) {
+	g := metadata.DefaultGroup()
+	g.Topics = topics
+	g.Names = map[string]string{}
+	for i, topic := range topics {
+		g.Names[topic] = name
+		if i > 0 {
+			g.Names[topic] = name + "-" + topic
+		}
+	}
+	if change != nil {
+		change(&g)
+	}
+	w.put(w.store.GroupPath(name), g)
+}
+
+// with opens a cluster with its driver.
+func (w *world) with(cluster string, fn func(broker.Cluster)) {
+	c, err := drivers.Open(w.ctx(), broker.Config{Name: cluster, Kind: broker.Kind(w.env.Kind(cluster)), Addresses: w.env.Addresses(cluster), ClientID: "test"})
+	require.NoError(w.t, err)
+	defer func() { require.NoError(w.t, c.Close(w.ctx())) }()
+	fn(c)
+}
+
+func (w *world) open(app string, opts ...turnout.Option) *turnout.Client {
+	c, err := turnout.Open(w.ctx(), turnout.Config{App: app, ZooKeeper: w.env.ZooKeeper(), SnapshotDir: w.t.TempDir(), Logger: w.log}, opts...)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { require.NoError(w.t, c.Close(w.ctx())) })
+	return c
+}
+
+func (w *world) recorder(process string) *history.Recorder {
+	r, err := history.Create(w.dir, process)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { require.NoError(w.t, r.Close()) })
+	return r
+}
+
+// listen subscribes and records what is handled.
+func (w *world) listen(c *turnout.Client, rec *history.Recorder, group string, opts ...turnout.SubscribeOption) *turnout.Subscription {
+	opts = append([]turnout.SubscribeOption{consumer.WithLinger(300 * time.Millisecond), consumer.WithRecheck(time.Second)}, opts...)
+	s, err := c.Subscribe(w.ctx(), group, func(_ context.Context, d *turnout.Delivery) error {
+		seq, err := strconv.ParseInt(string(d.Body), 10, 64)
+		rec.Recv(group, history.Message{ID: d.ID, Topic: d.Topic, Key: history.Key(d.Key), Seq: seq},
+			history.Place{Cluster: d.Cluster, Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt}).Done()
+		return err
+	}, opts...)
+	require.NoError(w.t, err)
+	require.NoError(w.t, s.Ready(w.ctx()))
+	return s
+}
+
+// traffic sends from n goroutines until stop is called, which waits for them.
+func (w *world) traffic(c *turnout.Client, rec *history.Recorder, topic string, n int) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			for seq := int64(1); ctx.Err() == nil; seq++ {
+				key := fmt.Sprintf("key-%d", i)
+				m := &turnout.Message{ID: producer.NewID(), Key: []byte(key), Body: strconv.AppendInt(nil, seq, 10)}
+				sending := rec.Send(history.Message{ID: m.ID, Topic: topic, Key: history.Key(m.Key), Seq: seq})
+				send, done := context.WithTimeout(context.Background(), 30*time.Second)
+				r, err := c.Send(send, topic, m)
+				done()
+				if err != nil {
+					sending.Fail(err)
+					continue
+				}
+				sending.OK(history.Place{Cluster: r.Cluster, Partition: r.Partition, Offset: r.Offset})
+			}
+		})
+	}
+	return func() { cancel(); wg.Wait() }
+}
+
+// left counts what the group has not read on a cluster.
+func (w *world) left(cluster, topic, group string) (n int64) {
+	w.with(cluster, func(c broker.Cluster) {
+		ends, err := c.EndOffsets(w.ctx(), topic)
+		require.NoError(w.t, err)
+		positions, err := c.Positions(w.ctx(), group, topic)
+		require.NoError(w.t, err)
+		n = positions.Missing(ends)
+	})
+	return n
+}
+
+func (w *world) route(topic string) (r metadata.Route, ok bool) {
+	node, err := w.store.Read(w.ctx(), w.store.RoutePath(topic))
+	require.NoError(w.t, err)
+	if !node.Exists {
+		return r, false
+	}
+	r, err = metadata.ParseRoute(node.Data)
+	require.NoError(w.t, err)
+	return r, true
+}
+
+// participants are what all instances say of a topic.
+func (w *world) participants(topic string) (all []metadata.Participant) {
+	names, err := w.store.Children(w.ctx(), w.store.ParticipantsPath(topic))
+	require.NoError(w.t, err)
+	for _, name := range names {
+		node, err := w.store.Read(w.ctx(), w.store.ParticipantPath(topic, name))
+		require.NoError(w.t, err)
+		if p, err := metadata.ParseParticipant(node.Data); err == nil && node.Exists {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// applied waits until every participant has acknowledged the newest route and it writes to cluster.
+func (w *world) applied(topic, cluster string) {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool {
+		node, err := w.store.Read(w.ctx(), w.store.RoutePath(topic))
+		if err != nil || !node.Exists {
+			return false
+		}
+		r, err := metadata.ParseRoute(node.Data)
+		if err != nil || r.Write != cluster {
+			return false
+		}
+		all := w.participants(topic)
+		for _, p := range all {
+			if p.Zxid != node.Mzxid {
+				return false
+			}
+		}
+		return len(all) > 0
+	}, 30*time.Second, 10*time.Millisecond, "not every participant has applied write=%s: %+v", cluster, w.participants(topic))
+}
+
+// verdict checks the history after everything was read.
+func (w *world) verdict(topic, group string, clusters ...string) history.Verdict {
+	w.t.Helper()
+	for _, cluster := range clusters {
+		require.Eventually(w.t, func() bool { return w.left(cluster, topic, group) == 0 }, 30*time.Second, 50*time.Millisecond, "left on %s", cluster)
+	}
+	var v history.Verdict
+	require.Eventually(w.t, func() bool {
+		events, err := history.Load(w.dir)
+		require.NoError(w.t, err)
+		v = history.Check(events, history.Options{Groups: []history.Group{{Name: group}}})
+		return v.Count(history.Lost) == 0
+	}, 10*time.Second, 100*time.Millisecond)
+	return v
+}
+
+func TestHandEditMovesATopic(t *testing.T) {
+	testenv.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, env *testenv.Env) {
+		w := newWorld(t, env, "kafka-a", "kafka-b")
+		w.topic("order_topic", "kafka-a", "kafka-b")
+		w.group("order_bil_group", nil, "order_topic")
+		rec := w.recorder("one")
+		client := w.open("order_service")
+		w.listen(client, rec, "order_bil_group")
+		stop := w.traffic(client, rec, "order_topic", 4)
+		w.applied("order_topic", "kafka-a")
+		w.edit("order_topic", "kafka-b")
+		w.applied("order_topic", "kafka-b")
+		w.edit("order_topic", "kafka-a")
+		w.applied("order_topic", "kafka-a")
+		stop()
+		v := w.verdict("order_topic", "order_bil_group", "kafka-a", "kafka-b")
+		require.NoError(t, v.Err())
+		t.Log(v)
+	})
+}

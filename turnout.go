@@ -1,0 +1,275 @@
+package turnout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/drivers"
+	"github.com/turnout-mq/turnout/consumer"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/topics"
+	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/producer"
+)
+
+// Version of this SDK, as instances report it.
+const Version = "0.1.0"
+
+// What applications handle. See the packages that define them for the fields.
+type (
+	// Message is what an application sends.
+	Message = broker.Message
+	// Header is one name and value of a message.
+	Header = broker.Header
+	// Delivery is one message for a listener.
+	Delivery = consumer.Delivery
+	// Listener handles one message: nil is done, an error is "give it to me again".
+	Listener = consumer.Listener
+	// Subscription is one group in this process.
+	Subscription = consumer.Subscription
+	// SubscribeOption changes a subscription; see WithLinger and the like in package consumer.
+	SubscribeOption = consumer.Option
+	// SendResult says where a message was stored.
+	SendResult = producer.Result
+)
+
+// Config says who the application is and where its metadata is. It is not changed.
+type Config struct {
+	App         string      // application id, required: [a-zA-Z0-9_-]{1,120}; the first level under ShadowRoot
+	ZooKeeper   string      // "host:port,host:port[/chroot]", required
+	Root        string      // of Turnout's nodes. Default "/turnout"
+	ShadowRoot  string      // of the shadow flags. Default "/zpt"
+	SnapshotDir string      // where the last good metadata is kept. Default: "turnout" in the user's cache directory
+	Logger      *zap.Logger // default: none
+}
+
+// Option changes a client.
+type Option func(*options)
+
+type options struct {
+	authScheme, authSecret string
+	sessionTimeout         time.Duration
+	clusterLinger          time.Duration
+	recheck                time.Duration
+}
+
+// WithZooKeeperAuth authenticates to ZooKeeper, and gives the nodes that the client creates to that identity. secret is a
+// reference, env:NAME or file:PATH; for scheme "digest" it holds user:password.
+func WithZooKeeperAuth(scheme, secret string) Option {
+	return func(o *options) { o.authScheme, o.authSecret = scheme, secret }
+}
+
+// WithSessionTimeout sets the session time-out asked of ZooKeeper. Default 10 s. Shorter: a dead instance is noticed
+// sooner, and a slow one is taken for dead sooner.
+func WithSessionTimeout(d time.Duration) Option { return func(o *options) { o.sessionTimeout = d } }
+
+// WithClusterLinger sets how long the connection to a cluster is kept after its last use. Default a minute. Longer: a
+// move back soon after a move finds it open; shorter: the old cluster sees the last connection go sooner.
+func WithClusterLinger(d time.Duration) Option { return func(o *options) { o.clusterLinger = d } }
+
+// WithRecheck sets how often, ± 50 %, each node in use is compared with ZooKeeper besides being watched. Default a
+// minute.
+func WithRecheck(d time.Duration) Option { return func(o *options) { o.recheck = d } }
+
+// Client sends and receives for one application. All methods may be called concurrently.
+type Client struct {
+	store    *metadata.Store
+	pool     *clusters.Pool
+	set      *topics.Set
+	producer *producer.Producer
+	consumer *consumer.Consumer
+	log      *zap.Logger
+
+	instance *instance
+	close    sync.Mutex
+	closed   bool
+}
+
+// Open connects to ZooKeeper and registers the instance. It returns when the first session is there, or, when ctx ends
+// or a few seconds pass without one, by the snapshot of an earlier run.
+//
+// Errors: ErrInvalid names every bad field; ErrNoMetadata: no ZooKeeper and no snapshot.
+func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
+	o := options{clusterLinger: time.Minute}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = zap.NewNop()
+	}
+	log = log.Named("turnout")
+	if err := metadata.CheckName("App", cfg.App); err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	dir := cfg.SnapshotDir
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			log.Warn("no snapshot will be kept: set SnapshotDir", zap.Error(err))
+		} else {
+			dir = filepath.Join(cache, "turnout")
+		}
+	}
+	store, err := metadata.Open(metadata.Config{ZooKeeper: cfg.ZooKeeper, Root: cfg.Root, ShadowRoot: cfg.ShadowRoot, SnapshotDir: dir,
+		App: cfg.App, AuthScheme: o.authScheme, AuthSecret: o.authSecret, SessionTimeout: o.sessionTimeout, Recheck: o.recheck, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	if err := connect(ctx, store); err != nil {
+		return nil, errors.Join(fmt.Errorf("open: %w", err), store.Close(context.WithoutCancel(ctx)))
+	}
+	id := metadata.NewInstanceID()
+	c := &Client{store: store, log: log}
+	c.pool = clusters.NewPool(store, drivers.Open, cfg.App+"-"+id, o.clusterLinger, log)
+	c.set = topics.NewSet(store, c.pool, id, log)
+	c.producer = producer.New(c.set, c.pool, log)
+	c.consumer = consumer.New(store, c.set, c.pool, log)
+	c.instance = register(store, cfg.App, id, log)
+	return c, nil
+}
+
+// snapshotPatience is how long Open waits for ZooKeeper when it could start from a snapshot.
+const snapshotPatience = 3 * time.Second
+
+func connect(ctx context.Context, store *metadata.Store) error {
+	wait := ctx
+	if store.HasSnapshot() {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, snapshotPatience)
+		defer cancel()
+	}
+	if _, err := store.WaitConnected(wait); err != nil && !store.HasSnapshot() {
+		return fmt.Errorf("%w: ZooKeeper does not answer and there is no snapshot to start from: %w", errs.ErrNoMetadata, err)
+	}
+	return nil
+}
+
+// Send stores m on the cluster that carries topic and returns when the cluster has acknowledged it. It waits and repeats,
+// also on another cluster when the topic moves, until ctx ends: give ctx a deadline. m is not changed, and not kept after
+// Send has returned without ctx's error.
+//
+// Errors: ErrInvalid, ErrTooLarge, ErrUnsupported: m is not acceptable. ErrUnknownTopic. ErrNoMetadata. ErrFenced.
+// ErrNotAllowed. ErrClosed. ctx's error: whether m was stored is not known; sending it again with the same ID makes it a
+// duplicate at worst.
+func (c *Client) Send(ctx context.Context, topic string, m *Message) (SendResult, error) {
+	return c.producer.Send(ctx, topic, m)
+}
+
+// SendAsync is Send that calls done, exactly once, instead of waiting for the cluster's answer. done must not block. m
+// must not be changed before done was called. See producer.Producer.SendAsync for order and waiting.
+func (c *Client) SendAsync(ctx context.Context, topic string, m *Message, done func(SendResult, error)) {
+	c.producer.SendAsync(ctx, topic, m, done)
+}
+
+// Subscribe begins to hand the messages of group's topics to l, from every cluster that still has some. It returns when
+// group and topics are known; Subscription.Ready waits until the process is a member on the clusters. The group's settings
+// (paused, concurrency, rate) apply live. ctx bounds the call only.
+//
+// Errors: ErrUnknownGroup, ErrUnknownTopic, ErrNoMetadata, ErrConflict (subscribed already), ErrClosed.
+func (c *Client) Subscribe(ctx context.Context, group string, l Listener, opts ...SubscribeOption) (*Subscription, error) {
+	return c.consumer.Subscribe(ctx, group, l, opts...)
+}
+
+// Stats counts the client's sends since Open.
+func (c *Client) Stats() producer.Stats { return c.producer.Stats() }
+
+// Close ends subscriptions and sends in good order: listeners finish and their positions are stored, sends that were
+// begun are waited for, the instance signs off. When ctx ends first what is left is given up: sends get ErrClosed,
+// messages that were not finished are handed over again elsewhere. It returns ctx's error then. Idempotent.
+func (c *Client) Close(ctx context.Context) error {
+	c.close.Lock()
+	defer c.close.Unlock()
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	return errors.Join(
+		c.consumer.Close(ctx),
+		c.producer.Close(ctx),
+		c.set.Close(ctx),
+		c.instance.close(ctx),
+		c.pool.Close(ctx),
+		c.store.Close(ctx),
+	)
+}
+
+// instance keeps apps/{app}/instances/{id} registered over sessions.
+type instance struct {
+	reg    *metadata.Registration
+	doc    []byte
+	log    *zap.Logger
+	stop   func()
+	ctx    context.Context
+	cancel context.CancelFunc
+	wake   chan struct{}
+	done   chan struct{}
+}
+
+func register(store *metadata.Store, app, id string, log *zap.Logger) *instance {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	doc, err := json.Marshal(metadata.Instance{V: 1, Host: host, PID: os.Getpid(), Started: time.Now().UTC().Truncate(time.Second), SDK: Version})
+	if err != nil {
+		panic("an instance is always JSON: " + err.Error())
+	}
+	i := &instance{reg: store.Register(store.InstancePath(app, id)), doc: doc, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	i.ctx, i.cancel = context.WithCancel(context.Background())
+	kick := func() {
+		select {
+		case i.wake <- struct{}{}:
+		default:
+		}
+	}
+	i.stop = store.OnSession(func(s metadata.Session) {
+		if s.Connected {
+			kick()
+		}
+	})
+	kick()
+	go i.run(store)
+	return i
+}
+
+func (i *instance) run(store *metadata.Store) {
+	defer close(i.done)
+	for {
+		var again <-chan time.Time
+		if store.Session().Connected {
+			ctx, cancel := context.WithTimeout(i.ctx, 10*time.Second)
+			if _, err := i.reg.Ensure(ctx, i.doc); err != nil && i.ctx.Err() == nil {
+				i.log.Debug("instance not registered yet", zap.Error(err))
+				again = time.After(200 * time.Millisecond)
+			}
+			cancel()
+		}
+		select {
+		case <-i.ctx.Done():
+			return
+		case <-i.wake:
+		case <-again:
+		}
+	}
+}
+
+func (i *instance) close(ctx context.Context) error {
+	i.stop()
+	i.cancel()
+	<-i.done
+	if err := i.reg.Close(ctx); err != nil {
+		i.log.Debug("instance node not deleted, its session will", zap.Error(err))
+	}
+	return nil
+}
