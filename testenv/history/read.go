@@ -34,8 +34,8 @@ func NewFollower(dir string) *Follower {
 	return &Follower{dir: dir, files: map[string]*source{}, names: map[string]string{}}
 }
 
-// Next returns what was recorded since the last call, in the order of time. An event that one process recorded before
-// the last call may come later than a younger one of another process only if it was being written at that moment.
+// Next returns what was recorded since the last call, in the order of time. Over several calls the events of one process
+// are in order; those of another may be a little older than the last ones of the call before.
 func (f *Follower) Next() ([]Event, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
