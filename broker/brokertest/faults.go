@@ -43,8 +43,7 @@ func (s *suite) restart() {
 	r.attached(2)
 
 	var stop atomic.Bool
-	var acked, back atomic.Int64
-	var down atomic.Bool
+	var acked, failed atomic.Int64
 	var senders sync.WaitGroup
 	var mu sync.Mutex
 	stored := map[string]bool{}
@@ -59,11 +58,9 @@ func (s *suite) restart() {
 						stored[body] = true
 						mu.Unlock()
 						acked.Add(1)
-						if !down.Load() {
-							back.Add(1)
-						}
 						break
 					}
+					failed.Add(1)
 					if class := c.Classify(err); class != broker.Retry {
 						s.Errorf("class %v: %v", class, err)
 						return
@@ -85,16 +82,17 @@ func (s *suite) restart() {
 		})
 	}
 	more(100)
-	down.Store(true)
 	require.NoError(s, s.Kill(s.ctx(), 1))
 	s.eventually(func() error {
 		if st := r.member.State(); st.Err == nil {
 			return fmt.Errorf("the member has not noticed: %+v", st)
 		}
+		if n := failed.Load(); n < 8 {
+			return fmt.Errorf("%d sends have failed", n)
+		}
 		return nil
 	})
 	require.NoError(s, s.Restart(s.ctx(), 1))
-	down.Store(false)
 	more(100)
 	// goes on: something that was sent after the return is read before long
 	mark := message("", "mark")

@@ -37,7 +37,7 @@ type member struct {
 }
 
 // errorStays is how long an error that was not followed by another shows in the state of an attached member.
-const errorStays = 10 * time.Second
+const errorStays = 3 * time.Second
 
 // Join implements broker.Consumer.
 func (c *Cluster) Join(ctx context.Context, m broker.Membership) (broker.Member, error) {
