@@ -45,20 +45,21 @@ var layers = map[string][]string{
 	"broker/brokertest": {"broker/...", "metadata", "internal/...", "testenv/..."},
 
 	// Beside the SDK: nothing below may import these.
-	"admin":        {"metadata", "broker/...", "internal/...", "admin/..."},
-	"testenv":      {"metadata", "broker/...", "internal/...", "testenv/..."},
-	"internal/cli": {"/..."},
-	"cmd":          {"/..."},
-	"examples":     {"/..."},
-	"bench":        {"/..."},
+	"admin":          {"metadata", "broker/...", "internal/...", "admin/..."},
+	"testenv":        {"metadata", "broker/...", "internal/...", "testenv/..."},
+	"internal/cli":   {"/..."},
+	"internal/scene": {"/..."},
+	"cmd":            {"/..."},
+	"examples":       {"/..."},
+	"bench":          {"/..."},
 }
 
 // outside are the sub-packages of internal and broker that are not part of the SDK: nobody imports them but programs and
 // test environments.
-var outside = []string{"internal/cli", "internal/archtest", "broker/brokertest"}
+var outside = []string{"internal/cli", "internal/scene", "internal/archtest", "broker/brokertest"}
 
 // programs may import them.
-var programs = []string{"internal/cli", "cmd", "examples", "bench", "testenv", "broker/brokertest"}
+var programs = []string{"internal/cli", "internal/scene", "cmd", "examples", "bench", "testenv", "broker/brokertest"}
 
 // libraries are all that the SDK may import itself beside the standard library, each with what it is for.
 var libraries = map[string]string{
@@ -89,6 +90,7 @@ var foreign = []string{
 	module + "/testenv",
 	module + "/cmd",
 	module + "/internal/cli",
+	module + "/internal/scene",
 	module + "/broker/brokertest",
 }
 
@@ -141,7 +143,7 @@ func TestForbiddenEdgesAreFound(t *testing.T) {
 		{"", "testenv"}, {"", "admin"}, {"", "cmd/turnout"}, {"", "internal/cli"}, {"", "broker/brokertest"},
 		{"producer", "consumer"}, {"producer", ""}, {"producer", "broker/kafka"}, {"consumer", "testenv"}, {"shadow", "producer"},
 		{"metadata", "producer"}, {"metadata", "internal/clusters"}, {"internal/topics", "producer"}, {"internal/topics", "broker/kafka"},
-		{"internal/errs", "broker"}, {"internal/topics", "internal/cli"},
+		{"internal/errs", "broker"}, {"internal/topics", "internal/cli"}, {"consumer", "internal/scene"},
 		{"broker", "broker/kafka"}, {"broker", "metadata"}, {"broker/kafka", "broker/rocketmq"}, {"broker/rocketmq/remoting", "metadata"},
 		{"admin/http", "testenv"}, {"admin", ""}, {"testenv", ""}, {"testenv/servers", "admin"},
 	} {
