@@ -24,23 +24,28 @@ func open(t *testing.T, target Target, cluster int) broker.Cluster {
 
 func openConfig(t *testing.T, target Target, cfg broker.Config) broker.Cluster {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), target.Patience)
+	ctx, cancel := within(target.Patience)
 	defer cancel()
 	c, err := target.Open(ctx, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), target.Patience)
+		ctx, cancel := within(target.Patience)
 		defer cancel()
 		require.NoError(t, c.Close(ctx), "close")
 	})
 	return c
 }
 
+// within is for what must also work when the test is over.
+func within(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
+
 func unique() string { return fmt.Sprintf("%08x", rand.Uint32()) }
 
 // ctx ends with the suite's patience.
 func (s *suite) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
+	ctx, cancel := within(s.Patience)
 	s.Cleanup(cancel)
 	return ctx
 }
@@ -196,7 +201,7 @@ func (r *reader) claim(ctx context.Context, c broker.Claim) {
 }
 
 func (r *reader) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), r.s.Patience)
+	ctx, cancel := within(r.s.Patience)
 	defer cancel()
 	require.NoError(r.s, r.member.Leave(ctx), "leave")
 }

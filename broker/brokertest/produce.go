@@ -50,7 +50,8 @@ func (s *suite) roundTrip() {
 		d.Headers, m.Headers = nil, nil
 		require.Equal(s, *m, d.Envelope, body)
 		require.Equal(s, topic, d.Topic)
-		require.Equal(s, receipts[body], broker.Receipt{Partition: d.Partition, Offset: d.Offset}, body)
+		require.Equal(s, receipts[body].Partition, d.Partition, body)
+		require.Equal(s, receipts[body].Offset, d.Offset, body)
 		require.False(s, d.Retry)
 		require.True(s, d.Due.IsZero())
 		require.WithinRange(s, d.Stored, begin, time.Now().Add(time.Minute))

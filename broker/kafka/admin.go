@@ -187,10 +187,7 @@ func (c *Cluster) DeleteTopic(ctx context.Context, topic string) error {
 			return errors.Join(err, errors.New("the topic is still there"))
 		})
 	})
-	c.mu.Lock()
-	p := c.producer
-	c.mu.Unlock()
-	if p != nil && err == nil {
+	if p := c.producer.Load(); p != nil && err == nil {
 		p.forget(topic)
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/IBM/sarama"
 	"go.uber.org/zap"
@@ -22,12 +23,13 @@ type Cluster struct {
 	dialer *dialer
 	ask    sarama.Client // for questions and administration; sends and memberships have their own
 
-	mu       sync.Mutex
-	closed   bool
-	producer *producer // nil until the first Warm or Send
-	members  map[*member]struct{}
-	calls    sync.WaitGroup // questions that are under way
-	down     chan struct{}  // closed when Close has done all
+	producer atomic.Pointer[producer] // nil until the first Warm or Send
+
+	mu      sync.Mutex // also: only one makes the producer
+	closed  bool
+	members map[*member]struct{}
+	calls   sync.WaitGroup // questions that are under way
+	down    chan struct{}  // closed when Close has done all
 }
 
 var _ broker.Cluster = (*Cluster)(nil)
@@ -126,7 +128,7 @@ func (c *Cluster) Close(ctx context.Context) error {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
-	p, members := c.producer, c.members
+	p, members := c.producer.Load(), c.members
 	c.mu.Unlock()
 	if first {
 		go c.shut(ctx, p, members)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/turnout-mq/turnout/broker"
@@ -108,16 +107,4 @@ func foreign(e *testenv.Env, topic string, key, body []byte, headers []broker.He
 	}
 	_, _, err = p.SendMessage(m)
 	return err
-}
-
-func open(t *testing.T, cfg broker.Config) broker.Cluster {
-	t.Helper()
-	c, err := kafka.Open(t.Context(), cfg)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		require.NoError(t, c.Close(ctx))
-	})
-	return c
 }

@@ -27,7 +27,7 @@ func newLeaders(client sarama.Client) *leaders {
 
 // RefreshMetadata does its best for a while; the question goes on by itself.
 func (l *leaders) RefreshMetadata(topics ...string) error {
-	l.bounded(func() error { return l.Client.RefreshMetadata(topics...) })
+	_ = l.bounded(func() error { return l.Client.RefreshMetadata(topics...) })
 	return nil
 }
 

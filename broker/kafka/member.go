@@ -33,7 +33,8 @@ type member struct {
 	session bool            // Setup is done and Cleanup is not
 	claims  map[string]bool // partitions of the topic; true when its leader has answered
 	err     error
-	errs    *time.Timer
+	errors  int         // how many there were
+	forget  *time.Timer // clears err
 }
 
 // errorStays is how long an error that was not followed by another shows in the state of an attached member.
@@ -145,8 +146,8 @@ func (r *member) run(client sarama.Client, group sarama.ConsumerGroup, topics []
 	}
 	r.c.mu.Unlock()
 	r.mu.Lock()
-	if r.errs != nil {
-		r.errs.Stop()
+	if r.forget != nil {
+		r.forget.Stop()
 	}
 	r.err = r.c.wrap("group "+r.m.Group, errs.ErrClosed)
 	r.mu.Unlock()
@@ -183,12 +184,14 @@ func (r *member) failed(err error) {
 	r.log.Debug("group", zap.Error(err))
 	r.mu.Lock()
 	r.err = err
-	if r.errs != nil {
-		r.errs.Stop()
+	r.errors++
+	n := r.errors
+	if r.forget != nil {
+		r.forget.Stop()
 	}
-	r.errs = time.AfterFunc(errorStays, func() {
+	r.forget = time.AfterFunc(errorStays, func() {
 		r.mu.Lock()
-		if r.session && r.err == err {
+		if r.session && r.errors == n {
 			r.err = nil
 		}
 		r.mu.Unlock()

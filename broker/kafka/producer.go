@@ -87,8 +87,8 @@ func (c *Cluster) sender() (*producer, error) {
 	if c.closed {
 		return nil, c.errClosed()
 	}
-	if c.producer != nil {
-		return c.producer, nil
+	if p := c.producer.Load(); p != nil {
+		return p, nil
 	}
 	client, err := sarama.NewClient(c.cfg.Addresses, c.sending())
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *Cluster) sender() (*producer, error) {
 			p.answered(e.Msg, e.Err)
 		}
 	})
-	c.producer = p
+	c.producer.Store(p)
 	return p, nil
 }
 
@@ -214,26 +214,16 @@ func (c *Cluster) send(ctx context.Context, topic string, m *broker.Envelope, mo
 	if m.Delay != 0 {
 		return c.wrap("send to "+topic, fmt.Errorf("%w: Kafka has no delayed messages", errs.ErrUnsupported))
 	}
-	c.mu.Lock()
-	p, closed := c.producer, c.closed
-	c.mu.Unlock()
-	if closed {
-		return c.errClosed()
-	}
-	var t *target
-	if p != nil {
-		t = (*p.topics.Load())[topic]
-	}
-	for t == nil {
+	for {
+		if p := c.producer.Load(); p != nil {
+			if t := (*p.topics.Load())[topic]; t != nil {
+				return p.send(ctx, topic, t, m, more, done)
+			}
+		}
 		if _, err := call(ctx, c, "send to "+topic, func() (bool, error) { return c.warm(topic) }); err != nil {
 			return err
 		}
-		c.mu.Lock()
-		p = c.producer
-		c.mu.Unlock()
-		t = (*p.topics.Load())[topic]
 	}
-	return p.send(ctx, topic, t, m, more, done)
 }
 
 func (p *producer) send(ctx context.Context, topic string, t *target, m *broker.Envelope, more []broker.Header, done func(broker.Receipt, error)) error {
