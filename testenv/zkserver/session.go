@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
-	"maps"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -73,7 +71,7 @@ func (s *Server) connect(c *conn, frame []byte) bool {
 func (s *Server) endSession(sess *session) {
 	delete(s.sessions, sess.id)
 	s.tree.zxid++
-	for _, path := range slices.Sorted(maps.Keys(s.tree.ephemerals[sess.id])) {
+	for path := range s.tree.ephemerals[sess.id] { // in no order, as in the real server
 		s.tree.delete(path, s.tree.zxid)
 	}
 	if sess.conn != nil {

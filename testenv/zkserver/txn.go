@@ -256,6 +256,15 @@ func (x *txn) multi(d *jute.Decoder, e *jute.Encoder) jute.Code {
 		if !ok || op == jute.OpSetACL || d.Err() != nil {
 			return jute.MarshallingError
 		}
+		if op == jute.OpCreate || op == jute.OpCreate2 {
+			// Within a multi the real server looks at the flags as it decodes.
+			if w.flags < jute.FlagPersistent || w.flags > jute.FlagContainer {
+				return jute.MarshallingError
+			}
+			if w.flags == jute.FlagContainer {
+				w.op = jute.OpCreateContainer
+			}
+		}
 		all = append(all, w)
 	}
 	for i, w := range all {
@@ -276,7 +285,11 @@ func (x *txn) multi(d *jute.Decoder, e *jute.Encoder) jute.Code {
 		}
 	}
 	for _, w := range x.writes {
-		multiHeader(e, w.op, false, jute.OK)
+		kind := w.op
+		if kind == jute.OpCreateContainer || kind == jute.OpCreateTTL {
+			kind = jute.OpCreate2 // their results have the same form
+		}
+		multiHeader(e, kind, false, jute.OK)
 		x.apply(w, e)
 	}
 	multiHeader(e, -1, true, -1)
