@@ -3,9 +3,11 @@ package turnout_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,21 +28,60 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+	code := m.Run()
+	for _, env := range shared {
+		if err := env.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// shared are the environments of the tests that break nothing; each test has a root and names of its own there.
+var shared = map[testenv.Backend]*testenv.Env{}
+
+var kafkas = []string{"kafka-a", "kafka-b", "kafka-c"}
+
+// each runs f in the shared environment of each backend that was asked for.
+func each(t *testing.T, f func(t *testing.T, w *world)) {
+	backends, err := testenv.Backends()
+	require.NoError(t, err)
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			env := shared[backend]
+			if env == nil {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+				defer cancel()
+				env, err = testenv.Start(ctx, testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: kafkas})
+				require.NoError(t, err)
+				shared[backend] = env
+			}
+			f(t, newWorld(t, env, kafkas...))
+		})
+	}
 }
 
 // world is an environment with metadata in it, and what tests do to it.
 type world struct {
 	t     *testing.T
 	env   *testenv.Env
+	root  string
+	topic string
+	group string
 	store *metadata.Store
 	dir   string // of the history
 	log   *zap.Logger
 }
 
 func newWorld(t *testing.T, env *testenv.Env, clusters ...string) *world {
-	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t)}
-	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Logger: zap.NewNop()})
+	name, _, _ := strings.Cut(t.Name(), "/")
+	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t), root: "/" + name, topic: "orders-" + name, group: "bills-" + name}
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: w.root, Logger: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
 	w.store = store
@@ -70,34 +111,29 @@ func (w *world) put(path string, doc any) {
 }
 
 // edit writes a wish as a person would.
-func (w *world) edit(topic, cluster string) {
-	require.NoError(w.t, w.store.Set(w.ctx(), w.store.TopicPath(topic), []byte(fmt.Sprintf(`{"cluster":%q}`, cluster)), -1))
+func (w *world) edit(cluster string) {
+	require.NoError(w.t, w.store.Set(w.ctx(), w.store.TopicPath(w.topic), []byte(fmt.Sprintf(`{"cluster":%q}`, cluster)), -1))
 }
 
-// topic makes a topic on all clusters, wished for on the first.
-func (w *world) topic(name string, on ...string) {
+// putTopic makes the topic on clusters, wished for on the first.
+func (w *world) putTopic(on ...string) {
 	for _, cluster := range on {
 		w.with(cluster, func(c broker.Cluster) {
-			require.NoError(w.t, c.CreateTopic(w.ctx(), name, broker.TopicSpec{Partitions: 4}))
+			require.NoError(w.t, c.CreateTopic(w.ctx(), w.topic, broker.TopicSpec{Partitions: 4}))
 		})
 	}
-	w.put(w.store.TopicPath(name), metadata.Wish{Cluster: on[0]})
+	w.put(w.store.TopicPath(w.topic), metadata.Wish{Cluster: on[0]})
 }
 
-func (w *world) group(name string, change func(*metadata.Group), topics ...string) {
+// putGroup makes the group that reads the topic.
+func (w *world) putGroup(change func(*metadata.Group)) {
 	g := metadata.DefaultGroup()
-	g.Topics = topics
-	g.Names = map[string]string{}
-	for i, topic := range topics {
-		g.Names[topic] = name
-		if i > 0 {
-			g.Names[topic] = name + "-" + topic
-		}
-	}
+	g.Topics = []string{w.topic}
+	g.Names = map[string]string{w.topic: w.group}
 	if change != nil {
 		change(&g)
 	}
-	w.put(w.store.GroupPath(name), g)
+	w.put(w.store.GroupPath(w.group), g)
 }
 
 // with opens a cluster with its driver.
@@ -109,7 +145,7 @@ func (w *world) with(cluster string, fn func(broker.Cluster)) {
 }
 
 func (w *world) open(app string, opts ...turnout.Option) *turnout.Client {
-	c, err := turnout.Open(w.ctx(), turnout.Config{App: app, ZooKeeper: w.env.ZooKeeper(), SnapshotDir: w.t.TempDir(), Logger: w.log}, opts...)
+	c, err := turnout.Open(w.ctx(), turnout.Config{App: app, ZooKeeper: w.env.ZooKeeper(), Root: w.root, SnapshotDir: w.t.TempDir(), Logger: w.log}, opts...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, c.Close(w.ctx())) })
 	return c
@@ -123,11 +159,11 @@ func (w *world) recorder(process string) *history.Recorder {
 }
 
 // listen subscribes and records what is handled.
-func (w *world) listen(c *turnout.Client, rec *history.Recorder, group string, opts ...turnout.SubscribeOption) *turnout.Subscription {
+func (w *world) listen(c *turnout.Client, rec *history.Recorder, opts ...turnout.SubscribeOption) *turnout.Subscription {
 	opts = append([]turnout.SubscribeOption{consumer.WithLinger(300 * time.Millisecond), consumer.WithRecheck(time.Second)}, opts...)
-	s, err := c.Subscribe(w.ctx(), group, func(_ context.Context, d *turnout.Delivery) error {
+	s, err := c.Subscribe(w.ctx(), w.group, func(_ context.Context, d *turnout.Delivery) error {
 		seq, err := strconv.ParseInt(string(d.Body), 10, 64)
-		rec.Recv(group, history.Message{ID: d.ID, Topic: d.Topic, Key: history.Key(d.Key), Seq: seq},
+		rec.Recv(w.group, history.Message{ID: d.ID, Topic: d.Topic, Key: history.Key(d.Key), Seq: seq},
 			history.Place{Cluster: d.Cluster, Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt}).Done()
 		return err
 	}, opts...)
@@ -137,7 +173,7 @@ func (w *world) listen(c *turnout.Client, rec *history.Recorder, group string, o
 }
 
 // traffic sends from n goroutines until stop is called, which waits for them.
-func (w *world) traffic(c *turnout.Client, rec *history.Recorder, topic string, n int) (stop func()) {
+func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for i := range n {
@@ -145,9 +181,9 @@ func (w *world) traffic(c *turnout.Client, rec *history.Recorder, topic string, 
 			for seq := int64(1); ctx.Err() == nil; seq++ {
 				key := fmt.Sprintf("key-%d", i)
 				m := &turnout.Message{ID: producer.NewID(), Key: []byte(key), Body: strconv.AppendInt(nil, seq, 10)}
-				sending := rec.Send(history.Message{ID: m.ID, Topic: topic, Key: history.Key(m.Key), Seq: seq})
+				sending := rec.Send(history.Message{ID: m.ID, Topic: w.topic, Key: history.Key(m.Key), Seq: seq})
 				send, done := context.WithTimeout(context.Background(), 30*time.Second)
-				r, err := c.Send(send, topic, m)
+				r, err := c.Send(send, w.topic, m)
 				done()
 				if err != nil {
 					sending.Fail(err)
@@ -161,19 +197,19 @@ func (w *world) traffic(c *turnout.Client, rec *history.Recorder, topic string, 
 }
 
 // left counts what the group has not read on a cluster.
-func (w *world) left(cluster, topic, group string) (n int64) {
+func (w *world) left(cluster string) (n int64) {
 	w.with(cluster, func(c broker.Cluster) {
-		ends, err := c.EndOffsets(w.ctx(), topic)
+		ends, err := c.EndOffsets(w.ctx(), w.topic)
 		require.NoError(w.t, err)
-		positions, err := c.Positions(w.ctx(), group, topic)
+		positions, err := c.Positions(w.ctx(), w.group, w.topic)
 		require.NoError(w.t, err)
 		n = positions.Missing(ends)
 	})
 	return n
 }
 
-func (w *world) route(topic string) (r metadata.Route, ok bool) {
-	node, err := w.store.Read(w.ctx(), w.store.RoutePath(topic))
+func (w *world) route() (r metadata.Route, ok bool) {
+	node, err := w.store.Read(w.ctx(), w.store.RoutePath(w.topic))
 	require.NoError(w.t, err)
 	if !node.Exists {
 		return r, false
@@ -184,11 +220,13 @@ func (w *world) route(topic string) (r metadata.Route, ok bool) {
 }
 
 // participants are what all instances say of a topic.
-func (w *world) participants(topic string) (all []metadata.Participant) {
-	names, err := w.store.Children(w.ctx(), w.store.ParticipantsPath(topic))
-	require.NoError(w.t, err)
+func (w *world) participants() (all []metadata.Participant) {
+	names, err := w.store.Children(w.ctx(), w.store.ParticipantsPath(w.topic))
+	if !errors.Is(err, turnout.ErrNotFound) {
+		require.NoError(w.t, err)
+	}
 	for _, name := range names {
-		node, err := w.store.Read(w.ctx(), w.store.ParticipantPath(topic, name))
+		node, err := w.store.Read(w.ctx(), w.store.ParticipantPath(w.topic, name))
 		require.NoError(w.t, err)
 		if p, err := metadata.ParseParticipant(node.Data); err == nil && node.Exists {
 			all = append(all, p)
@@ -198,10 +236,10 @@ func (w *world) participants(topic string) (all []metadata.Participant) {
 }
 
 // applied waits until every participant has acknowledged the newest route and it writes to cluster.
-func (w *world) applied(topic, cluster string) {
+func (w *world) applied(cluster string) {
 	w.t.Helper()
 	require.Eventually(w.t, func() bool {
-		node, err := w.store.Read(w.ctx(), w.store.RoutePath(topic))
+		node, err := w.store.Read(w.ctx(), w.store.RoutePath(w.topic))
 		if err != nil || !node.Exists {
 			return false
 		}
@@ -209,48 +247,47 @@ func (w *world) applied(topic, cluster string) {
 		if err != nil || r.Write != cluster {
 			return false
 		}
-		all := w.participants(topic)
+		all := w.participants()
 		for _, p := range all {
 			if p.Zxid != node.Mzxid {
 				return false
 			}
 		}
 		return len(all) > 0
-	}, 30*time.Second, 10*time.Millisecond, "not every participant has applied write=%s: %+v", cluster, w.participants(topic))
+	}, 30*time.Second, 10*time.Millisecond, "not every participant has applied write=%s: %+v", cluster, w.participants())
 }
 
 // verdict checks the history after everything was read.
-func (w *world) verdict(topic, group string, clusters ...string) history.Verdict {
+func (w *world) verdict(clusters ...string) history.Verdict {
 	w.t.Helper()
 	for _, cluster := range clusters {
-		require.Eventually(w.t, func() bool { return w.left(cluster, topic, group) == 0 }, 30*time.Second, 50*time.Millisecond, "left on %s", cluster)
+		require.Eventually(w.t, func() bool { return w.left(cluster) == 0 }, 30*time.Second, 50*time.Millisecond, "left on %s", cluster)
 	}
 	var v history.Verdict
 	require.Eventually(w.t, func() bool {
 		events, err := history.Load(w.dir)
 		require.NoError(w.t, err)
-		v = history.Check(events, history.Options{Groups: []history.Group{{Name: group}}})
+		v = history.Check(events, history.Options{Groups: []history.Group{{Name: w.group}}})
 		return v.Count(history.Lost) == 0
 	}, 10*time.Second, 100*time.Millisecond)
 	return v
 }
 
 func TestHandEditMovesATopic(t *testing.T) {
-	testenv.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, env *testenv.Env) {
-		w := newWorld(t, env, "kafka-a", "kafka-b")
-		w.topic("order_topic", "kafka-a", "kafka-b")
-		w.group("order_bil_group", nil, "order_topic")
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(nil)
 		rec := w.recorder("one")
 		client := w.open("order_service")
-		w.listen(client, rec, "order_bil_group")
-		stop := w.traffic(client, rec, "order_topic", 4)
-		w.applied("order_topic", "kafka-a")
-		w.edit("order_topic", "kafka-b")
-		w.applied("order_topic", "kafka-b")
-		w.edit("order_topic", "kafka-a")
-		w.applied("order_topic", "kafka-a")
+		w.listen(client, rec)
+		stop := w.traffic(client, rec, 4)
+		w.applied("kafka-a")
+		w.edit("kafka-b")
+		w.applied("kafka-b")
+		w.edit("kafka-a")
+		w.applied("kafka-a")
 		stop()
-		v := w.verdict("order_topic", "order_bil_group", "kafka-a", "kafka-b")
+		v := w.verdict("kafka-a", "kafka-b")
 		require.NoError(t, v.Err())
 		t.Log(v)
 	})
