@@ -44,8 +44,7 @@ type Options struct {
 	AccessKey, SecretKey string
 	// Handler takes requests of brokers. Nil: they are ignored.
 	Handler Handler
-	// Disconnected is told of every connection that was lost, not of those that Close or Disconnect ended. It must not
-	// block.
+	// Disconnected is told of every connection that ended, but for those that Close ends. It must not block.
 	Disconnected func(addr string, err error)
 }
 
@@ -233,7 +232,7 @@ func (c *Client) connect(p *peer, a *attempt, addr string, wait time.Duration) {
 		p.last = now
 	}
 	c.mu.Unlock()
-	if c.opts.Disconnected != nil && !errors.Is(err, ErrClientClosed) && !errors.Is(err, errGivenUp) {
+	if c.opts.Disconnected != nil && !errors.Is(err, ErrClientClosed) {
 		c.opts.Disconnected(addr, err)
 	}
 }

@@ -1,0 +1,478 @@
+package rocketmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
+)
+
+const (
+	pullMax     = 32               // messages of a pull: what brokers give at most
+	pullSuspend = 15 * time.Second // how long a broker holds a pull that finds nothing
+	readAhead   = 32               // messages beside those of the pull that is being handed over
+	// A queue lock ends after 60 s at the broker. It is renewed in good time, and a member that could not renew it stops
+	// reading before that.
+	lockRenew = 20 * time.Second
+	lockTrust = 50 * time.Second
+)
+
+// claim is a queue that this member was given. It lives from assignment to assignment; within that it may read several
+// times (session): again after the queue was made anew, or after its lock was lost.
+type claim struct {
+	m      *member
+	queue  remoting.Queue
+	sub    remoting.Subscription
+	ctx    context.Context // ends when the queue is taken away or the member leaves
+	cancel context.CancelFunc
+	over   chan struct{} // closed when nothing of it works any more
+
+	// Guarded by m.mu.
+	answered bool  // there is a position, and the broker has answered a pull
+	err      error // why it does not get on
+
+	lastErr error // of storing the last position; to be read after over
+}
+
+// newClaim begins a claim; m.mu is held.
+func newClaim(m *member, q remoting.Queue) *claim {
+	c := &claim{m: m, queue: q, sub: m.topic, over: make(chan struct{})}
+	if q.Topic == m.retry.Topic {
+		c.sub = m.retry
+	}
+	c.ctx, c.cancel = context.WithCancel(m.ctx)
+	go c.run()
+	return c
+}
+
+func (c *claim) run() {
+	defer c.m.round() // somebody may be waiting for the place
+	defer close(c.over)
+	defer c.cancel()
+	for c.ctx.Err() == nil {
+		if c.read() {
+			<-c.ctx.Done() // whoever handles the messages wants no more of them
+		}
+	}
+}
+
+// set tells the member's state how far the claim has come.
+func (c *claim) set(answered bool, err error) {
+	c.m.mu.Lock()
+	same := c.answered == answered && c.err == nil && err == nil
+	c.answered, c.err = answered, err
+	c.m.mu.Unlock()
+	if !same {
+		c.m.changed()
+	}
+}
+
+// read reads the queue once, from lock to unlock. It returns whether the handling ended by itself.
+func (c *claim) read() (enough bool) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	if c.m.want.Exclusive {
+		asked, err := c.lock(ctx)
+		if err != nil {
+			return false
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { c.keepLock(ctx, cancel, asked) })
+		defer c.unlock()
+		defer wg.Wait()
+		defer cancel()
+	}
+	start, err := c.position(ctx)
+	if err != nil {
+		return false // only when ctx ended
+	}
+	s := newSession(c, start)
+	enough, c.lastErr = s.run(ctx)
+	if c.ctx.Err() == nil && c.lastErr != nil {
+		c.m.log.Warn("storing a position", zap.String("partition", partition(c.queue)), zap.Error(c.lastErr))
+	}
+	return enough
+}
+
+// broker calls ask with the address of the queue's broker, with a time limit.
+func (c *claim) broker(ctx context.Context, limit time.Duration, ask func(ctx context.Context, addr string) error) error {
+	addr := c.m.addr(c.queue.Broker)
+	if addr == "" {
+		return fmt.Errorf("%w: %q has no master now", errUnavailable, c.queue.Broker)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return ask(ctx, addr)
+}
+
+// until repeats try with growing pauses until it succeeds or ctx ends.
+func (c *claim) until(ctx context.Context, what string, try func() error) error {
+	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.set(false, fmt.Errorf("%s: %s: %w", partition(c.queue), what, err))
+		if err := sleep(ctx, backoff); err != nil {
+			return err
+		}
+	}
+}
+
+var errLocked = errors.New("another member still holds the queue")
+
+// lock waits for the exclusive right to the queue and returns when it was asked for.
+func (c *claim) lock(ctx context.Context) (asked time.Time, err error) {
+	err = c.until(ctx, "lock", func() error {
+		asked = time.Now()
+		return c.tryLock(ctx)
+	})
+	return asked, err
+}
+
+func (c *claim) tryLock(ctx context.Context) error {
+	return c.broker(ctx, callTimeout, func(ctx context.Context, addr string) error {
+		got, err := c.m.client.LockQueues(ctx, addr, c.m.want.Group, c.m.id, []remoting.Queue{c.queue})
+		if err == nil && len(got) == 0 {
+			return errLocked
+		}
+		return err
+	})
+}
+
+// keepLock renews the lock until ctx ends and calls lost when it is gone or may be.
+func (c *claim) keepLock(ctx context.Context, lost context.CancelFunc, asked time.Time) {
+	wait := lockRenew
+	for {
+		if sleep(ctx, wait) != nil {
+			return
+		}
+		begin := time.Now()
+		err := c.tryLock(ctx)
+		switch {
+		case err == nil:
+			asked, wait = begin, lockRenew
+			continue
+		case errors.Is(err, errLocked), time.Since(asked) > lockTrust:
+			c.m.log.Warn("the lock of a queue was lost", zap.String("partition", partition(c.queue)), zap.Error(err))
+			lost()
+			return
+		}
+		wait = maxBackoff
+	}
+}
+
+func (c *claim) unlock() {
+	err := c.broker(context.Background(), heartbeatTimeout, func(ctx context.Context, addr string) error {
+		return c.m.client.UnlockQueues(ctx, addr, c.m.want.Group, c.m.id, []remoting.Queue{c.queue})
+	})
+	if err != nil {
+		c.m.log.Debug("unlock", zap.String("partition", partition(c.queue)), zap.Error(err))
+	}
+}
+
+// position is where to begin: at the committed position, or, when there is none that is good, at the start that the
+// membership wants, which is then stored and seen to be stored. It tries until ctx ends.
+func (c *claim) position(ctx context.Context) (at int64, err error) {
+	err = c.until(ctx, "position", func() error {
+		at, err = c.tryPosition(ctx)
+		return err
+	})
+	return at, err
+}
+
+func (c *claim) tryPosition(ctx context.Context) (at int64, err error) {
+	err = c.broker(ctx, callTimeout, func(ctx context.Context, addr string) error {
+		q, group, client := c.queue, c.m.want.Group, c.m.client
+		first, err := client.MinOffset(ctx, addr, q)
+		if err != nil {
+			return err
+		}
+		end, err := client.MaxOffset(ctx, addr, q)
+		if err != nil {
+			return err
+		}
+		start := max(first, 0)
+		if c.m.want.Start != nil && q.Topic == c.m.want.Topic {
+			start = max(start, c.m.want.Start()[partition(q)])
+		}
+		committed, found, exact, err := client.ConsumerOffset(ctx, addr, group, q)
+		if err != nil {
+			return err
+		}
+		// An old broker says 0 for "none" on a young queue.
+		none := !found || committed > end || !exact && committed == 0 && start > 0
+		if !none {
+			at = max(committed, first)
+			return nil
+		}
+		if err := client.UpdateConsumerOffset(ctx, addr, group, q, start); err != nil {
+			return err
+		}
+		committed, found, _, err = client.ConsumerOffset(ctx, addr, group, q)
+		if err != nil {
+			return err
+		}
+		if !found || committed != start {
+			return fmt.Errorf("position %d was stored and does not show (found %v, %d)", start, found, committed)
+		}
+		at = start
+		return nil
+	})
+	return at, err
+}
+
+// session is one reading of a queue; it implements broker.Claim.
+type session struct {
+	*claim
+	messages chan *broker.Delivery
+	dirty    chan struct{} // the position to be stored may have changed
+
+	mu      sync.Mutex
+	next    int64 // everything below is finished
+	handed  int64 // everything below was handed over, or need not be
+	scanned int64 // between handed and this nothing is for this group
+	stored  int64
+}
+
+var _ broker.Claim = (*session)(nil)
+
+func newSession(c *claim, start int64) *session {
+	return &session{claim: c, messages: make(chan *broker.Delivery, readAhead), dirty: make(chan struct{}, 1),
+		next: start, handed: start, scanned: start, stored: start}
+}
+
+// Topic implements broker.Claim.
+func (s *session) Topic() string { return s.queue.Topic }
+
+// Partition implements broker.Claim.
+func (s *session) Partition() string { return partition(s.queue) }
+
+// Retry implements broker.Claim.
+func (s *session) Retry() bool { return s.queue.Topic == s.m.retry.Topic }
+
+// Messages implements broker.Claim.
+func (s *session) Messages() <-chan *broker.Delivery { return s.messages }
+
+// Commit implements broker.Claim.
+func (s *session) Commit(next int64) {
+	s.mu.Lock()
+	s.next = max(s.next, min(next, s.handed)) // nobody can have finished what was not handed over
+	s.mu.Unlock()
+	s.touch()
+}
+
+func (s *session) touch() {
+	select {
+	case s.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// target is the position to be stored: past what nobody here is to read, once all before it is finished.
+func (s *session) target() (at int64, changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at = s.next
+	if s.next >= s.handed {
+		at = max(s.next, s.scanned)
+	}
+	return at, at > s.stored
+}
+
+// run hands messages to the membership until ctx ends or the handling does, and stores the position last.
+func (s *session) run(ctx context.Context) (enough bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	handled := make(chan struct{})
+	wg.Go(func() {
+		defer close(handled)
+		defer cancel()
+		s.m.want.Claim(ctx, s)
+		enough = ctx.Err() == nil
+	})
+	wg.Go(func() { s.storeLoop(ctx) })
+	s.pullLoop(ctx)
+	cancel()
+drain: // what was not taken belongs to the next owner
+	for {
+		select {
+		case <-s.messages:
+		default:
+			break drain
+		}
+	}
+	close(s.messages)
+	wg.Wait()
+	return enough, s.storeLast()
+}
+
+// storeLoop stores the position at most every commitInterval while it changes.
+func (s *session) storeLoop(ctx context.Context) {
+	for {
+		select {
+		case <-s.dirty:
+		case <-ctx.Done():
+			return
+		}
+		if sleep(ctx, commitInterval*9/10) != nil {
+			return
+		}
+		if err := s.store(ctx); err != nil && ctx.Err() == nil {
+			s.m.log.Debug("storing a position", zap.String("partition", partition(s.queue)), zap.Error(err))
+			s.touch()
+		}
+	}
+}
+
+func (s *session) store(ctx context.Context) error {
+	at, changed := s.target()
+	if !changed {
+		return nil
+	}
+	err := s.broker(ctx, heartbeatTimeout, func(ctx context.Context, addr string) error {
+		return s.m.client.UpdateConsumerOffset(ctx, addr, s.m.want.Group, s.queue, at)
+	})
+	if err == nil {
+		s.mu.Lock()
+		s.stored = at
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// storeLast stores the position when the handling has ended; the member may be leaving.
+func (s *session) storeLast() (err error) {
+	for range 3 {
+		if err = s.store(context.Background()); err == nil {
+			return nil
+		}
+		if sleep(context.Background(), minBackoff) != nil {
+			break
+		}
+	}
+	return fmt.Errorf("%s: store the last position: %w", partition(s.queue), err)
+}
+
+// pullLoop reads until ctx ends, or until the queue turns out to be another one than the positions are of.
+func (s *session) pullLoop(ctx context.Context) {
+	backoff := minBackoff / 2
+	at := s.scanned
+	for ctx.Err() == nil {
+		r, err := s.pull(ctx, at)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			s.set(s.isAnswered(), fmt.Errorf("%s: pull: %w", partition(s.queue), err))
+			if !errors.Is(err, remoting.ErrDisconnected) {
+				s.m.round() // the route or the group may have changed
+			}
+			if sleep(ctx, backoff) != nil {
+				return
+			}
+			backoff = min(2*backoff, maxBackoff)
+			continue
+		}
+		backoff = minBackoff / 2
+		if r.Status == remoting.PullOffsetMoved && r.Next < at {
+			s.m.log.Warn("the position lies beyond the end: the topic was made anew, or its broker lost messages",
+				zap.String("partition", partition(s.queue)), zap.Int64("position", at), zap.Int64("end", r.Max))
+			s.set(false, nil)
+			return
+		}
+		s.set(true, nil)
+		if r.Status == remoting.PullOffsetMoved {
+			s.m.log.Warn("messages were deleted before they were read", zap.String("partition", partition(s.queue)),
+				zap.Int64("position", at), zap.Int64("first", r.Next))
+		}
+		if !s.hand(ctx, r.Messages, at) {
+			return
+		}
+		stuck := r.Status == remoting.PullRetryImmediately && r.Next <= at
+		at = max(at, r.Next)
+		s.mu.Lock()
+		s.scanned = at
+		s.mu.Unlock()
+		if _, changed := s.target(); changed {
+			s.touch()
+		}
+		if stuck && sleep(ctx, minBackoff) != nil {
+			return
+		}
+	}
+}
+
+func (s *session) isAnswered() bool {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	return s.answered
+}
+
+func (s *session) pull(ctx context.Context, at int64) (r *remoting.PullResult, err error) {
+	limit := pullSuspend + callTimeout
+	if !s.isAnswered() {
+		limit = callTimeout // the first answer says that the broker is there: do not wait for a message
+	}
+	err = s.broker(ctx, limit, func(ctx context.Context, addr string) error {
+		p := remoting.Pull{Group: s.m.want.Group, Queue: s.queue, Offset: at, Max: pullMax, Subscription: s.sub}
+		if limit > callTimeout {
+			p.Suspend = pullSuspend
+		}
+		r, err = s.m.client.PullMessages(ctx, addr, p)
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.m.client.Disconnect(addr)
+		}
+		return err
+	})
+	return r, err
+}
+
+// hand hands over what is for this group of messages at or after from; false when ctx ended.
+func (s *session) hand(ctx context.Context, messages []*remoting.Message, from int64) bool {
+	for _, m := range messages {
+		if m.QueueOffset < from {
+			continue
+		}
+		d, err := s.decode(ctx, m)
+		if err != nil {
+			return false
+		}
+		if !s.Retry() && !tagged(s.sub, d.Tag) { // brokers compare hashes
+			continue
+		}
+		s.mu.Lock()
+		s.handed = m.QueueOffset + 1
+		s.mu.Unlock()
+		select {
+		case s.messages <- d:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// decode waits with a message that can not be read: it is not skipped, and the state says so.
+func (s *session) decode(ctx context.Context, m *remoting.Message) (d *broker.Delivery, err error) {
+	for {
+		if d, err = decode(m, s.queue, s.Retry(), s.m.c.cfg.Name); err == nil {
+			return d, nil
+		}
+		s.set(true, err)
+		s.m.log.Error("a message can not be read; its queue waits", zap.Error(err))
+		if err := sleep(ctx, time.Minute); err != nil {
+			return nil, err
+		}
+	}
+}

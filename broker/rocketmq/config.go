@@ -1,0 +1,83 @@
+package rocketmq
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+const (
+	sendTimeout    = 3 * time.Second // of one send, from Send to done
+	callTimeout    = 5 * time.Second // of one question to a server
+	commitInterval = 500 * time.Millisecond
+	maxMessage     = 4 << 20 // the broker's default, maxMessageSize
+)
+
+// propertyDelayLevels is the one driver setting: the broker's messageDelayLevel, where it is not the default.
+const propertyDelayLevels = "message.delay.level"
+
+const defaultDelayLevels = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+
+// parse checks all of cfg that can be checked without a connection and returns the delay levels.
+func parse(cfg broker.Config) ([]time.Duration, error) {
+	refuse := func(sentinel error, field, value, why string) ([]time.Duration, error) {
+		return nil, fmt.Errorf("%w: cluster %q: %s %q: %s", sentinel, cfg.Name, field, value, why)
+	}
+	if cfg.Kind != broker.RocketMQ {
+		return refuse(errs.ErrInvalid, "kind", string(cfg.Kind), "this driver is for "+string(broker.RocketMQ))
+	}
+	if len(cfg.Addresses) == 0 {
+		return refuse(errs.ErrInvalid, "addresses", "", "name at least one name server as host:port")
+	}
+	for _, address := range cfg.Addresses {
+		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+			return refuse(errs.ErrInvalid, "address", address, "write it as host:port")
+		}
+	}
+	switch cfg.Mechanism {
+	case "":
+	case "ACL":
+		if cfg.Username == "" || cfg.Password == "" {
+			return refuse(errs.ErrInvalid, "mechanism", cfg.Mechanism, "needs username (access key) and password (secret key)")
+		}
+	default:
+		return refuse(errs.ErrInvalid, "mechanism", cfg.Mechanism, "use ACL, or none")
+	}
+	if cfg.TLS != nil {
+		return refuse(errs.ErrUnsupported, "tls", "on", "RocketMQ's Go library checks no certificates; reach the cluster without TLS")
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Properties)) {
+		if name != propertyDelayLevels {
+			return refuse(errs.ErrInvalid, "property", name, "unknown; known is "+propertyDelayLevels)
+		}
+	}
+	text := cfg.Properties[propertyDelayLevels]
+	if text == "" {
+		text = defaultDelayLevels
+	}
+	var levels []time.Duration
+	for _, word := range strings.Fields(text) {
+		d, err := parseLevel(word)
+		if err != nil || d <= 0 || len(levels) > 0 && d <= levels[len(levels)-1] {
+			return refuse(errs.ErrInvalid, "property "+propertyDelayLevels, text,
+				"write the broker's messageDelayLevel: growing times such as 1s 5m 2h 1d")
+		}
+		levels = append(levels, d)
+	}
+	return levels, nil
+}
+
+// parseLevel reads one delay level; Go knows no days.
+func parseLevel(word string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(word, "d"); ok {
+		d, err := time.ParseDuration(days + "h")
+		return 24 * d, err
+	}
+	return time.ParseDuration(word)
+}

@@ -1,0 +1,48 @@
+// Package rocketmq is the driver for Apache RocketMQ 4.9 and 5.x (name servers and brokers; the gRPC proxy is not
+// needed).
+//
+// # What is ours and what is the library's
+//
+// Sending goes through github.com/apache/rocketmq-client-go/v2. Consuming and administration are this package's own,
+// over the remoting package, because the library's push consumer can not keep the contract of package broker: after a
+// broker's restart it stands still for up to 33 s (a lost connection does not fail its pending pull), its Shutdown waits
+// for no listener and drops their results, it stores positions after 5 to 10 s, it can not begin at an explicit offset,
+// does not tell that a pull was answered, and leaves 11 goroutines behind for up to a day. Its admin package has no
+// offsets, no lag and no cluster information.
+//
+// What of the library is hidden here: SendAsync (it is never used: SendSync in goroutines of our own), its retries
+// (off), its route cache of 30 s (queues come from this package's routes; an instance whose cache is wrong is replaced),
+// its logger (a process-wide one: it is set once, at the first Open, and writes at debug level to the logger of the
+// cluster that was opened last), addresses as host names. What remains: a send whose connection is lost fails only
+// after 3 s; after Close four of its goroutines sleep for up to 10 s and one holds a name server connection for up to
+// two minutes; TLS is refused (ErrUnsupported), because the library checks no certificate.
+//
+// # What a message becomes
+//
+//	Key      property turnout-key, or turnout-key-b64 when it is not plain text ("=": an empty key)
+//	Headers  properties; the names of those with an empty value in turnout-empty, since brokers drop them
+//	Tag      TAGS
+//	ID, Shadow, Attempt, Origin, …  turnout-id, turnout-shadow, turnout-attempt, turnout-origin
+//	Delay    DELAY, the number of the first level that is not shorter; Receipt.Offset is then -1
+//
+// Attempt is the broker's reconsume count plus turnout-attempt. RocketMQ's own properties are not shown as headers, and
+// headers arrive sorted by name. A key goes to queue murmur2(key) mod n of the n queues that can be written, ordered by
+// broker and number: order by key holds as long as n stays the same, a broker that dies included.
+//
+// # Groups
+//
+// A member has connections of its own, so that it is one client to the brokers. It divides queues exactly as the Java
+// and Go libraries do (AllocateMessageQueueAveragely over the sorted client ids) and can share a group with them.
+// Between two owners of a queue some messages may be delivered twice; Membership.Exclusive takes the broker's queue
+// lock, which a member that died keeps for up to 60 s.
+//
+// A name server forgets a broker that is down and with it its queues. What is asked of a topic then fails, for an hour
+// after this process has last seen the broker, rather than to leave those queues out.
+//
+// # Limits
+//
+// Positions live in the broker's memory and are written to its disk every 5 s (its setting flushConsumerOffsetInterval):
+// after a crash of the broker they may be older than what Commit stored. Queues are read from masters only. Messages
+// that others send with RocketMQ 5's timer (any delay, not a level) are in no queue until they are due and are not seen
+// by Pending.
+package rocketmq
