@@ -1,0 +1,122 @@
+package scene
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/turnout-mq/turnout"
+	"github.com/turnout-mq/turnout/testenv/history"
+)
+
+// variable holds the Spec of a process that Start made.
+const variable = "TURNOUT_SCENE"
+
+// readyLine is what a process writes to its standard output when it does what it is for.
+const readyLine = "ready"
+
+// openLimit is how long a process waits for ZooKeeper at its start.
+const openLimit = 30 * time.Second
+
+// Exit codes of a process.
+const (
+	exitOK     = 0
+	exitFailed = 1 // the log says why
+	exitSpec   = 2
+	exitOrphan = 3 // the process that started it is gone
+)
+
+// Run does nothing in a program that was started by anybody but Start. Else it is the whole program: it does what the
+// Spec says and ends the process.
+func Run() {
+	text, set := os.LookupEnv(variable)
+	if !set {
+		return
+	}
+	os.Exit(run(text)) //nolint:forbidigo // it is this process's main
+}
+
+func run(text string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // whatever ends it, nobody is there any more
+		os.Exit(exitOrphan)                  //nolint:forbidigo // at once: there is nobody to be orderly for
+	}()
+	spec, err := parse(text)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitSpec
+	}
+	log := newLogger(spec)
+	log.Info("begin", zap.Int("pid", os.Getpid()), zap.Any("spec", spec))
+	if err := act(ctx, spec, log); err != nil {
+		log.Error("ended", zap.Error(err))
+		return exitFailed
+	}
+	log.Info("ended")
+	return exitOK
+}
+
+func newLogger(spec Spec) *zap.Logger {
+	cfg := zap.NewProductionEncoderConfig()
+	cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	level := zapcore.InfoLevel
+	if spec.Debug {
+		level = zapcore.DebugLevel
+	}
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(cfg), zapcore.Lock(os.Stderr), level))
+}
+
+// act is the application: from Open to Close.
+func act(ctx context.Context, spec Spec, log *zap.Logger) (err error) {
+	rec, err := history.Create(HistoryDir(spec.Dir), spec.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rec.Close()) }()
+
+	var opts []turnout.Option
+	add := func(d time.Duration, option func(time.Duration) turnout.Option) {
+		if d > 0 {
+			opts = append(opts, option(d))
+		}
+	}
+	add(spec.SessionTimeout, turnout.WithSessionTimeout)
+	add(spec.ClusterLinger, turnout.WithClusterLinger)
+	add(spec.NodeRecheck, turnout.WithRecheck)
+	opening, cancel := context.WithTimeout(ctx, openLimit)
+	client, err := turnout.Open(opening, turnout.Config{App: spec.App, ZooKeeper: spec.ZooKeeper, Root: spec.Root, ShadowRoot: spec.ShadowRoot,
+		SnapshotDir: spec.snapshotDir(), Logger: log}, opts...)
+	cancel()
+	if err != nil {
+		return err
+	}
+	if spec.For > 0 {
+		ctx, cancel = context.WithTimeout(ctx, spec.For)
+		defer cancel()
+	}
+	ready := sync.OnceFunc(func() {
+		if _, err := fmt.Println(readyLine); err != nil { //nolint:forbidigo // the answer to Process.Ready
+			log.Error("nobody hears that it is ready", zap.Error(err))
+		}
+	})
+	switch spec.Role {
+	case Sender:
+		err = send(ctx, spec, client, rec, ready, log)
+	case Receiver:
+		err = receive(ctx, spec, client, rec, ready, log)
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.CloseLimit)
+	defer cancel()
+	return errors.Join(err, client.Close(closing))
+}
