@@ -1,7 +1,6 @@
 package metadata
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -110,6 +109,3 @@ func localIP() string {
 	}
 	return "127.0.0.1"
 }
-
-// encode is the JSON of a document that was validated.
-func encode(doc json.Marshaler) ([]byte, error) { return json.Marshal(doc) }

@@ -173,7 +173,7 @@ func (p *problems) version(v int) {
 
 // show prints a value short enough for an error.
 func show(value any) string {
-	s := ""
+	var s string
 	switch v := value.(type) {
 	case json.RawMessage:
 		s = string(v)

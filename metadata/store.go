@@ -62,7 +62,6 @@ type Store struct {
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	closed chan struct{} // closed when everything has ended
-	end    sync.Once
 
 	sessions sessions
 	ensemble ensemble
