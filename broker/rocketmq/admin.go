@@ -131,13 +131,21 @@ func (c *Cluster) endOffsets(ctx context.Context, topic string) (broker.Offsets,
 }
 
 // indexed waits until a broker's end offsets count what it had stored when it was asked: it acknowledges messages a
-// moment before it puts them into their queues. A broker that does not tell is taken at its word.
+// moment before it puts them into their queues. A broker that may not tell is taken at its word.
 func (c *Cluster) indexed(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	var goal int64 = -1
 	for {
 		table, err := call(ctx, func(ctx context.Context) (map[string]string, error) { return c.admin.BrokerRuntime(ctx, addr) })
 		if remoting.HasCode(err, remoting.NotSupported, remoting.NoPermission) {
 			return nil
+		}
+		if remoting.HasCode(err, remoting.SystemError) { // in its first seconds: it has no counters yet
+			if err := sleep(ctx, 5*pollInterval); err != nil {
+				return err
+			}
+			continue
 		}
 		if err != nil {
 			return err

@@ -36,8 +36,6 @@ type claim struct {
 	// Guarded by m.mu.
 	answered bool  // there is a position, and the broker has answered a pull
 	err      error // why it does not get on
-
-	lastErr error // of storing the last position; to be read after over
 }
 
 // newClaim begins a claim; m.mu is held.
@@ -92,10 +90,10 @@ func (c *claim) read() (enough bool) {
 	if err != nil {
 		return false // only when ctx ended
 	}
-	s := newSession(c, start)
-	enough, c.lastErr = s.run(ctx)
-	if c.ctx.Err() == nil && c.lastErr != nil {
-		c.m.log.Warn("storing a position", zap.String("partition", partition(c.queue)), zap.Error(c.lastErr))
+	enough, err = newSession(c, start).run(ctx)
+	if err != nil {
+		c.m.log.Warn("the last position could not be stored; what is above the one before will be delivered again",
+			zap.String("partition", partition(c.queue)), zap.Error(err))
 	}
 	return enough
 }
@@ -203,7 +201,9 @@ func (c *claim) tryPosition(ctx context.Context) (at int64, err error) {
 		}
 		start := max(first, 0)
 		if c.m.want.Start != nil && q.Topic == c.m.want.Topic {
-			start = max(start, c.m.want.Start()[partition(q)])
+			if wanted := c.m.want.Start()[partition(q)]; wanted <= end { // else it is of a topic that was here before
+				start = max(start, wanted)
+			}
 		}
 		committed, found, exact, err := client.ConsumerOffset(ctx, addr, group, q)
 		if err != nil {
@@ -289,20 +289,23 @@ func (s *session) target() (at int64, changed bool) {
 	return at, at > s.stored
 }
 
-// run hands messages to the membership until ctx ends or the handling does, and stores the position last.
+// run hands messages to the membership until ctx ends or the handling does, and stores the position last. The handling
+// begins when the broker has answered.
 func (s *session) run(ctx context.Context) (enough bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	first := s.pull(ctx, s.scanned)
+	if first == nil {
+		return false, nil
+	}
 	var wg sync.WaitGroup
-	handled := make(chan struct{})
 	wg.Go(func() {
-		defer close(handled)
 		defer cancel()
 		s.m.want.Claim(ctx, s)
 		enough = ctx.Err() == nil
 	})
 	wg.Go(func() { s.storeLoop(ctx) })
-	s.pullLoop(ctx)
+	s.pullLoop(ctx, first)
 	cancel()
 drain: // what was not taken belongs to the next owner
 	for {
@@ -361,40 +364,22 @@ func (s *session) storeLast() (err error) {
 			break
 		}
 	}
-	return fmt.Errorf("%s: store the last position: %w", partition(s.queue), err)
+	return err
 }
 
-// pullLoop reads until ctx ends, or until the queue turns out to be another one than the positions are of.
-func (s *session) pullLoop(ctx context.Context) {
-	backoff := minBackoff / 2
-	at := s.scanned
-	for ctx.Err() == nil {
-		r, err := s.pull(ctx, at)
-		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			s.set(s.isAnswered(), fmt.Errorf("%s: pull: %w", partition(s.queue), err))
-			if !errors.Is(err, remoting.ErrDisconnected) {
-				s.m.round() // the route or the group may have changed
-			}
-			if sleep(ctx, backoff) != nil {
-				return
-			}
-			backoff = min(2*backoff, maxBackoff)
-			continue
-		}
-		backoff = minBackoff / 2
-		if r.Status == remoting.PullOffsetMoved && r.Next < at {
-			s.m.log.Warn("the position lies beyond the end: the topic was made anew, or its broker lost messages",
-				zap.String("partition", partition(s.queue)), zap.Int64("position", at), zap.Int64("end", r.Max))
-			s.set(false, nil)
-			return
-		}
-		s.set(true, nil)
+// pullLoop hands over r and what comes after it until ctx ends, or until the queue turns out to be another one than the
+// positions are of.
+func (s *session) pullLoop(ctx context.Context, r *remoting.PullResult) {
+	for at := s.scanned; r != nil; r = s.pull(ctx, at) {
 		if r.Status == remoting.PullOffsetMoved {
-			s.m.log.Warn("messages were deleted before they were read", zap.String("partition", partition(s.queue)),
-				zap.Int64("position", at), zap.Int64("first", r.Next))
+			log := s.m.log.With(zap.String("partition", partition(s.queue)), zap.Int64("position", at),
+				zap.Int64("first", r.Min), zap.Int64("end", r.Max))
+			if r.Next < at {
+				log.Warn("the position lies beyond the end: the topic was made anew, or its broker lost messages")
+				s.set(false, nil)
+				return
+			}
+			log.Warn("messages were deleted before they were read")
 		}
 		if !s.hand(ctx, r.Messages, at) {
 			return
@@ -413,22 +398,39 @@ func (s *session) pullLoop(ctx context.Context) {
 	}
 }
 
+// pull reads what there is from at on, or waits for it. It tries until it succeeds; nil: ctx ended.
+func (s *session) pull(ctx context.Context, at int64) *remoting.PullResult {
+	for backoff := minBackoff / 2; ; backoff = min(2*backoff, maxBackoff) {
+		r, err := s.tryPull(ctx, at)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			s.set(true, nil)
+			return r
+		}
+		s.set(s.isAnswered(), fmt.Errorf("%s: pull: %w", partition(s.queue), err))
+		if !errors.Is(err, remoting.ErrDisconnected) {
+			s.m.round() // the route or the group may have changed
+		}
+		if sleep(ctx, backoff) != nil {
+			return nil
+		}
+	}
+}
+
 func (s *session) isAnswered() bool {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	return s.answered
 }
 
-func (s *session) pull(ctx context.Context, at int64) (r *remoting.PullResult, err error) {
-	limit := pullSuspend + callTimeout
-	if !s.isAnswered() {
-		limit = callTimeout // the first answer says that the broker is there: do not wait for a message
+func (s *session) tryPull(ctx context.Context, at int64) (r *remoting.PullResult, err error) {
+	p := remoting.Pull{Group: s.m.want.Group, Queue: s.queue, Offset: at, Max: pullMax, Subscription: s.sub}
+	if s.isAnswered() { // the first answer says that the broker is there: it is not to wait for a message
+		p.Suspend = pullSuspend
 	}
-	err = s.broker(ctx, limit, func(ctx context.Context, addr string) error {
-		p := remoting.Pull{Group: s.m.want.Group, Queue: s.queue, Offset: at, Max: pullMax, Subscription: s.sub}
-		if limit > callTimeout {
-			p.Suspend = pullSuspend
-		}
+	err = s.broker(ctx, p.Suspend+callTimeout, func(ctx context.Context, addr string) error {
 		r, err = s.m.client.PullMessages(ctx, addr, p)
 		if errors.Is(err, context.DeadlineExceeded) {
 			s.m.client.Disconnect(addr)

@@ -42,14 +42,13 @@ type member struct {
 	notice chan struct{} // tell want.Changed
 	left   chan struct{} // closed when all is done
 
-	mu       sync.Mutex
-	beats    map[string]time.Time // last heartbeat by address; absent after a lost connection
-	lost     time.Time            // when a connection was lost last
-	joined   bool                 // the group's list has us
-	claims   map[remoting.Queue]*claim
-	masters  map[string]string // addresses by broker name, from the last routes
-	err      error             // of the last round
-	leaveErr error
+	mu      sync.Mutex
+	beats   map[string]time.Time // last heartbeat by address; absent after a lost connection
+	lost    time.Time            // when a connection was lost last
+	joined  bool                 // the group's list has us
+	claims  map[remoting.Queue]*claim
+	masters map[string]string // addresses by broker name, from the last routes
+	err     error             // of the last round
 }
 
 // Join implements broker.Consumer.
@@ -429,13 +428,14 @@ func (m *member) State() broker.MemberState {
 	return s
 }
 
-// Leave implements broker.Member. Its error, but for ctx's, is that of a position that could not be stored.
+// Leave implements broker.Member. A broker that is down keeps nobody from leaving; what could not be stored there is
+// logged and will be delivered again.
 func (m *member) Leave(ctx context.Context) error {
 	m.leave()
 	m.changed()
 	select {
 	case <-m.left:
-		return m.leaveErr
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -447,10 +447,8 @@ func (m *member) end() {
 	claims := slices.Collect(maps.Values(m.claims))
 	addrs := maps.Clone(m.masters)
 	m.mu.Unlock()
-	var failed error
 	for _, cl := range claims {
 		<-cl.over
-		failed = errors.Join(failed, cl.lastErr)
 	}
 	var wg sync.WaitGroup
 	for _, addr := range addrs {
@@ -468,9 +466,6 @@ func (m *member) end() {
 	defer m.mu.Unlock()
 	m.joined, m.err = false, nil
 	clear(m.claims)
-	if failed != nil {
-		m.leaveErr = m.c.wrap("leave group "+m.want.Group, failed)
-	}
 }
 
 // tagged says whether a message with tag passes the filter of the subscription.

@@ -153,6 +153,9 @@ func decode(m *remoting.Message, q remoting.Queue, retry bool, cluster string) (
 	d := &broker.Delivery{Topic: q.Topic, Partition: partition(q), Offset: m.QueueOffset, Stored: m.Stored, Retry: retry,
 		Native: &native{queue: q, physical: m.PhysicalOffset, messageID: m.ID(), topic: originTopic(p, q.Topic)}}
 	d.Body, d.Tag, d.ID, d.Shadow, d.Origin = body, p[propTags], p[propID], p[propShadow] == "1", p[propOrigin]
+	if retry {
+		d.Due = m.Stored // brokers store a retry in its topic when it is due
+	}
 	d.Attempt = int(m.ReconsumeTimes)
 	if n, err := strconv.Atoi(p[propAttempt]); err == nil && n > 0 {
 		d.Attempt += n
