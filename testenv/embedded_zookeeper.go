@@ -108,6 +108,7 @@ type fakeMember struct {
 	index    int
 	ensemble *fakeEnsemble
 	gate     *gate // of its relay
+	paused   bool  // guarded by its node
 }
 
 // start returns when a majority runs, as a member that has none does not serve.
@@ -135,6 +136,7 @@ func (m *fakeMember) start(ctx context.Context) error {
 func (m *fakeMember) stop(context.Context) error { return m.kill() }
 
 func (m *fakeMember) kill() error {
+	m.paused = false
 	err := m.ensemble.set(m.index, false)
 	m.gate.setShut(false)
 	return err
@@ -144,9 +146,13 @@ func (m *fakeMember) kill() error {
 // on with the sessions if they are a majority.
 func (m *fakeMember) pause() error {
 	z := m.ensemble
+	if m.paused {
+		return nil
+	}
 	if !z.runs(m.index) {
 		return fmt.Errorf("testenv: %s does not run", m.name)
 	}
+	m.paused = true
 	if len(z.running) == 1 {
 		z.server.Freeze()
 		return nil
@@ -157,10 +163,14 @@ func (m *fakeMember) pause() error {
 
 func (m *fakeMember) resume() error {
 	z := m.ensemble
-	if len(z.running) == 1 {
-		if !z.runs(0) {
+	if !m.paused {
+		if !z.runs(m.index) {
 			return fmt.Errorf("testenv: %s does not run", m.name)
 		}
+		return nil
+	}
+	m.paused = false
+	if len(z.running) == 1 {
 		z.server.Thaw()
 		return nil
 	}

@@ -55,10 +55,19 @@ func (e *Env) fault(what, name string, f func(*node) error) error {
 	return each(nodes, f)
 }
 
+// untilClose returns a ctx that also ends when Close is called.
+func (e *Env) untilClose(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(e.closing, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // Stop ends a node as its operator would, and returns when it has ended. Its clients' connections are closed
 // and new ones refused. A node that takes longer than ctx or 20 s is killed, with an error. Nothing happens to
 // a node that does not run. RocketMQ's broker is killed: it takes 8 to 14 s to end, and keeps its data anyhow.
 func (e *Env) Stop(ctx context.Context, name string) error {
+	ctx, cancel := e.untilClose(ctx)
+	defer cancel()
 	return e.fault("stop", name, func(n *node) error { return n.stop(ctx) })
 }
 
@@ -71,6 +80,8 @@ func (e *Env) Kill(_ context.Context, name string) error {
 // Restart starts a node on its old addresses with its old data and returns when it serves; one that runs is
 // stopped first. Cut and Delay stay in force.
 func (e *Env) Restart(ctx context.Context, name string) error {
+	ctx, cancel := e.untilClose(ctx)
+	defer cancel()
 	return e.fault("restart", name, func(n *node) error { return n.restart(ctx) })
 }
 

@@ -357,10 +357,17 @@ func TestAPausedMemberLeavesTheOthersAlone(t *testing.T) {
 				continue
 			}
 			require.NoError(t, e.Pause(node))
+			require.NoError(t, e.Pause(node), "it is paused already")
 			requireSilent(t, e, node)
 			require.NoError(t, ask(e, leader, late))
 			require.NoError(t, e.Resume(node))
+			require.NoError(t, e.Resume(node), "it is not paused any more")
 			answers(t, e, node)
+			require.NoError(t, e.Pause(node))
+			require.NoError(t, e.Kill(t.Context(), node))
+			require.Error(t, e.Resume(node), "it does not run")
+			require.NoError(t, e.Restart(t.Context(), node))
+			require.NoError(t, ask(e, node, late))
 		}
 	})
 }

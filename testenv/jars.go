@@ -204,7 +204,7 @@ func makeDir(dir string, fill func(dir string) error) error {
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("testenv: lock of the servers' jars: %w; set %s to a folder that can be written", err, serversDirVariable)
 	}
 	t := time.NewTicker(100 * time.Millisecond)
 	defer t.Stop()

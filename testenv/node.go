@@ -17,6 +17,8 @@ type server interface {
 	resume() error
 }
 
+var errClosed = errors.New("testenv: the environment is closed")
+
 // node is a server with its relay, if it has one.
 type node struct {
 	name    string
@@ -24,7 +26,8 @@ type node struct {
 	server  server
 	relay   *relay // or nil
 
-	mu sync.Mutex // one fault at a time
+	mu     sync.Mutex // one fault at a time
+	closed bool
 }
 
 // add adds a node with an address that clients use. r may be nil.
@@ -43,6 +46,9 @@ func (n *node) start(ctx context.Context) error {
 }
 
 func (n *node) startLocked(ctx context.Context) error {
+	if n.closed {
+		return errClosed
+	}
 	if err := n.server.start(ctx); err != nil {
 		return err
 	}
@@ -122,6 +128,7 @@ func (n *node) noRelay() error {
 func (n *node) close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.closed = true
 	err := n.server.kill()
 	if n.relay != nil {
 		err = errors.Join(err, n.relay.close())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,18 +102,23 @@ func (s *javaServer) start(ctx context.Context) error {
 		return fmt.Errorf("testenv: start %s: %w", s.name, err)
 	}
 	begin := time.Now()
-	err = poll(ctx, proc.ended, s.ready)
+	err = poll(ctx, proc.ended, func(ctx context.Context) error {
+		err := s.ready(ctx)
+		if err != nil && s.portTaken(proc) { // RocketMQ's servers live on without their port
+			cancel()
+		}
+		return err
+	})
 	if err == nil {
 		s.java.log.Debug("server serves", zap.String("server", s.name), zap.Int("pid", proc.cmd.Process.Pid),
 			zap.Duration("after", time.Since(begin)))
 		return nil
 	}
 	err = errors.Join(err, s.kill())
-	tail := s.logTail(proc.log)
-	if strings.Contains(tail, "Address already in use") || strings.Contains(tail, "BindException") {
+	if s.portTaken(proc) {
 		err = errors.Join(errPortTaken, err)
 	}
-	return fmt.Errorf("testenv: start %s: %w; the end of its log:\n%s", s.name, err, tail)
+	return fmt.Errorf("testenv: start %s: %w; the end of its log:\n%s", s.name, err, tail(s.output(proc)))
 }
 
 // running says that there is a process and that it is not paused.
@@ -144,6 +150,11 @@ func (s *javaServer) spawn(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	tmp := filepath.Join(s.dir, "tmp") // RocksDB leaves its library there
+	if err := errors.Join(os.RemoveAll(tmp), os.Mkdir(tmp, 0o755)); err != nil {
+		return nil, err
+	}
+	line = append([]string{"-Djava.io.tmpdir=" + tmp}, line...)
 	out, err := os.OpenFile(filepath.Join(s.dir, "out.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
@@ -153,16 +164,24 @@ func (s *javaServer) spawn(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.java.binary, line...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/bin/sh", append([]string{"-c", waitScript, s.name, s.java.binary}, line...)...)
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = ownGroup
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	pid := cmd.Process.Pid
 	p := &process{cmd: cmd, ended: make(chan struct{}), log: info.Size()}
 	err = s.java.supervisor.add(pid)
+	if err == nil {
+		_, err = io.WriteString(stdin, "go\n")
+	}
+	err = errors.Join(err, stdin.Close())
 	go func() {
 		_ = cmd.Wait() // how it ended is no news: it was told to, or start reports its log
 		_ = s.java.supervisor.del(pid)
@@ -170,11 +189,14 @@ func (s *javaServer) spawn(ctx context.Context) (*process, error) {
 	}()
 	s.proc = p
 	if err != nil {
-		_ = cmd.Process.Kill()
-		<-p.ended
+		return nil, errors.Join(err, s.end())
 	}
-	return p, err
+	return p, nil
 }
+
+// waitScript becomes the server when it is told so. Until then the supervisor may not know it; it ends by itself
+// when this process dies.
+const waitScript = `read -r go && exec "$@" </dev/null`
 
 // stop ends the server as its operator would; one that does not end in time is killed.
 func (s *javaServer) stop(ctx context.Context) error {
@@ -243,12 +265,18 @@ func (s *javaServer) signal(sig syscall.Signal) error {
 	return nil
 }
 
-func (s *javaServer) logTail(from int64) string {
+// output is what a process has printed.
+func (s *javaServer) output(p *process) []byte {
 	data, err := os.ReadFile(filepath.Join(s.dir, "out.log"))
 	if err != nil {
-		return err.Error()
+		return []byte(err.Error())
 	}
-	return tail(data[min(from, int64(len(data))):])
+	return data[min(p.log, int64(len(data))):]
+}
+
+func (s *javaServer) portTaken(p *process) bool {
+	out := s.output(p)
+	return bytes.Contains(out, []byte("Address already in use")) || bytes.Contains(out, []byte("BindException"))
 }
 
 // tail returns the last lines of a log.

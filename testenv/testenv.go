@@ -88,7 +88,9 @@ type Env struct {
 	mu       sync.Mutex
 	clusters map[string]*cluster
 
-	closing  sync.Once
+	closing  context.Context // done when Close is called
+	shut     context.CancelFunc
+	once     sync.Once
 	closeErr error
 }
 
@@ -131,6 +133,7 @@ func newEnv(spec Spec) (*Env, error) {
 		spec: spec, dir: spec.Dir, log: spec.Logger,
 		ports: &ports{}, sessions: newSessions(), clusters: map[string]*cluster{},
 	}
+	e.closing, e.shut = context.WithCancel(context.Background())
 	if e.log == nil {
 		e.log = zap.NewNop()
 	}
@@ -228,8 +231,13 @@ func (e *Env) launch(ctx context.Context, name string, build func(name string) (
 	}
 }
 
+// start starts the nodes at once; one that fails ends the start of the others, which may wait for it.
 func (c *cluster) start(ctx context.Context) error {
-	return each(c.nodes, func(n *node) error { return n.start(ctx) })
+	g, ctx := errgroup.WithContext(ctx)
+	for _, n := range c.nodes {
+		g.Go(func() error { return n.start(ctx) })
+	}
+	return g.Wait()
 }
 
 func (c *cluster) close() error { return each(c.nodes, (*node).close) }
@@ -251,7 +259,8 @@ func (e *Env) mkdir(name string, sub ...string) (string, error) {
 // Close ends all servers at once, without giving them time, and removes the temporary directory. It may be
 // called more than once; every call returns the first one's result after that has ended.
 func (e *Env) Close() error {
-	e.closing.Do(func() {
+	e.shut() // Stop and Restart give up
+	e.once.Do(func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		errs := []error{each(slices.Collect(maps.Values(e.clusters)), (*cluster).close)}

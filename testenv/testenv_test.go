@@ -147,24 +147,28 @@ func TestAnotherPortIsTakenWhenOneIsLost(t *testing.T) {
 		e.spec.ZooKeeper = 1
 		build := map[string]func(string) (*cluster, error){kindZooKeeper: e.embeddedZooKeeper, "kafka-a": e.embeddedKafka}
 		if e.Backend() == Servers {
-			build = map[string]func(string) (*cluster, error){kindZooKeeper: e.serversZooKeeper, "kafka-a": e.serversKafka}
+			build = map[string]func(string) (*cluster, error){
+				kindZooKeeper: e.serversZooKeeper, "kafka-a": e.serversKafka, "rocketmq-a": e.serversRocketMQ,
+			}
 		}
 		for name, build := range build {
 			t.Run(name, func(t *testing.T) {
-				var lost []string
+				tries := 0
 				err := e.launch(t.Context(), name, func(name string) (*cluster, error) {
 					c, err := build(name)
-					if err == nil && len(lost) == 0 {
-						lost = c.addresses
-						l, err := net.Listen("tcp", lost[0])
+					if err == nil && tries < len(c.nodes) { // one node's port after the other
+						l, err := net.Listen("tcp", c.nodes[tries].address)
 						require.NoError(t, err)
 						t.Cleanup(func() { require.NoError(t, l.Close()) })
+						tries++
 					}
 					return c, err
 				})
 				require.NoError(t, err)
-				require.NotEqual(t, lost, e.Addresses(name))
-				require.NoError(t, reach(e.Addresses(name)[0]))
+				require.Positive(t, tries)
+				for _, n := range e.cluster(name).nodes {
+					require.NoError(t, reach(n.address))
+				}
 			})
 		}
 	})
@@ -237,4 +241,17 @@ func reach(addr string) error {
 		return err
 	}
 	return c.Close()
+}
+
+func TestCloseEndsARestart(t *testing.T) {
+	Each(t, Spec{ZooKeeper: 3}, func(t *testing.T, e *Env) {
+		for _, node := range e.Nodes() {
+			require.NoError(t, e.Kill(t.Context(), node))
+		}
+		restarted := make(chan error)
+		go func() { restarted <- e.Restart(context.Background(), "zookeeper-1") }() // it would wait for a majority
+		require.NoError(t, e.Close())
+		require.Error(t, <-restarted)
+		require.Error(t, e.Restart(t.Context(), "zookeeper-1"))
+	})
 }
