@@ -1,0 +1,245 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// GetGroup reads a group. ErrUnknownGroup (and ErrNotFound); ErrInvalid when what is there is not acceptable.
+func (s *Store) GetGroup(ctx context.Context, name string) (Group, Node, error) {
+	if err := CheckName("group", name); err != nil {
+		return Group{}, Node{}, err
+	}
+	g, n, err := readDocument(ctx, s, s.GroupPath(name), ParseGroup)
+	if errors.Is(err, errs.ErrNotFound) {
+		err = unknownGroup(name)
+	}
+	return g, n, err
+}
+
+func unknownGroup(name string) error {
+	return fmt.Errorf("group %s: %w: %w", name, errs.ErrUnknownGroup, errs.ErrNotFound)
+}
+
+// ListGroups are the names of all groups.
+func (s *Store) ListGroups(ctx context.Context) ([]string, error) { return s.list(ctx, s.GroupsPath()) }
+
+// eachGroup calls f with every group that can be read.
+func (s *Store) eachGroup(ctx context.Context, f func(Group)) error {
+	names, err := s.ListGroups(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		g, _, err := s.GetGroup(ctx, name)
+		switch {
+		case err == nil:
+			f(g)
+		case errors.Is(err, errs.ErrUnknownGroup): // just deleted
+		default: // it may use anything
+			return fmt.Errorf("group %s can not be judged; repair or delete it: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// PutGroup creates or replaces a group; begin with DefaultGroup. Fields that this version does not know are kept.
+//
+// The names of the group on the clusters are fixed when a topic is added: as given in Names, else the group's own name for
+// its first topic and "{group}-{topic}" for further ones. They stay when a topic is taken out. Refused, with every
+// reason: a name that is taken by another group (ErrConflict), another name than before, topics that do not exist
+// (ErrUnknownTopic), and with StartLatest a topic without From (ErrInvalid).
+func (s *Store) PutGroup(ctx context.Context, name string, g Group) error {
+	return s.updateGroup(ctx, name, func(old *Group, _ Node, _ error) error {
+		g := g
+		g.Extra = g.Extra.over(old.Extra)
+		g.Retry.Extra = g.Retry.Extra.over(old.Retry.Extra)
+		*old = g
+		return nil
+	})
+}
+
+// UpdateGroup changes a group that exists (ErrUnknownGroup) and can be read (ErrInvalid) by compare-and-set; change may be
+// called several times. Refusals as PutGroup.
+func (s *Store) UpdateGroup(ctx context.Context, name string, change func(*Group) error) error {
+	return s.updateGroup(ctx, name, func(g *Group, n Node, invalid error) error {
+		switch {
+		case !n.Exists:
+			return unknownGroup(name)
+		case invalid != nil:
+			return invalid
+		}
+		return change(g)
+	})
+}
+
+func (s *Store) updateGroup(ctx context.Context, name string, change func(old *Group, n Node, invalid error) error) error {
+	if err := CheckName("group", name); err != nil {
+		return err
+	}
+	if err := s.makeParent(ctx, s.GroupsPath()); err != nil {
+		return err
+	}
+	return edit(ctx, s, s.GroupPath(name), ParseGroup, func(old Group, n Node, invalid error) (Group, []Op, error) {
+		// Read before the other groups are: whoever creates a name in the meantime changes its version.
+		groups, err := s.Read(ctx, s.GroupsPath())
+		if err != nil {
+			return old, nil, err
+		}
+		next := old
+		next.Names, next.From = maps.Clone(old.Names), maps.Clone(old.From)
+		next.Topics = slices.Clone(old.Topics)
+		if err := change(&next, n, invalid); err != nil {
+			return next, nil, err
+		}
+		next.Name = name
+		next.complete()
+		added, err := next.succeed(old)
+		if err := errors.Join(err, next.Validate()); err != nil {
+			return next, nil, err
+		}
+		if len(added) == 0 {
+			return next, nil, nil
+		}
+		if err := errors.Join(s.topicsExist(ctx, added), s.physicalGroupsFree(ctx, next)); err != nil {
+			return next, nil, err
+		}
+		return next, []Op{SetOp(groups.Path, groups.Data, groups.Version)}, nil
+	})
+}
+
+// complete fills in what was left empty.
+func (g *Group) complete() {
+	if g.V == 0 {
+		g.V = version
+	}
+	if g.Start == "" {
+		g.Start = StartEarliest
+	}
+	if g.Order == "" {
+		g.Order = OrderNone
+	}
+	if g.Concurrency == 0 {
+		g.Concurrency = DefaultConcurrency
+	}
+}
+
+// succeed fixes the names of g, which replaces old, and says which topics are new in it.
+func (g *Group) succeed(old Group) (added []string, err error) {
+	var p problems
+	names := map[string]string{}
+	maps.Copy(names, old.Names)
+	for _, topic := range old.Topics {
+		names[topic] = old.Physical(topic)
+	}
+	for _, topic := range slices.Sorted(maps.Keys(g.Names)) {
+		if was := names[topic]; was != "" && was != g.Names[topic] {
+			p.add(fmt.Sprintf("names[%q]", topic), g.Names[topic], "was fixed as %q when the topic was added; positions on the clusters belong to it. Make a new group instead", was)
+			continue
+		}
+		names[topic] = g.Names[topic]
+	}
+	used := slices.Collect(maps.Values(names))
+	for _, topic := range g.Topics {
+		if g.Start == StartLatest && g.From[topic] == nil && old.From[topic] != nil {
+			if g.From == nil {
+				g.From = maps.Clone(old.From)
+			}
+			g.From[topic] = old.From[topic]
+		}
+		if slices.Contains(old.Topics, topic) {
+			continue
+		}
+		added = append(added, topic)
+		if names[topic] == "" {
+			names[topic] = g.Name + "-" + topic
+			if !slices.Contains(used, g.Name) {
+				names[topic] = g.Name
+			}
+			used = append(used, names[topic])
+		}
+		if g.Start == StartLatest && g.From[topic] == nil {
+			p.add(fmt.Sprintf("from[%q]", topic), "(none)", "start latest needs the end offsets of the topic's clusters; give them or start earliest")
+		}
+	}
+	g.Names = names
+	return added, p.err("group")
+}
+
+func (s *Store) topicsExist(ctx context.Context, topics []string) error {
+	var missing []error
+	for _, topic := range topics {
+		n, err := s.Read(ctx, s.TopicPath(topic))
+		if err != nil {
+			return err
+		}
+		if !n.Exists {
+			missing = append(missing, unknownTopic(topic))
+		}
+	}
+	return errors.Join(missing...)
+}
+
+// physicalGroupsFree is ErrConflict when a name of g is that of another group, whatever it reads: RocketMQ divides queues
+// among all members of a group name.
+func (s *Store) physicalGroupsFree(ctx context.Context, g Group) error {
+	var taken []error
+	err := s.eachGroup(ctx, func(other Group) {
+		if other.Name == g.Name {
+			return
+		}
+		theirs := map[string]bool{}
+		for _, name := range other.Names {
+			theirs[name] = true
+		}
+		for _, topic := range other.Topics {
+			theirs[other.Physical(topic)] = true
+		}
+		for _, topic := range slices.Sorted(maps.Keys(g.Names)) {
+			if theirs[g.Names[topic]] {
+				taken = append(taken, fmt.Errorf("names[%q] %q: %w: it is the name of group %s; choose another in names", topic, g.Names[topic], errs.ErrConflict, other.Name))
+			}
+		}
+	})
+	return errors.Join(append(taken, err)...)
+}
+
+// DeleteGroup removes a group; its positions on the clusters stay. ErrUnknownGroup; ErrConflict while a participant is a member.
+func (s *Store) DeleteGroup(ctx context.Context, name string) error {
+	if err := CheckName("group", name); err != nil {
+		return err
+	}
+	n, err := s.fresh(ctx, s.GroupPath(name))
+	if err != nil {
+		return err
+	}
+	if !n.Exists {
+		return unknownGroup(name)
+	}
+	g, err := ParseGroup(n.Data)
+	if err != nil {
+		return s.Delete(ctx, n.Path, n.Version) // nobody can have applied it
+	}
+	var members []string
+	for _, topic := range g.Topics {
+		entries, err := s.ListParticipants(ctx, topic)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if _, ok := e.Groups[name]; ok {
+				members = append(members, e.ID)
+			}
+		}
+	}
+	if len(members) > 0 {
+		slices.Sort(members)
+		return fmt.Errorf("group %s: %w: %q are members; stop them first", name, errs.ErrConflict, slices.Compact(members))
+	}
+	return s.Delete(ctx, n.Path, n.Version)
+}

@@ -1,0 +1,308 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// Topic is all that is written down of a topic.
+type Topic struct {
+	Name         string
+	Wish         Wish
+	WishNode     Node
+	Route        *Route // nil: none yet
+	RouteNode    Node
+	Settings     TopicSettings // the defaults if there are none
+	SettingsNode Node
+	Err          error // documents that are not acceptable; they are not in the fields above
+}
+
+// PutTopic is the wish of a person or tool for a topic.
+type PutTopic struct {
+	Cluster string
+	// Start is where groups without a position begin on Cluster: its end offsets, read before the call. It is not used
+	// where a stay on Cluster is open already, which keeps its start. nil: at the end of the last stay there, or
+	// everything.
+	Start broker.Offsets
+	Order Order // "": as it is, none for a new topic
+}
+
+// GetTopic reads a topic. ErrUnknownTopic (and ErrNotFound): there is none.
+func (s *Store) GetTopic(ctx context.Context, topic string) (Topic, error) {
+	t := Topic{Name: topic, Settings: DefaultTopicSettings()}
+	if err := CheckName("topic", topic); err != nil {
+		return t, err
+	}
+	var err error
+	t.Wish, t.WishNode, err = readDocument(ctx, s, s.TopicPath(topic), ParseWish)
+	switch {
+	case errors.Is(err, errs.ErrNotFound):
+		return t, unknownTopic(topic)
+	case err != nil && !t.note(err):
+		return t, err
+	}
+	route, node, err := readDocument(ctx, s, s.RoutePath(topic), ParseRoute)
+	t.RouteNode = node
+	switch {
+	case err == nil:
+		t.Route = &route
+	case !errors.Is(err, errs.ErrNotFound) && !t.note(err):
+		return t, err
+	}
+	settings, node, err := readDocument(ctx, s, s.SettingsPath(topic), ParseTopicSettings)
+	t.SettingsNode = node
+	switch {
+	case err == nil:
+		t.Settings = settings
+	case !errors.Is(err, errs.ErrNotFound) && !t.note(err):
+		return t, err
+	}
+	return t, nil
+}
+
+// note takes an error of a document into t.Err; false: it is another error.
+func (t *Topic) note(err error) bool {
+	if unacceptable(err) {
+		t.Err = errors.Join(t.Err, err)
+		return true
+	}
+	return false
+}
+
+func unknownTopic(topic string) error {
+	return fmt.Errorf("topic %s: %w: %w", topic, errs.ErrUnknownTopic, errs.ErrNotFound)
+}
+
+// ListTopics are the names of all topics.
+func (s *Store) ListTopics(ctx context.Context) ([]string, error) { return s.list(ctx, s.TopicsPath()) }
+
+// PutTopic makes put the wish of a topic and writes the route that answers it in the same step, so that nobody has to
+// complete the wish. It begins with the completion of the wish before it, and fails with ErrConflict if somebody else
+// writes a wish in the meantime; another change of the route is taken in. A new topic is created. Nothing is written
+// when the topic is that way already. ErrNotFound: no such cluster. ErrInvalid: with every reason; also if the route that is
+// there can not be read, for its stays would be forgotten.
+func (s *Store) PutTopic(ctx context.Context, topic string, put PutTopic) (Topic, error) {
+	var p problems
+	p.name("topic", topic)
+	p.name("cluster", put.Cluster)
+	p.offsets("start", put.Start)
+	if put.Order != "" {
+		p.order(put.Order)
+	}
+	if err := p.err("topic put"); err != nil {
+		return Topic{}, err
+	}
+	if _, _, err := s.GetCluster(ctx, put.Cluster); err != nil {
+		return Topic{}, err
+	}
+	if err := s.makeParent(ctx, s.TopicsPath()); err != nil {
+		return Topic{}, err
+	}
+	var first *Node // the wish when we began
+	for {
+		if err := s.Sync(ctx, s.TopicPath(topic)); err != nil {
+			return Topic{}, err
+		}
+		t, err := s.GetTopic(ctx, topic)
+		if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
+			return t, err
+		}
+		if first == nil {
+			first = &t.WishNode
+		} else if first.Czxid != t.WishNode.Czxid || first.Version != t.WishNode.Version {
+			return t, fmt.Errorf("topic %s: %w: somebody else has written a wish in this moment; read it and decide again", topic, errs.ErrConflict)
+		}
+		done, err := s.putTopic(ctx, t, put)
+		if err != nil {
+			return t, err
+		}
+		if done {
+			return s.GetTopic(ctx, topic)
+		}
+	}
+}
+
+// putTopic tries once. Neither done nor an error: look again.
+func (s *Store) putTopic(ctx context.Context, t Topic, put PutTopic) (done bool, err error) {
+	if t.RouteNode.Exists && t.Route == nil {
+		return false, fmt.Errorf("topic %s: its route can not be read, and writing a new one would forget where messages may be unread; restore or repair it: %w", t.Name, t.Err)
+	}
+	clusters, err := s.ListClusters(ctx)
+	if err != nil {
+		return false, err
+	}
+	next := t.next(put, clusters)
+	if next == nil {
+		return true, nil
+	}
+	wish := Wish{Cluster: put.Cluster, Extra: t.Wish.Extra}
+	wishData, werr := encode(wish)
+	routeData, rerr := encode(*next)
+	if err := errors.Join(werr, rerr); err != nil {
+		return false, err
+	}
+	var also []Op
+	if t.RouteNode.Exists {
+		also = []Op{SetOp(s.RoutePath(t.Name), routeData, t.RouteNode.Version)}
+	} else {
+		also = []Op{CreateOp(s.RoutePath(t.Name), routeData)}
+	}
+	t.WishNode.Path = s.TopicPath(t.Name)
+	return s.replace(ctx, t.WishNode, wishData, also)
+}
+
+// next is the route that put makes of t; nil: t is that way already.
+func (t Topic) next(put PutTopic, clusters []string) *Route {
+	valid := t.WishNode.Exists && t.Wish.Cluster != ""
+	if valid && Answered(t.Route, t.WishNode) && t.Wish.Cluster == put.Cluster && t.Route.Write == put.Cluster && (put.Order == "" || put.Order == t.Route.Order) {
+		return nil
+	}
+	next := Route{V: version, Order: OrderNone}
+	if t.Route != nil {
+		next = t.Route.Clone()
+	}
+	switch {
+	case valid:
+		next = Complete(t.Wish, t.WishNode, t.Route, clusters)
+	case t.WishNode.Exists: // one that nobody could follow; those before it may have been skipped
+		next.recordSkipped(t.WishNode, t.Route == nil, "", clusters)
+	}
+	next.enter(put.Cluster, put.Start, len(next.Stays) == 0)
+	next.Wish = WishRef{}
+	if t.WishNode.Exists {
+		next.Wish = WishRef{Czxid: t.WishNode.Czxid, Version: t.WishNode.Version + 1}
+	}
+	if put.Order != "" {
+		next.Order = put.Order
+	}
+	return &next
+}
+
+// PutSettings replaces the settings of a topic; fields that this version does not know are kept. ErrConflict: a name is that
+// of another topic on the same cluster.
+func (s *Store) PutSettings(ctx context.Context, topic string, settings TopicSettings) error {
+	return s.UpdateSettings(ctx, topic, func(t *TopicSettings) error {
+		settings.Extra = settings.Extra.over(t.Extra)
+		settings.Shadow.Extra = settings.Shadow.Extra.over(t.Shadow.Extra)
+		*t = settings
+		return nil
+	})
+}
+
+// UpdateSettings changes the settings of a topic (the defaults if it has none that can be read) by compare-and-set; change may be called
+// several times. Errors as PutSettings.
+func (s *Store) UpdateSettings(ctx context.Context, topic string, change func(*TopicSettings) error) error {
+	if err := CheckName("topic", topic); err != nil {
+		return err
+	}
+	n, err := s.fresh(ctx, s.TopicPath(topic))
+	if err != nil {
+		return err
+	}
+	if !n.Exists {
+		return unknownTopic(topic)
+	}
+	return edit(ctx, s, s.SettingsPath(topic), ParseTopicSettings, func(t TopicSettings, n Node, invalid error) (TopicSettings, []Op, error) {
+		if !n.Exists || invalid != nil {
+			t = DefaultTopicSettings()
+		}
+		if err := change(&t); err != nil {
+			return t, nil, err
+		}
+		if err := t.Validate(); err != nil {
+			return t, nil, err
+		}
+		return t, nil, s.physicalTopicsFree(ctx, topic, t)
+	})
+}
+
+// physicalTopicsFree is ErrConflict when a name of settings is that of another topic on that cluster.
+func (s *Store) physicalTopicsFree(ctx context.Context, topic string, settings TopicSettings) error {
+	if len(settings.Names) == 0 {
+		return nil
+	}
+	topics, err := s.ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	var taken []error
+	for _, other := range topics {
+		if other == topic {
+			continue
+		}
+		theirs, _, err := readDocument(ctx, s, s.SettingsPath(other), ParseTopicSettings)
+		if err != nil && !errors.Is(err, errs.ErrNotFound) && !unacceptable(err) {
+			return err
+		}
+		for _, cluster := range slices.Sorted(maps.Keys(settings.Names)) {
+			if name := settings.Names[cluster]; theirs.Physical(other, cluster) == name {
+				taken = append(taken, fmt.Errorf("names[%q] %q: %w: it is topic %s there; choose another", cluster, name, errs.ErrConflict, other))
+			}
+		}
+	}
+	return errors.Join(taken...)
+}
+
+// DeleteTopic removes a topic with its route and settings; nothing is done on the clusters. ErrConflict while participants
+// are alive or groups name it.
+func (s *Store) DeleteTopic(ctx context.Context, topic string) error {
+	if err := CheckName("topic", topic); err != nil {
+		return err
+	}
+	wish, err := s.fresh(ctx, s.TopicPath(topic))
+	if err != nil {
+		return err
+	}
+	if !wish.Exists {
+		return unknownTopic(topic)
+	}
+	users, err := s.topicUsers(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return fmt.Errorf("topic %s: %w: in use by %q; stop or change them first", topic, errs.ErrConflict, users)
+	}
+	children, err := s.Children(ctx, wish.Path)
+	if err != nil {
+		return err
+	}
+	var ops []Op
+	for _, child := range children {
+		n, err := s.Read(ctx, wish.Path+"/"+child)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, DeleteOp(n.Path, n.Version))
+	}
+	if err := s.Multi(ctx, append(ops, DeleteOp(wish.Path, wish.Version))...); err != nil {
+		return err
+	}
+	err = s.Delete(ctx, s.ParticipantsPath(topic), AnyVersion) // empty, unless somebody just came
+	if errors.Is(err, errs.ErrNotFound) || errors.Is(err, errs.ErrConflict) || errors.Is(err, errs.ErrNotAllowed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Store) topicUsers(ctx context.Context, topic string) (users []string, err error) {
+	participants, err := s.list(ctx, s.ParticipantsPath(topic))
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range participants {
+		users = append(users, "participant "+id)
+	}
+	err = s.eachGroup(ctx, func(g Group) {
+		if slices.Contains(g.Topics, topic) {
+			users = append(users, "group "+g.Name)
+		}
+	})
+	return users, err
+}
