@@ -68,6 +68,12 @@ func multiSeesItself(s *suite) {
 	data, _, err = l.Get(s.path("a"))
 	require.NoError(s, err)
 	require.Equal(s, "again", string(data))
+	_, err = l.Multi(
+		&zk.DeleteRequest{Path: s.path("p/x"), Version: 2},
+		&zk.DeleteRequest{Path: s.path("p/s-0000000001"), Version: -1},
+		&zk.DeleteRequest{Path: s.path("p"), Version: -1},
+	)
+	require.NoError(s, err, "a parent whose children go first")
 
 	for name, ops := range map[string][]any{
 		"parent not empty any more": {

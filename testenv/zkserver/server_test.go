@@ -249,6 +249,8 @@ func TestFourLetterWords(t *testing.T) {
 		require.Contains(t, word("mntr"), line)
 	}
 	require.Regexp(t, fmt.Sprintf(`/127\.0\.0\.1:\d+\[1\]\(queued=0,recved=3,sent=3,sid=0x%x,lop=GETD,est=\d+,to=30000,lcxid=0x2,lzxid=0x2,`, c.SessionID), word("cons"))
+	c.Abandon()
+	require.Eventually(t, func() bool { return strings.Contains(word("mntr"), "zk_watch_count\t0\n") }, patience, time.Millisecond)
 }
 
 func TestAClientThatDoesNotReadIsCut(t *testing.T) {

@@ -93,15 +93,15 @@ func (x *txn) prepare(w write) jute.Code {
 	case jute.OpDelete:
 		code = x.prepareDelete(w)
 	case jute.OpSetData:
-		code = x.prepareChange(&w, jute.PermWrite, func(r *record) *int32 { return &r.version })
+		code = x.prepareChange(w, jute.PermWrite, func(r *record) *int32 { return &r.version })
 	case jute.OpCheck:
-		code = x.prepareChange(&w, jute.PermRead, func(r *record) *int32 { v := r.version; return &v })
+		code = x.prepareChange(w, jute.PermRead, func(r *record) *int32 { v := r.version; return &v })
 	case jute.OpSetACL:
 		if !validPath(w.path) {
 			return jute.BadArguments
 		}
 		if w.acl, code = resolveACL(w.acl, x.who); code == jute.OK {
-			code = x.prepareChange(&w, jute.PermAdmin, func(r *record) *int32 { return &r.aversion })
+			code = x.prepareChange(w, jute.PermAdmin, func(r *record) *int32 { return &r.aversion })
 		}
 	default:
 		code = x.prepareCreate(&w)
@@ -180,7 +180,7 @@ func (x *txn) prepareDelete(w write) jute.Code {
 
 // prepareChange checks a write to a node that stays, and raises the version
 // that version points at.
-func (x *txn) prepareChange(w *write, perm int32, version func(*record) *int32) jute.Code {
+func (x *txn) prepareChange(w write, perm int32, version func(*record) *int32) jute.Code {
 	if !validPath(w.path) {
 		return jute.BadArguments
 	}
@@ -196,9 +196,6 @@ func (x *txn) prepareChange(w *write, perm int32, version func(*record) *int32) 
 		return jute.BadVersion
 	}
 	*v++
-	if w.op == jute.OpSetACL {
-		r.acl = w.acl
-	}
 	return jute.OK
 }
 
