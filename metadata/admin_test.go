@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -215,10 +216,12 @@ func TestClusters(t *testing.T) {
 		n, err := s.Read(ctx, s.ClusterPath("c"))
 		require.NoError(t, err)
 		var got map[string]any
-		require.NoError(t, json.Unmarshal(n.Data, &got))
-		require.Equal(t, []any{1.0}, got["later"])
+		decoder := json.NewDecoder(bytes.NewReader(n.Data))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&got))
+		require.Equal(t, []any{json.Number("1")}, got["later"])
 		require.Equal(t, map[string]any{"mechanism": "PLAIN", "secret": "env:Y", "by": "me"}, got["auth"])
-		require.Equal(t, 1.0, got["tls"].(map[string]any)["z"])
+		require.Equal(t, json.Number("1"), got["tls"].(map[string]any)["z"])
 		require.Equal(t, []any{"h:2"}, got["addresses"])
 	})
 	t.Run("update by compare and set", func(t *testing.T) {
