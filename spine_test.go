@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +30,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = f.Value.Set("8") // they wait more than they work
+	}
 	code := m.Run()
 	for _, env := range shared {
 		if err := env.Close(); err != nil {
@@ -43,27 +49,34 @@ func TestMain(m *testing.M) {
 }
 
 // shared are the environments of the tests that break nothing; each test has a root and names of its own there.
-var shared = map[testenv.Backend]*testenv.Env{}
+var (
+	shared     = map[testenv.Backend]*testenv.Env{}
+	sharedLock sync.Mutex
+)
 
 var kafkas = []string{"kafka-a", "kafka-b", "kafka-c"}
 
-// each runs f in the shared environment of each backend that was asked for.
+// each runs f in the shared environment of each backend that was asked for, at the same time as other tests.
 func each(t *testing.T, f func(t *testing.T, w *world)) {
+	t.Parallel()
 	backends, err := testenv.Backends()
 	require.NoError(t, err)
 	for _, backend := range backends {
-		t.Run(string(backend), func(t *testing.T) {
-			env := shared[backend]
-			if env == nil {
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-				defer cancel()
-				env, err = testenv.Start(ctx, testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: kafkas})
-				require.NoError(t, err)
-				shared[backend] = env
-			}
-			f(t, newWorld(t, env, kafkas...))
-		})
+		t.Run(string(backend), func(t *testing.T) { f(t, newWorld(t, sharedEnv(t, backend), kafkas...)) })
 	}
+}
+
+func sharedEnv(t *testing.T, backend testenv.Backend) *testenv.Env {
+	sharedLock.Lock()
+	defer sharedLock.Unlock()
+	if shared[backend] == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		defer cancel()
+		env, err := testenv.Start(ctx, testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: kafkas})
+		require.NoError(t, err)
+		shared[backend] = env
+	}
+	return shared[backend]
 }
 
 // world is an environment with metadata in it, and what tests do to it.
