@@ -104,16 +104,16 @@ func (cl *claimed) dispatch(it *item) {
 	}
 }
 
-// work is a worker's part: the message, and with order those that came for its key meanwhile.
-func work(it *item) {
+// work is a worker's part: the message, and with order the next one that came for its key meanwhile.
+func work(it *item) (next *item) {
 	cl := it.claim
-	defer cl.running.Done()
-	for it != nil {
-		if cl.process(it) {
-			cl.tracker.finish(it)
-		}
-		it = cl.next(it)
+	if cl.process(it) {
+		cl.tracker.finish(it)
 	}
+	if next = cl.next(it); next == nil {
+		cl.running.Done()
+	}
+	return next
 }
 
 // next frees the key of it, or takes the next message of it.

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -12,58 +13,62 @@ import (
 // workers call the listener for a subscription: as many at once as the group's settings say, and as fast, and not at
 // all while it is paused. The settings change while they run.
 type workers struct {
-	handle func(*item)
+	handle func(*item) (next *item)
 	queue  chan *item
 
-	mu     sync.Mutex
-	size   int
-	quit   chan struct{} // one receive ends one worker
-	open   chan struct{} // closed: not paused
-	paused bool
-	over   bool
-	limit  *rate.Limiter
-	wg     sync.WaitGroup
+	mu      sync.Mutex
+	size    int           // how many there should be
+	running int           // how many there are
+	changed chan struct{} // closed and replaced when a setting changes
+	paused  bool
+	over    bool
+	limit   *rate.Limiter
+	wg      sync.WaitGroup
 }
 
-func newWorkers(handle func(*item)) *workers {
-	open := make(chan struct{})
-	close(open)
-	return &workers{handle: handle, queue: make(chan *item), quit: make(chan struct{}), open: open, limit: rate.NewLimiter(rate.Inf, 1)}
+// newWorkers returns none yet. handle handles a message and may return another one that the same worker goes on with.
+func newWorkers(handle func(*item) *item) *workers {
+	return &workers{handle: handle, queue: make(chan *item), changed: make(chan struct{}), limit: rate.NewLimiter(rate.Inf, 1)}
 }
 
 // set applies the group's settings.
 func (w *workers) set(g *metadata.Group) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.over {
-		return
-	}
-	for ; w.size < g.Concurrency; w.size++ {
-		w.wg.Go(w.work)
-	}
-	if surplus := w.size - g.Concurrency; surplus > 0 {
-		w.size = g.Concurrency
-		w.wg.Go(func() { // those that are busy end when their message is handled
-			for range surplus {
-				w.quit <- struct{}{}
-			}
-		})
-	}
-	if g.Paused != w.paused {
-		if w.paused = g.Paused; w.paused {
-			w.open = make(chan struct{})
-		} else {
-			close(w.open)
-		}
-	}
 	limit := rate.Inf
 	if g.Rate > 0 {
 		limit = rate.Limit(g.Rate)
 	}
-	if limit != w.limit.Limit() {
-		w.limit.SetLimit(limit)
-		w.limit.SetBurst(max(1, int(g.Rate/10)))
+	if w.over || g.Concurrency == w.size && g.Paused == w.paused && limit == w.limit.Limit() {
+		return
 	}
+	w.paused = g.Paused
+	if limit != w.limit.Limit() {
+		// A new one, because what was reserved from the old one would still wait at its pace.
+		w.limit = rate.NewLimiter(limit, max(1, int(g.Rate/10)))
+	}
+	w.resize(g.Concurrency)
+}
+
+// resize begins to have n workers; those that are too many end with the message that they are at. w.mu is held.
+func (w *workers) resize(n int) {
+	w.size = n
+	for ; w.running < n; w.running++ {
+		w.wg.Go(w.work)
+	}
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// surplus says that the worker that asks is one too many and has to end.
+func (w *workers) surplus() (end bool, changed <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running > w.size {
+		w.running--
+		return true, nil
+	}
+	return false, w.changed
 }
 
 // put hands it to a worker; false: its claim ended first.
@@ -77,12 +82,28 @@ func (w *workers) put(it *item) bool {
 }
 
 func (w *workers) work() {
+	var next *item
 	for {
+		end, changed := w.surplus()
+		switch {
+		case end && next != nil:
+			// Somebody else goes on with it, or its claim ends.
+			w.wg.Go(func() {
+				if !w.put(next) {
+					next.claim.running.Done()
+				}
+			})
+			return
+		case end:
+			return
+		case next != nil:
+			next = w.handle(next)
+			continue
+		}
 		select {
 		case it := <-w.queue:
-			w.handle(it)
-		case <-w.quit:
-			return
+			next = w.handle(it)
+		case <-changed:
 		}
 	}
 }
@@ -91,21 +112,31 @@ func (w *workers) work() {
 func (w *workers) admit(ctx context.Context) bool {
 	for {
 		w.mu.Lock()
-		open, limit := w.open, w.limit
+		paused, limit, changed := w.paused, w.limit, w.changed
 		w.mu.Unlock()
-		select {
-		case <-open:
-		case <-ctx.Done():
-			return false
+		if !paused {
+			turn := limit.Reserve()
+			d := turn.Delay()
+			if d == 0 {
+				return ctx.Err() == nil
+			}
+			timer := time.NewTimer(d)
+			select {
+			case <-timer.C:
+				return ctx.Err() == nil
+			case <-changed: // ask again under the new settings
+			case <-ctx.Done():
+			}
+			timer.Stop()
+			turn.Cancel()
+		} else {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
 		}
-		if limit.Wait(ctx) != nil {
+		if ctx.Err() != nil {
 			return false
-		}
-		w.mu.Lock()
-		same := open == w.open
-		w.mu.Unlock()
-		if same {
-			return ctx.Err() == nil
 		}
 	}
 }
@@ -114,11 +145,7 @@ func (w *workers) admit(ctx context.Context) bool {
 func (w *workers) close() {
 	w.mu.Lock()
 	w.over = true
-	n := w.size
-	w.size = 0
+	w.resize(0)
 	w.mu.Unlock()
-	for range n {
-		w.quit <- struct{}{}
-	}
 	w.wg.Wait()
 }
