@@ -8,9 +8,11 @@ import (
 	"syscall"
 
 	"github.com/turnout-mq/turnout/internal/cli"
+	"github.com/turnout-mq/turnout/internal/scene"
 )
 
 func main() {
+	scene.Run() // a program of the demo
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -64,6 +64,7 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 	a.settings.flags(root.PersistentFlags())
 	root.AddCommand(
 		newWatchCommand(a),
+		newDemoCommand(a),
 	)
 	for _, cmd := range root.Commands() {
 		finish(cmd, a)
