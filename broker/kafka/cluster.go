@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,9 @@ type Cluster struct {
 
 	producer atomic.Pointer[producer] // nil until the first Warm or Send
 
-	mu      sync.Mutex // also: only one makes the producer
+	making sync.Mutex // held by whoever makes the producer
+
+	mu      sync.Mutex
 	closed  bool
 	members map[*member]struct{}
 	calls   sync.WaitGroup // questions that are under way
@@ -59,6 +62,9 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 	if err == nil && cfg.ClusterID != "" && cfg.ClusterID != info.ClusterID {
 		err = fmt.Errorf("%w: kafka cluster %q at %v is cluster %q, not %q: correct the addresses or the cluster id",
 			errs.ErrInvalid, cfg.Name, cfg.Addresses, info.ClusterID, cfg.ClusterID)
+	}
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: the broker closed the connection: check TLS, mechanism and credentials of the cluster", err)
 	}
 	if err != nil {
 		end, cancel := context.WithCancel(context.Background())
@@ -128,10 +134,12 @@ func (c *Cluster) Close(ctx context.Context) error {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
-	p, members := c.producer.Load(), c.members
+	if p := c.producer.Load(); p != nil {
+		p.refuse()
+	}
 	c.mu.Unlock()
 	if first {
-		go c.shut(ctx, p, members)
+		go c.shut(ctx)
 	}
 	select {
 	case <-c.down:
@@ -146,23 +154,24 @@ func (c *Cluster) Close(ctx context.Context) error {
 	}
 }
 
-// shut ends everything in the order in which it depends on each other; when ctx ends it does so by force.
-func (c *Cluster) shut(ctx context.Context, p *producer, members map[*member]struct{}) {
+// shut ends everything in the order in which it depends on each other; when ctx ends it does so by force. Nothing
+// begins any more, so members and the producer stay what they are.
+func (c *Cluster) shut(ctx context.Context) {
 	force := context.AfterFunc(ctx, func() {
 		c.dialer.abort()
-		if p != nil {
+		if p := c.producer.Load(); p != nil {
 			p.fail(c.errClosed())
 		}
 	})
-	var parts sync.WaitGroup
-	for m := range members {
-		parts.Go(func() { _ = m.Leave(context.Background()) })
+	var members sync.WaitGroup
+	for m := range c.members {
+		members.Go(func() { _ = m.Leave(context.Background()) })
 	}
-	if p != nil {
-		parts.Go(p.close)
-	}
-	parts.Wait()
+	members.Wait()
 	c.calls.Wait()
+	if p := c.producer.Load(); p != nil {
+		p.close()
+	}
 	_ = c.ask.Close()
 	force()
 	close(c.down)

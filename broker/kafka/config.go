@@ -167,8 +167,9 @@ func (c *Cluster) base() *sarama.Config {
 // netTimeout bounds a dial, and a request where nothing else does.
 const netTimeout = 5 * time.Second
 
-// sending is the configuration of the producing client. Three attempts, each with its share of the send timeout for
-// the answer and for asking for the leader, so that the last one ends in time also when the broker hangs.
+// sending is the configuration of the producing client. What becomes of a batch when the broker hangs, in parts of the
+// send timeout: 1/4 for an answer that does not come, then 4 attempts that end at the connection (leaders), with
+// 1/20 for that, 1/20 for the metadata and pauses of 15/100 in all: 4/5.
 func (c *Cluster) sending() *sarama.Config {
 	conf := c.base()
 	attempt := c.set.sendTimeout / 4
@@ -187,8 +188,11 @@ func (c *Cluster) sending() *sarama.Config {
 	conf.Producer.Partitioner = newPartitioner
 	conf.Producer.Return.Successes = true
 	conf.Producer.Return.Errors = true
-	conf.Producer.Retry.Max = 2
-	conf.Producer.Retry.Backoff = 100 * time.Millisecond
+	conf.Producer.Retry.Max = 4
+	conf.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration {
+		return c.set.sendTimeout / 100 << max(0, retries-1)
+	}
+	conf.Producer.Transaction.Retry.Max = 2 // also counts the attempts to get a producer id
 	return conf
 }
 
@@ -203,6 +207,8 @@ func (c *Cluster) receiving() *sarama.Config {
 	conf.Consumer.IsolationLevel = c.set.isolation
 	conf.Consumer.Fetch.Default = 1 << 20
 	conf.Consumer.MaxWaitTime = 250 * time.Millisecond
+	conf.Consumer.MaxProcessingTime = 1000 * time.Millisecond
+
 	conf.Consumer.Retry.Backoff = 250 * time.Millisecond
 	conf.Consumer.Offsets.Initial = sarama.OffsetOldest
 	conf.Consumer.Offsets.AutoCommit.Enable = true // without it nothing is flushed when a session ends
@@ -210,7 +216,7 @@ func (c *Cluster) receiving() *sarama.Config {
 	conf.Consumer.Group.Session.Timeout = c.set.session
 	conf.Consumer.Group.Heartbeat.Interval = c.set.heartbeat
 	conf.Consumer.Group.Rebalance.Timeout = c.set.rebalance
-	conf.Consumer.Group.Rebalance.Retry.Max = 20
+	conf.Consumer.Group.Rebalance.Retry.Max = 4
 	conf.Consumer.Group.Rebalance.Retry.Backoff = 250 * time.Millisecond
 	conf.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
 	conf.ChannelBufferSize = 64

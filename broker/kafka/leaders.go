@@ -31,15 +31,31 @@ func (l *leaders) RefreshMetadata(topics ...string) error {
 	return nil
 }
 
-// Leader asks once where the leader is not known.
+// LeastLoadedBroker is asked for a producer id: one that is there.
+func (l *leaders) LeastLoadedBroker() *sarama.Broker {
+	for _, b := range l.Brokers() {
+		_ = b.Open(l.Config())
+		if connected, _ := b.Connected(); connected {
+			return b
+		}
+	}
+	return l.Client.LeastLoadedBroker()
+}
+
+// Leader asks where the leader is not known, and waits for the connection to it; when either takes too long the
+// leader is nobody for now.
 func (l *leaders) Leader(topic string, partition int32) (*sarama.Broker, error) {
 	found := make(chan *sarama.Broker, 1)
 	err := l.bounded(func() error {
 		b, err := l.Client.Leader(topic, partition)
-		if err == nil {
-			found <- b
+		if err != nil {
+			return err
 		}
-		return err
+		if connected, err := b.Connected(); !connected {
+			return err
+		}
+		found <- b
+		return nil
 	})
 	select {
 	case b := <-found:

@@ -80,13 +80,10 @@ func (b *bodyBytes) Length() int { return len(b.bytes) }
 
 var errGaveUp = errors.New("waited too long behind messages that could not be sent; the broker does not answer")
 
-// sender returns the producer and makes it first where there is none.
-func (c *Cluster) sender() (*producer, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil, c.errClosed()
-	}
+// sender returns the producer and makes it first where there is none; topic is one that exists.
+func (c *Cluster) sender(topic string) (*producer, error) {
+	c.making.Lock()
+	defer c.making.Unlock()
 	if p := c.producer.Load(); p != nil {
 		return p, nil
 	}
@@ -103,7 +100,11 @@ func (c *Cluster) sender() (*producer, error) {
 	}
 	p.flight.prev, p.flight.next = &p.flight, &p.flight
 	p.topics.Store(&map[string]*target{})
-	if p.lib, err = sarama.NewAsyncProducerFromClient(p.client); err != nil {
+	// The producer asks for its id at once, and only of a broker that the client knows.
+	if err = client.RefreshMetadata(topic); err == nil {
+		p.lib, err = sarama.NewAsyncProducerFromClient(p.client)
+	}
+	if err != nil {
 		_ = client.Close()
 		return nil, err
 	}
@@ -117,7 +118,12 @@ func (c *Cluster) sender() (*producer, error) {
 			p.answered(e.Msg, e.Err)
 		}
 	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.producer.Store(p)
+	if c.closed {
+		p.refuse()
+	}
 	return p, nil
 }
 
@@ -135,7 +141,7 @@ func (c *Cluster) warm(topic string) (fenced bool, err error) {
 	if _, err := c.lookup(topic); err != nil {
 		return false, err
 	}
-	p, err := c.sender()
+	p, err := c.sender(topic)
 	if err != nil {
 		return false, err
 	}
@@ -392,12 +398,16 @@ func (p *producer) fail(err error) {
 	}
 }
 
-// close waits until nothing is under way and ends the producer.
-func (p *producer) close() {
+// refuse lets no send begin any more.
+func (p *producer) refuse() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.closing = true
 	p.drained()
-	p.mu.Unlock()
+}
+
+// close waits until nothing is under way and ends the producer. refuse was called before.
+func (p *producer) close() {
 	<-p.empty
 	p.handing.Wait() // sarama closes Input
 	p.lib.AsyncClose()
