@@ -33,6 +33,9 @@ func Answered(route *Route, wishNode Node) bool {
 //   - Hold, Lease, Canary and Warm belong to the step of a migration that the wish interrupts and are taken off; Order,
 //     Migration and unknown fields stay.
 //
+// The route has to be read after the wish (Follower.Refresh): PutTopic writes both in one step, and with the route before
+// it its wish looks like a hand edit.
+//
 // A wish whose node was deleted and created anew before anybody wrote a route can not be told from a first one; whoever
 // sent by the wish before it is not in the books.
 //

@@ -38,7 +38,9 @@
 //
 // Failure by failure: disconnected: values stay, marked Stale. Session expired: the same, and everything is read again in
 // the new session; ephemeral nodes are created again by whoever called Registration.Ensure, on OnSession. ZooKeeper
-// never reached: values of the snapshot, marked Stale. Another ensemble: values stay, Err says so.
+// never reached: values of the snapshot, marked Stale. Another ensemble: values stay, Err says so. A ZooKeeper that was
+// set up anew or restored refuses clients that have seen later changes: after a session timeout of refusals the Store gives
+// its session up and begins a new one.
 //
 // # Permissions
 //
