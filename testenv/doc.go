@@ -22,12 +22,16 @@
 // A server that is started again has the same addresses and its data. What the backends do in a fault:
 //
 //	fault   Servers                                  Embedded
-//	Stop    SIGTERM; RocketMQ's broker: SIGKILL,     closed; ZooKeeper keeps nodes and sessions
+//	Stop    SIGTERM; RocketMQ's broker: SIGKILL,     connections break, data is kept
 //	        because it takes 8 to 14 s to end
-//	Kill    SIGKILL                                  as Stop, but nobody is told
+//	Kill    SIGKILL                                  the same as Stop
 //	Pause   SIGSTOP                                  nothing is read and nothing is written
 //	Cut     connections are reset, new ones refused  the same
 //	Delay   every direction waits                    the same
+//
+// An ensemble of ZooKeeper serves while a majority of its three nodes runs, and disconnects everybody once when
+// its leader goes: on Embedded, one server behind three ports plays that. So Restart of one node fails,
+// when ctx ends or after two minutes, if the other two are down; Restart of "zookeeper" starts all three.
 //
 // Cut and Delay act on a TCP relay in front of the node: ZooKeeper always has one, Kafka and RocketMQ have one
 // when Spec.Proxy is set. They act on clients only; the servers of an ensemble, or a broker and its name

@@ -86,7 +86,7 @@ func (e *Env) Restart(ctx context.Context, name string) error {
 }
 
 // Pause freezes a node until Resume, Stop, Kill or Restart: its connections stay open and it accepts new ones,
-// but nothing is answered. On Embedded the node's clock goes on meanwhile.
+// but nothing is answered. Time goes on: what is due meanwhile, such as the end of a session, comes with Resume.
 func (e *Env) Pause(name string) error { return e.fault("pause", name, (*node).pause) }
 
 // Resume lets a paused node go on.
