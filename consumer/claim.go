@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,68 +41,113 @@ type claimed struct {
 	keys map[string][]*item // with order: those that wait behind the one of their key that is being handled
 }
 
+// batch is how many messages are taken from a claim in one go, when they are there.
+const batch = 64
+
 // claim reads one partition until it is taken away.
 func (a *attachment) claim(ctx context.Context, c broker.Claim) {
 	cl := &claimed{s: a.r.s, a: a, ordered: a.ordered, keys: map[string][]*item{}}
 	cl.tracker = tracker{commit: c.Commit, window: window}
-	defer cl.running.Wait()
+	defer func() {
+		cl.running.Add(-cl.s.workers.drop(cl))
+		cl.running.Wait()
+	}()
 	limit := int64(-1)
 	if a.limit != nil && !c.Retry() {
 		limit = a.limit[c.Partition()]
 	}
+	taken := make([]*broker.Delivery, 0, batch)
 	for {
-		var d *broker.Delivery
-		select {
-		case <-ctx.Done():
+		taken = take(ctx, c.Messages(), taken[:0])
+		if len(taken) == 0 {
 			return
-		case next, ok := <-c.Messages():
-			if !ok || ctx.Err() != nil {
-				return
-			}
-			d = next
 		}
 		a.lastNew.Store(time.Now().UnixNano())
-		if limit >= 0 && d.Offset >= limit {
+		beyond := limit >= 0 && taken[len(taken)-1].Offset >= limit
+		if beyond {
+			taken = slices.DeleteFunc(taken, func(d *broker.Delivery) bool { return d.Offset >= limit })
+		}
+		items := make([]item, len(taken))
+		ready := make([]*item, len(taken))
+		for i, d := range taken {
+			items[i] = item{ctx: ctx, d: d, claim: cl}
+			ready[i] = &items[i]
+		}
+		if !cl.tracker.add(ctx, ready...) {
+			return
+		}
+		cl.dispatch(ready)
+		if beyond {
 			// What follows belongs to a later stay. It stays unread, and the position stops at the seal.
 			cl.tracker.skip(limit)
 			<-ctx.Done()
 			return
 		}
-		it := &item{ctx: ctx, d: d, claim: cl}
-		if !cl.tracker.add(ctx, it) {
-			return
-		}
-		cl.dispatch(it)
 	}
 }
 
-// dispatch hands it to a worker when its time has come: when it is due, and with order when its key is free.
-func (cl *claimed) dispatch(it *item) {
-	if cl.ordered && len(it.d.Key) > 0 {
-		cl.mu.Lock()
-		behind, busy := cl.keys[string(it.d.Key)]
-		if busy {
-			cl.keys[string(it.d.Key)] = append(behind, it)
-		} else {
-			cl.keys[string(it.d.Key)] = nil
+// take waits for a message and takes those that are there too; none: the claim has ended.
+func take(ctx context.Context, messages <-chan *broker.Delivery, into []*broker.Delivery) []*broker.Delivery {
+	select {
+	case <-ctx.Done():
+		return into
+	case d, ok := <-messages:
+		if !ok || ctx.Err() != nil {
+			return into
 		}
-		cl.mu.Unlock()
-		if busy {
-			return
+		into = append(into, d)
+	}
+	for len(into) < batch {
+		select {
+		case d, ok := <-messages:
+			if !ok {
+				return into
+			}
+			into = append(into, d)
+		default:
+			return into
 		}
 	}
-	cl.running.Add(1)
-	if wait := time.Until(it.d.Due); !it.d.Due.IsZero() && wait > 0 {
+	return into
+}
+
+// dispatch hands items to workers when their time has come: when they are due, and with order when their key is free.
+func (cl *claimed) dispatch(items []*item) {
+	now := items[:0]
+	for _, it := range items {
+		if !cl.first(it) {
+			continue
+		}
+		cl.running.Add(1)
+		if it.d.Due.IsZero() || !it.d.Due.After(time.Now()) {
+			now = append(now, it)
+			continue
+		}
 		go func() { // at most window of them a partition
-			if !pause(it.ctx, wait) || !cl.s.workers.put(it) {
+			if pause(it.ctx, time.Until(it.d.Due)) {
+				cl.s.workers.put(it)
+			} else {
 				cl.running.Done()
 			}
 		}()
-		return
 	}
-	if !cl.s.workers.put(it) {
-		cl.running.Done()
+	cl.s.workers.put(now...)
+}
+
+// first says that nothing of the same key is before it; else it was put behind that.
+func (cl *claimed) first(it *item) bool {
+	if !cl.ordered || len(it.d.Key) == 0 {
+		return true
 	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	behind, busy := cl.keys[string(it.d.Key)]
+	if busy {
+		cl.keys[string(it.d.Key)] = append(behind, it)
+	} else {
+		cl.keys[string(it.d.Key)] = nil
+	}
+	return !busy
 }
 
 // work is a worker's part: the message, and with order the next one that came for its key meanwhile.
@@ -135,7 +181,7 @@ func (cl *claimed) next(it *item) *item {
 
 // process handles one message until it is done with or its claim has ended; true: done with.
 func (cl *claimed) process(it *item) bool {
-	d := cl.a.delivery(it.d)
+	cl.a.show(it)
 	group := cl.s.settings()
 	limit := tries
 	if cl.ordered {
@@ -146,13 +192,13 @@ func (cl *claimed) process(it *item) bool {
 		if !cl.s.workers.admit(it.ctx) {
 			return false
 		}
-		err := cl.s.call(d)
+		err := cl.s.call(&it.public)
 		if err == nil {
 			cl.s.count.handled.Add(1)
 			return true
 		}
 		cl.s.count.failed.Add(1)
-		cl.s.log.Debug("listener failed", zap.String("id", d.ID), zap.Int("try", try), zap.Error(err))
+		cl.s.log.Debug("listener failed", zap.String("id", it.d.ID), zap.Int("try", try), zap.Error(err))
 		if try >= limit {
 			return cl.setAside(it, group, err)
 		}
@@ -206,9 +252,10 @@ func (s *Subscription) call(d *Delivery) (err error) {
 	return s.listener(s.ctx, d)
 }
 
-// delivery is what the listener is given.
-func (a *attachment) delivery(d *broker.Delivery) *Delivery {
-	return &Delivery{Message: d.Message, Topic: a.r.topic.Name(), Group: a.r.s.group, Cluster: a.cluster,
+// show makes what the listener is given.
+func (a *attachment) show(it *item) {
+	d := it.d
+	it.public = Delivery{Message: d.Message, Topic: a.r.topic.Name(), Group: a.r.s.group, Cluster: a.cluster,
 		Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt, Stored: d.Stored}
 }
 

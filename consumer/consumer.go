@@ -101,14 +101,15 @@ type Subscription struct {
 
 	ctx      context.Context // the listeners'
 	cancel   context.CancelFunc
-	life     context.Context // of everything but listeners: ends with Close
+	doc      atomic.Pointer[metadata.Group] // the last good settings; nil before any
+	life     context.Context                // of everything but listeners: ends with Close
 	end      context.CancelFunc
 	wake     chan struct{}
 	done     chan struct{}
 	follower *metadata.Follower
+	closing  chan struct{} // holds the one Close that is at work
 
 	mu      sync.Mutex
-	doc     *metadata.Group // the last good one
 	docErr  error
 	heard   chan struct{} // closed with the first answer
 	readers map[string]*reader
@@ -131,7 +132,7 @@ func (c *Consumer) Subscribe(ctx context.Context, group string, l Listener, opts
 		o(&opt)
 	}
 	s := &Subscription{c: c, group: group, listener: l, opt: opt, log: c.log.With(zap.String("group", group)),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), heard: make(chan struct{}),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), heard: make(chan struct{}), closing: make(chan struct{}, 1),
 		readers: map[string]*reader{}, failure: map[string]error{}, changed: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.life, s.end = context.WithCancel(context.Background())
@@ -209,7 +210,7 @@ func (s *Subscription) learn(u metadata.Update[metadata.Group]) {
 	s.docErr = u.Err
 	if u.Known {
 		doc := u.Value
-		s.doc = &doc
+		s.doc.Store(&doc)
 	}
 	select {
 	case <-s.heard:
@@ -221,11 +222,7 @@ func (s *Subscription) learn(u metadata.Update[metadata.Group]) {
 }
 
 // settings are the last good settings of the group; nil before any.
-func (s *Subscription) settings() *metadata.Group {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.doc
-}
+func (s *Subscription) settings() *metadata.Group { return s.doc.Load() }
 
 func (s *Subscription) retryDelay(attempt int) time.Duration { return s.opt.retryDelay(attempt) }
 
@@ -308,7 +305,7 @@ func (s *Subscription) Ready(ctx context.Context) error {
 		s.mu.Lock()
 		changed := s.changed
 		var missing error
-		if s.doc != nil && len(s.readers) < len(s.doc.Topics) {
+		if doc := s.settings(); doc != nil && len(s.readers) < len(doc.Topics) {
 			missing = errors.Join(slices.Collect(maps.Values(s.failure))...)
 			if missing == nil {
 				missing = errNotFinished
@@ -344,10 +341,16 @@ func (s *Subscription) Stats() Stats {
 // and ctx's error is returned. Idempotent.
 func (s *Subscription) Close(ctx context.Context) error {
 	s.end()
-	<-s.done
-	s.follower.Close()
 	stop := context.AfterFunc(ctx, s.cancel)
 	defer stop()
+	select {
+	case s.closing <- struct{}{}:
+		defer func() { <-s.closing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-s.done
+	s.follower.Close()
 	s.mu.Lock()
 	readers := slices.Collect(maps.Values(s.readers))
 	s.mu.Unlock()

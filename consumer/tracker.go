@@ -10,7 +10,7 @@ import (
 // tracker knows which messages of a claim are finished, and commits the lowest that is not.
 type tracker struct {
 	commit func(next int64)
-	window int // at most so many between the lowest unfinished message and the newest
+	window int // with so many between the lowest unfinished message and the newest, no more are taken in
 
 	mu    sync.Mutex
 	items []*item // in offset order, from the lowest unfinished
@@ -23,14 +23,15 @@ type item struct {
 	d        *broker.Delivery
 	claim    *claimed
 	finished bool // guarded by tracker.mu
+	public   Delivery
 }
 
-// add takes in the next message; it waits while the window is full. false: ctx ended.
-func (t *tracker) add(ctx context.Context, it *item) bool {
+// add takes in messages, in their order; it waits while the window is full. false: ctx ended.
+func (t *tracker) add(ctx context.Context, items ...*item) bool {
 	for {
 		t.mu.Lock()
 		if len(t.items) < t.window {
-			t.items = append(t.items, it)
+			t.items = append(t.items, items...)
 			t.mu.Unlock()
 			return true
 		}

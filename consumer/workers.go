@@ -2,7 +2,9 @@ package consumer
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -12,23 +14,32 @@ import (
 
 // workers call the listener for a subscription: as many at once as the group's settings say, and as fast, and not at
 // all while it is paused. The settings change while they run.
+//
+// The queue is a list under a lock rather than a channel: a partition that is read at full speed hands over many messages
+// in one go, and a worker that finds the next message there needs nobody to wake it.
 type workers struct {
 	handle func(*item) (next *item)
-	queue  chan *item
 
 	mu      sync.Mutex
-	size    int           // how many there should be
+	more    sync.Cond // the queue has grown, or there are workers too many
+	queue   []*item   // from head
+	head    int
+	size    int           // how many workers there should be
 	running int           // how many there are
 	changed chan struct{} // closed and replaced when a setting changes
 	paused  bool
 	over    bool
 	limit   *rate.Limiter
+	free    atomic.Bool // neither paused nor limited
 	wg      sync.WaitGroup
 }
 
 // newWorkers returns none yet. handle handles a message and may return another one that the same worker goes on with.
 func newWorkers(handle func(*item) *item) *workers {
-	return &workers{handle: handle, queue: make(chan *item), changed: make(chan struct{}), limit: rate.NewLimiter(rate.Inf, 1)}
+	w := &workers{handle: handle, changed: make(chan struct{}), limit: rate.NewLimiter(rate.Inf, 1)}
+	w.more.L = &w.mu
+	w.free.Store(true)
+	return w
 }
 
 // set applies the group's settings.
@@ -47,6 +58,7 @@ func (w *workers) set(g *metadata.Group) {
 		// A new one, because what was reserved from the old one would still wait at its pace.
 		w.limit = rate.NewLimiter(limit, max(1, int(g.Rate/10)))
 	}
+	w.free.Store(!w.paused && limit == rate.Inf)
 	w.resize(g.Concurrency)
 }
 
@@ -58,87 +70,93 @@ func (w *workers) resize(n int) {
 	}
 	close(w.changed)
 	w.changed = make(chan struct{})
+	w.more.Broadcast()
 }
 
-// surplus says that the worker that asks is one too many and has to end.
-func (w *workers) surplus() (end bool, changed <-chan struct{}) {
+// put hands messages to the workers.
+func (w *workers) put(items ...*item) {
+	if len(items) == 0 {
+		return
+	}
+	w.mu.Lock()
+	if w.head > 0 && w.head == len(w.queue) {
+		w.queue, w.head = w.queue[:0], 0
+	}
+	w.queue = append(w.queue, items...)
+	w.mu.Unlock()
+	if len(items) == 1 {
+		w.more.Signal()
+	} else {
+		w.more.Broadcast()
+	}
+}
+
+// drop takes back what no worker has begun of a claim, and says how much that was.
+func (w *workers) drop(cl *claimed) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.running > w.size {
-		w.running--
-		return true, nil
-	}
-	return false, w.changed
-}
-
-// put hands it to a worker; false: its claim ended first.
-func (w *workers) put(it *item) bool {
-	select {
-	case w.queue <- it:
-		return true
-	case <-it.ctx.Done():
-		return false
-	}
+	waiting := w.queue[w.head:]
+	kept := slices.DeleteFunc(waiting, func(it *item) bool { return it.claim == cl })
+	n := len(waiting) - len(kept)
+	w.queue = w.queue[:w.head+len(kept)]
+	return n
 }
 
 func (w *workers) work() {
 	var next *item
 	for {
-		end, changed := w.surplus()
-		switch {
-		case end && next != nil:
-			// Somebody else goes on with it, or its claim ends.
-			w.wg.Go(func() {
-				if !w.put(next) {
-					next.claim.running.Done()
-				}
-			})
-			return
-		case end:
-			return
-		case next != nil:
-			next = w.handle(next)
-			continue
+		w.mu.Lock()
+		for w.running <= w.size && next == nil && w.head == len(w.queue) {
+			w.more.Wait()
 		}
-		select {
-		case it := <-w.queue:
-			next = w.handle(it)
-		case <-changed:
+		if w.running > w.size {
+			w.running--
+			if next != nil { // somebody else goes on with it, or its claim ends
+				w.queue = append(w.queue, next)
+			}
+			w.mu.Unlock()
+			w.more.Signal() // what was put may have been meant for this one
+			return
 		}
+		if next == nil {
+			next = w.queue[w.head]
+			w.queue[w.head] = nil
+			w.head++
+		}
+		w.mu.Unlock()
+		next = w.handle(next)
 	}
 }
 
 // admit waits until a message may be handled under the settings; false: ctx ended.
 func (w *workers) admit(ctx context.Context) bool {
-	for {
+	for !w.free.Load() && ctx.Err() == nil {
 		w.mu.Lock()
 		paused, limit, changed := w.paused, w.limit, w.changed
 		w.mu.Unlock()
-		if !paused {
-			turn := limit.Reserve()
-			d := turn.Delay()
-			if d == 0 {
-				return ctx.Err() == nil
-			}
-			timer := time.NewTimer(d)
-			select {
-			case <-timer.C:
-				return ctx.Err() == nil
-			case <-changed: // ask again under the new settings
-			case <-ctx.Done():
-			}
-			timer.Stop()
-			turn.Cancel()
-		} else {
+		if paused {
 			select {
 			case <-changed:
 			case <-ctx.Done():
 			}
+			continue
 		}
-		if ctx.Err() != nil {
-			return false
+		turn := limit.Reserve()
+		d := turn.Delay()
+		if d == 0 {
+			break
 		}
+		timer := time.NewTimer(d)
+		select {
+		case <-timer.C:
+			return ctx.Err() == nil
+		case <-changed: // ask again under the new settings
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		turn.Cancel()
 	}
+	return ctx.Err() == nil
 }
 
 // close ends the workers; no claim uses them any more.

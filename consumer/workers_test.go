@@ -44,10 +44,9 @@ func TestAsManyMessagesAtOnceAsTheGroupSaysWhileThatChanges(t *testing.T) {
 		<-gate
 		now.Add(-1)
 	})
-	put := make(chan bool, 100)
 	cl.running.Add(100)
 	for range 100 {
-		go func() { put <- w.put(&item{ctx: t.Context(), d: &broker.Delivery{}, claim: cl}) }()
+		w.put(&item{ctx: t.Context(), d: &broker.Delivery{}, claim: cl})
 	}
 	w.set(concurrency(8))
 	require.Eventually(t, func() bool { return now.Load() == 8 }, 5*time.Second, time.Millisecond)
@@ -67,9 +66,7 @@ func TestAsManyMessagesAtOnceAsTheGroupSaysWhileThatChanges(t *testing.T) {
 	w.set(concurrency(20))
 	require.Eventually(t, func() bool { return now.Load() == 20 }, 5*time.Second, time.Millisecond)
 	close(gate)
-	for range 100 {
-		require.True(t, <-put)
-	}
+	cl.running.Wait()
 	w.close()
 	require.Zero(t, now.Load())
 	require.Zero(t, w.running)
@@ -89,7 +86,7 @@ func TestAKeyWithManyMessagesDoesNotKeepAWorkerThatIsTooMany(t *testing.T) {
 		defer close(dispatched)
 		for i := range 20 {
 			for _, key := range []string{"a", "b"} {
-				cl.dispatch(&item{ctx: t.Context(), d: &broker.Delivery{Offset: int64(i), Envelope: broker.Envelope{Message: broker.Message{Key: []byte(key)}}}, claim: cl})
+				cl.dispatch([]*item{{ctx: t.Context(), d: &broker.Delivery{Offset: int64(i), Envelope: broker.Envelope{Message: broker.Message{Key: []byte(key)}}}, claim: cl}})
 			}
 		}
 	}()
@@ -143,7 +140,7 @@ func TestSettingsChangeWhileMessagesAreHandled(t *testing.T) {
 	const n = 5000
 	for i := range int64(n) {
 		key := fmt.Sprintf("key-%d", i%7)
-		cl.dispatch(&item{ctx: t.Context(), d: &broker.Delivery{Offset: i + 1, Envelope: broker.Envelope{Message: broker.Message{Key: []byte(key)}}}, claim: cl})
+		cl.dispatch([]*item{{ctx: t.Context(), d: &broker.Delivery{Offset: i + 1, Envelope: broker.Envelope{Message: broker.Message{Key: []byte(key)}}}, claim: cl}})
 	}
 	close(stop)
 	hammer.Wait()
