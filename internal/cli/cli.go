@@ -64,6 +64,10 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 	a.settings.flags(root.PersistentFlags())
 	root.AddCommand(
 		newWatchCommand(a),
+		newClusterCommand(a),
+		newTopicCommand(a),
+		newGroupCommand(a),
+		newInstancesCommand(a),
 		newDemoCommand(a),
 	)
 	for _, cmd := range root.Commands() {

@@ -36,6 +36,7 @@ type demoOptions struct {
 	rate    float64
 	seconds float64
 	dir     string
+	stay    bool
 }
 
 func newDemoCommand(a *app) *cobra.Command {
@@ -58,6 +59,7 @@ The exit code is 0 only when no send failed, no message was lost and none was le
 		Example: `  turnout demo
   turnout demo --rate 1000 --seconds 30
   turnout demo --servers
+  turnout demo --stay
   turnout demo --output json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -72,6 +74,7 @@ The exit code is 0 only when no send failed, no message was lost and none was le
 	f.Float64Var(&o.rate, "rate", 200, "messages a second")
 	f.Float64Var(&o.seconds, "seconds", 15, "how long messages are sent; 32 with --servers")
 	f.StringVar(&o.dir, "dir", "", "empty folder for data, logs and histories (default: a new one among the temporary files)")
+	f.BoolVar(&o.stay, "stay", false, "let the servers run on after the verdict, until Ctrl-C, to try other commands on them")
 	return cmd
 }
 
@@ -129,35 +132,38 @@ func (a *app) demo(ctx context.Context, o demoOptions) error {
 	if o.servers {
 		d.tour = []string{"kafka-a", "kafka-b", "rocketmq-a", "kafka-a"}
 	}
-	report, err := d.run(ctx)
-	if errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted, so there is no verdict")
-	}
-	if err != nil {
+	if err := a.runDemo(ctx, d); err != nil {
 		return fmt.Errorf("demo: %w", err)
-	}
-	if err := a.show(report, report.print); err != nil {
-		return err
-	}
-	if !report.Clean {
-		return fmt.Errorf("demo: %w: %s; the logs are in %s", errVerdict, report.reason(), d.dir)
 	}
 	return nil
 }
 
-// run plays the whole scene. When it returns, nothing of it runs any more.
-func (d *demo) run(ctx context.Context) (report demoReport, err error) {
+// runDemo plays the whole scene. When it returns, nothing of it runs any more.
+func (a *app) runDemo(ctx context.Context, d *demo) (err error) {
 	defer func() { err = errors.Join(err, d.strike(context.WithoutCancel(ctx))) }()
-	if err := d.setUp(ctx); err != nil {
-		return report, err
+	for _, act := range []func(context.Context) error{d.setUp, d.play, d.finish} {
+		if err := act(ctx); err != nil {
+			if ctx.Err() != nil {
+				return errors.New("interrupted, so there is no verdict")
+			}
+			return err
+		}
 	}
-	if err := d.play(ctx); err != nil {
-		return report, err
+	report, err := d.judge(ctx)
+	if err != nil {
+		return err
 	}
-	if err := d.finish(ctx); err != nil {
-		return report, err
+	if err := a.show(report, report.print); err != nil {
+		return err
 	}
-	return d.judge(ctx)
+	if d.stay {
+		d.invite()
+		<-ctx.Done()
+	}
+	if !report.Clean {
+		return fmt.Errorf("%w: %s; the logs are in %s", errVerdict, report.reason(), d.dir)
+	}
+	return nil
 }
 
 // play lets messages flow and edits the topic's node from time to time.
@@ -172,21 +178,25 @@ func (d *demo) play(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = d.until(ctx, func() (bool, error) {
-			if d.watch.applied(m) {
-				return true, nil
-			}
-			if time.Since(m.Edited) > demoMoveLimit {
-				return false, fmt.Errorf("not everybody followed the edit to %s within %v; the logs are in %s", cluster, demoMoveLimit, d.dir)
-			}
-			return false, nil
-		})
-		if err != nil {
+		if err := d.until(ctx, func() (bool, error) { return d.followed(m) }); err != nil {
 			return err
 		}
 	}
 	last := d.moves[len(d.moves)-1].applied
 	return d.until(ctx, func() (bool, error) { return time.Since(d.begin) >= total && time.Since(last) >= step/2, nil })
+}
+
+// followed says whether the scene can go on after an edit: everybody has followed it, and the old cluster is closed or takes
+// unusually long for that, which the verdict then judges.
+func (d *demo) followed(m *demoMove) (bool, error) {
+	if m.applied.IsZero() {
+		d.watch.applied(m)
+	}
+	took := time.Since(m.Edited)
+	if m.applied.IsZero() && took > demoMoveLimit {
+		return false, fmt.Errorf("not everybody followed the edit to %s within %v; the logs are in %s", m.To, demoMoveLimit, d.dir)
+	}
+	return !m.applied.IsZero() && (m.ClosedMS >= 0 || took > demoMoveLimit/2), nil
 }
 
 // step is the time between two edits.

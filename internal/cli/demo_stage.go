@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -123,25 +122,26 @@ func (d *demo) putMetadata(ctx context.Context) error {
 	}
 	d.store = store
 	for _, name := range d.clusters() {
-		c := metadata.Cluster{V: 1, Kind: broker.Kind(d.env.Kind(name)), Addresses: d.env.Addresses(name), ClusterID: d.env.ClusterID(name)}
-		if err := d.put(ctx, store.ClusterPath(name), c); err != nil {
+		c := metadata.Cluster{Kind: broker.Kind(d.env.Kind(name)), Addresses: d.env.Addresses(name), ClusterID: d.env.ClusterID(name)}
+		if err := store.PutCluster(ctx, name, c); err != nil {
 			return err
 		}
 		cfg := broker.Config{Name: name, Kind: c.Kind, Addresses: c.Addresses, ClusterID: c.ClusterID, ClientID: "turnout-demo"}
-		if d.brokers[name], err = drivers.Open(ctx, cfg); err != nil {
-			delete(d.brokers, name)
+		open, err := drivers.Open(ctx, cfg)
+		if err != nil {
 			return err
 		}
-		if err := d.brokers[name].CreateTopic(ctx, demoTopic, broker.TopicSpec{Partitions: demoPartitions}); err != nil {
+		d.brokers[name] = open
+		if err := open.CreateTopic(ctx, demoTopic, broker.TopicSpec{Partitions: demoPartitions}); err != nil {
 			return err
 		}
 	}
-	if err := d.put(ctx, store.TopicPath(demoTopic), metadata.Wish{Cluster: d.tour[0]}); err != nil {
+	if _, err := store.PutTopic(ctx, demoTopic, metadata.PutTopic{Cluster: d.tour[0]}); err != nil {
 		return err
 	}
 	g := metadata.DefaultGroup()
-	g.App, g.Topics, g.Names = demoReceiver, []string{demoTopic}, map[string]string{demoTopic: demoGroup}
-	return d.put(ctx, store.GroupPath(demoGroup), g)
+	g.App, g.Topics = demoReceiver, []string{demoTopic}
+	return store.PutGroup(ctx, demoGroup, g)
 }
 
 func (d *demo) startPrograms(ctx context.Context) (err error) {
@@ -162,6 +162,18 @@ func (d *demo) startPrograms(ctx context.Context) (err error) {
 		return err
 	}
 	return d.sender.Ready(ctx)
+}
+
+// invite says what can be tried on the servers.
+func (d *demo) invite() {
+	fmt.Fprintf(d.out, `
+The servers run on until Ctrl-C. From other terminals, in the folder of the sources:
+
+  export TURNOUT_ZOOKEEPER=%s
+  go run ./examples/quickstart
+  go run ./cmd/turnout topic get %s
+  go run ./cmd/turnout topic put %s --cluster kafka-b
+`, d.env.ZooKeeper(), demoTopic, demoTopic)
 }
 
 // strike ends whatever still runs, at once.
@@ -186,12 +198,4 @@ func (d *demo) strike(ctx context.Context) error {
 		errs = append(errs, d.env.Close())
 	}
 	return errors.Join(errs...)
-}
-
-func (d *demo) put(ctx context.Context, path string, doc any) error {
-	data, err := json.Marshal(doc)
-	if err != nil {
-		return err
-	}
-	return d.store.Create(ctx, path, data)
 }

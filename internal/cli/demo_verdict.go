@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ type demoReport struct {
 	Broken       []history.Finding `json:"broken"` // rules of the checker that were broken and must not be
 	Dir          string            `json:"dir"`
 
-	again string // how to run it on the other backend
+	next string // another command to try
 }
 
 // demoLeft is what a cluster has, asked of its brokers.
@@ -66,9 +67,10 @@ func (d *demo) left(ctx context.Context, cluster string) (demoLeft, error) {
 
 // judge counts, when everything has ended, what became of each message.
 func (d *demo) judge(ctx context.Context) (demoReport, error) {
-	r := demoReport{Backend: string(d.env.Backend()), Moves: d.moves, Dir: d.dir, LostIDs: []string{}, Broken: []history.Finding{}, again: "turnout demo --servers"}
+	r := demoReport{Backend: string(d.env.Backend()), Moves: d.moves, Dir: d.dir, LostIDs: []string{}, Broken: []history.Finding{}}
+	r.next = "turnout demo --servers        the same with Apache ZooKeeper, Kafka and RocketMQ (Java 17)"
 	if d.servers {
-		r.again = "turnout demo"
+		r.next = "turnout demo --servers --rate 1000 --seconds 60        more messages, more time to look on"
 	}
 	events, err := history.Load(scene.HistoryDir(d.dir))
 	if err != nil {
@@ -202,12 +204,12 @@ func (r demoReport) print(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, `What next?
-  less %s/log/%s.log   what a program saw of it
-  ls %s   every message that was sent and received, by its id
-  %s --rate 1000 --seconds 30
-  examples/quickstart   the thirty lines of such a program
+  less %s        what a program saw of it
+  less %s        every message that was sent and received, by its id
+  %s
+  turnout demo --stay        the servers run on, to try the other commands and examples/quickstart on them
 The files stay: remove %s when you have seen enough.
-`, r.Dir, demoSender, scene.HistoryDir(r.Dir), r.again, r.Dir)
+`, filepath.Join(r.Dir, "log", demoSender+".log"), filepath.Join(scene.HistoryDir(r.Dir), "*"), r.next, r.Dir)
 }
 
 func none(ids []string) string {

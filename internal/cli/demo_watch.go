@@ -2,13 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/internal/scene"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv/history"
@@ -148,7 +146,7 @@ func (w *demoWatch) line() {
 	clear(w.received)
 }
 
-// readNodes reads the route and what the participants say. A node that is gone is a participant that left.
+// readNodes reads the route and what the participants say.
 func (w *demoWatch) readNodes(ctx context.Context) error {
 	s := w.d.store
 	node, err := s.Read(ctx, s.RoutePath(demoTopic))
@@ -166,24 +164,16 @@ func (w *demoWatch) readNodes(ctx context.Context) error {
 		}
 		w.d.tell("the route is in force: sends go to %s; unread messages may be on %s", w.route.Write, strings.Join(stays, ", "))
 	}
-	names, err := s.Children(ctx, s.ParticipantsPath(demoTopic))
-	if err != nil && !errors.Is(err, errs.ErrNotFound) {
+	entries, err := s.ListParticipants(ctx, demoTopic)
+	if err != nil {
 		return err
 	}
 	w.participants = w.participants[:0]
-	for _, name := range names {
-		node, err := s.Read(ctx, s.ParticipantPath(demoTopic, name))
-		if err != nil {
-			return err
+	for _, e := range entries {
+		if e.Err != nil {
+			return fmt.Errorf("participant %s: %w", e.ID, e.Err)
 		}
-		if !node.Exists {
-			continue
-		}
-		p, err := metadata.ParseParticipant(node.Data)
-		if err != nil {
-			return fmt.Errorf("participant %s: %w", name, err)
-		}
-		w.participants = append(w.participants, demoParticipant{w.program(name), p})
+		w.participants = append(w.participants, demoParticipant{w.program(e.ID), e.Participant})
 	}
 	return nil
 }
@@ -244,22 +234,21 @@ func (p demoParticipant) does() string {
 	return "it reads " + strings.Join(reads, " and ")
 }
 
-// applied sees whether everybody has acknowledged the route that m led to.
-func (w *demoWatch) applied(m *demoMove) bool {
+// applied notes in m when everybody has acknowledged the route that it led to.
+func (w *demoWatch) applied(m *demoMove) {
 	if w.route.Write != m.To || len(w.participants) < 2 {
-		return false
+		return
 	}
 	last := m.Edited
 	for _, p := range w.participants {
 		if p.Zxid < w.zxid {
-			return false
+			return
 		}
 		if p.At.After(last) {
 			last = p.At // they stamp what they say
 		}
 	}
 	m.applied, m.AppliedMS = last, ms(last.Sub(m.Edited))
-	return true
 }
 
 // tellClosed tells of clusters that were left and are done with: every group has finished them, nobody sends there, and

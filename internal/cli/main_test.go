@@ -17,12 +17,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/turnout-mq/turnout/internal/cli"
+	"github.com/turnout-mq/turnout/internal/scene"
 	"github.com/turnout-mq/turnout/testenv/zkserver"
 )
 
 const patience = 20 * time.Second // for what takes milliseconds on a quiet machine
 
 func TestMain(m *testing.M) {
+	scene.Run() // a program of the demo
 	// No settings of whoever runs the tests.
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "TURNOUT_") && name != "TURNOUT_TEST" {
@@ -38,7 +40,8 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("XDG_CONFIG_HOME", dir); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	metrics := goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick") // one a process, of sarama's
+	goleak.VerifyTestMain(m, metrics, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(code)
 	}))

@@ -47,3 +47,8 @@ func field(w io.Writer, name string, value any) {
 		fmt.Fprintf(w, "%s:\t%s\n", name, text)
 	}
 }
+
+// showDeleted says that something is gone.
+func (a *app) showDeleted(kind, name string) error {
+	return a.show(map[string]string{"deleted": name}, func(w io.Writer) { fmt.Fprintf(w, "%s %s deleted\n", kind, name) })
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +15,8 @@ import (
 // readers is how many nodes are read at once.
 const readers = 32
 
-// withStore connects to ZooKeeper, sees that what was written before is visible, and calls use with a ctx that has the time-out.
+// withStore connects to ZooKeeper, sees that what was written before is visible, and calls use with a ctx that has the
+// time-out.
 func (a *app) withStore(ctx context.Context, use func(context.Context, *metadata.Store) error) error {
 	if _, _, err := splitConnectString(a.settings.zookeeper); err != nil {
 		return err
@@ -31,15 +31,15 @@ func (a *app) withStore(ctx context.Context, use func(context.Context, *metadata
 		defer cancel()
 		_ = s.Close(ctx) // the process ends anyway
 	}()
-	limited, cancel := context.WithTimeout(ctx, a.settings.timeout)
+	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
 	defer cancel()
-	if _, err := s.WaitConnected(limited); err != nil {
+	if _, err := s.WaitConnected(ctx); err != nil {
 		return fmt.Errorf("%w; check that it runs, --zookeeper and --timeout", err)
 	}
-	if err := s.Sync(limited, "/"); err != nil {
+	if err := s.Sync(ctx, "/"); err != nil {
 		return err
 	}
-	return use(limited, s)
+	return use(ctx, s)
 }
 
 // entry is one document as it was read. Document is nil when it is invalid, which Error says.
@@ -49,63 +49,46 @@ type entry[T any] struct {
 	Zxid     metadata.Zxid `json:"zxid"`
 	Document *T            `json:"document,omitempty"`
 	Error    string        `json:"error,omitempty"`
-
-	node metadata.Node
 }
 
-// readEntry reads one document; an entry whose node does not exist is nil.
-func readEntry[T any](ctx context.Context, s *metadata.Store, p string, parse func([]byte) (T, error)) (*entry[T], error) {
-	n, err := s.Read(ctx, p)
-	if err != nil || !n.Exists {
-		return nil, err
-	}
-	e := &entry[T]{Name: path.Base(p), Version: n.Version, Zxid: n.Mzxid, node: n}
-	doc, err := parse(n.Data)
-	if err != nil {
-		e.Error = err.Error()
-	} else {
-		e.Document = &doc
-	}
-	return e, nil
+func newEntry[T any](name string, doc T, n metadata.Node) *entry[T] {
+	return &entry[T]{Name: name, Version: n.Version, Zxid: n.Mzxid, Document: &doc}
 }
 
-// needEntry is readEntry of a node that must exist.
-func needEntry[T any](ctx context.Context, s *metadata.Store, kind, p string, parse func([]byte) (T, error)) (*entry[T], error) {
-	e, err := readEntry(ctx, s, p, parse)
-	if err == nil && e == nil {
-		err = fmt.Errorf("%s %q: %w; \"turnout %s list\" shows what there is", kind, path.Base(p), errs.ErrNotFound, kind)
-	}
-	return e, err
-}
-
-// listEntries reads the documents below parent, sorted by name.
-func listEntries[T any](ctx context.Context, s *metadata.Store, parent string, parse func([]byte) (T, error)) ([]*entry[T], error) {
-	names, err := children(ctx, s, parent)
-	if err != nil {
-		return nil, err
-	}
+// listEntries gets the documents of those names; what is not valid is an entry too, what is gone is not.
+func listEntries[T any](ctx context.Context, names []string, get func(context.Context, string) (T, metadata.Node, error)) ([]*entry[T], error) {
 	entries, err := forEach(ctx, names, func(ctx context.Context, name string) (*entry[T], error) {
-		return readEntry(ctx, s, parent+"/"+name, parse)
-	})
-	if err != nil {
+		doc, n, err := get(ctx, name)
+		switch {
+		case err == nil:
+			return newEntry(name, doc, n), nil
+		case errors.Is(err, errs.ErrNotFound):
+			return nil, nil
+		case invalid(err):
+			return &entry[T]{Name: name, Version: n.Version, Zxid: n.Mzxid, Error: err.Error()}, nil
+		}
 		return nil, err
-	}
+	})
 	found := []*entry[T]{} // [] in JSON, not null
 	for _, e := range entries {
-		if e != nil { // not deleted since it was listed
+		if e != nil {
 			found = append(found, e)
 		}
 	}
-	return found, nil
+	return found, err
 }
 
-// children are the names below parent; none when there is no such node.
-func children(ctx context.Context, s *metadata.Store, parent string) ([]string, error) {
-	names, err := s.Children(ctx, parent)
-	if errors.Is(err, errs.ErrNotFound) {
-		return nil, nil
+// invalid says that err is about what is in a node.
+func invalid(err error) bool {
+	return errors.Is(err, errs.ErrInvalid) || errors.Is(err, errs.ErrTooLarge)
+}
+
+// remedy adds what to do to an error.
+func remedy(err error, target error, format string, args ...any) error {
+	if errors.Is(err, target) {
+		return fmt.Errorf("%w; %s", err, fmt.Sprintf(format, args...))
 	}
-	return names, err
+	return err
 }
 
 // forEach calls f for all of in, some at once, and returns the results in the order of in, or the first error.
@@ -119,5 +102,6 @@ func forEach[A, B any](ctx context.Context, in []A, f func(context.Context, A) (
 			return err
 		})
 	}
-	return out, g.Wait()
+	err := g.Wait()
+	return out, err
 }
