@@ -25,7 +25,8 @@
 //	ID, Shadow, Attempt, Origin, …  turnout-id, turnout-shadow, turnout-attempt, turnout-origin
 //	Delay    DELAY, the number of the first level that is not shorter; Receipt.Offset is then -1
 //
-// Attempt is the broker's reconsume count plus turnout-attempt. RocketMQ's own properties are not shown as headers, and
+// Attempt is the broker's reconsume count plus turnout-attempt. Due of a retry is when its broker gave it back, which it
+// does when it is due. RocketMQ's own properties are not shown as headers, and
 // headers arrive sorted by name. A key goes to queue murmur2(key) mod n of the n queues that can be written, ordered by
 // broker and number: order by key holds as long as n stays the same, a broker that dies included.
 //

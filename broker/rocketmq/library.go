@@ -43,6 +43,7 @@ type library struct {
 	mu       sync.Mutex
 	instance *instance
 	closed   bool
+	ending   sync.WaitGroup // instances that were replaced
 }
 
 type instance struct {
@@ -68,7 +69,7 @@ func (l *library) acquire(stale *instance) (*instance, error) {
 			return nil, err
 		}
 		if stale != nil {
-			go stale.end()
+			l.ending.Go(stale.end)
 		}
 		l.instance = fresh
 	}
@@ -115,6 +116,7 @@ func (l *library) close() {
 	if i != nil {
 		i.end()
 	}
+	l.ending.Wait()
 	dropLogger(l.c.log)
 }
 

@@ -1,6 +1,7 @@
 package rocketmq_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -15,4 +16,10 @@ var leftByLibrary = []goleak.Option{
 	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),                                              // begun when the library is loaded
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, leftByLibrary...) }
+func TestMain(m *testing.M) {
+	if os.Getenv(libraryConsumerVariable) != "" {
+		libraryConsumer()
+		return
+	}
+	goleak.VerifyTestMain(m, leftByLibrary...)
+}
