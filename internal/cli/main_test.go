@@ -140,10 +140,11 @@ func (b *background) wait(t *testing.T) int {
 	}
 }
 
-// zooKeeper is an embedded server and a client of it.
+// zooKeeper is a server and a client of it.
 type zooKeeper struct {
-	*zkserver.Server
-	conn *zk.Conn
+	*zkserver.Server // nil when it is an environment's
+	connect          string
+	conn             *zk.Conn
 }
 
 func startZooKeeper(t *testing.T) *zooKeeper {
@@ -158,7 +159,7 @@ func startZooKeeper(t *testing.T) *zooKeeper {
 		for range events { // closed when the client has ended
 		}
 	})
-	return &zooKeeper{s, conn}
+	return &zooKeeper{s, s.ConnectString(), conn}
 }
 
 type quiet struct{}
