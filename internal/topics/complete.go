@@ -24,7 +24,8 @@ const (
 	writeSpread = 2 * time.Second // R30: who is not first by name waits up to this long before it writes a completion
 )
 
-// due is the completion that the newest wish asks for, and what it was computed from.
+// due is the completion that the newest wish asks for, and what it was computed from. route.Err is nil or says that there is
+// no route, though there may have been one.
 type due struct {
 	wish  metadata.Update[metadata.Wish]
 	route metadata.Update[metadata.Route]
@@ -33,14 +34,15 @@ type due struct {
 
 func (d *due) same(o *due) bool {
 	return d != nil && o != nil && d.wish.Node.Czxid == o.wish.Node.Czxid && d.wish.Node.Version == o.wish.Node.Version &&
-		d.route.Known == o.route.Known && d.route.Node.Mzxid == o.route.Node.Mzxid
+		d.route.Known == o.route.Known && d.route.Node.Mzxid == o.route.Node.Mzxid && (d.route.Err == nil) == (o.route.Err == nil)
 }
 
 // due returns the completion that is due, or nil.
 func (t *Topic) due(ctx context.Context) *due {
 	t.mu.Lock()
 	d := &due{wish: t.wish, route: t.route}
-	ready := t.heard == 7 && d.wish.Known && d.wish.Err == nil && (d.route.Known || errors.Is(d.route.Err, errs.ErrNotFound))
+	// A route that can not be applied may say more than the wish: nothing is made of its predecessor.
+	ready := t.heard == 7 && d.wish.Known && d.wish.Err == nil && (d.route.Err == nil && d.route.Known || errors.Is(d.route.Err, errs.ErrNotFound))
 	t.mu.Unlock()
 	var base *metadata.Route
 	if d.route.Known {
@@ -116,6 +118,15 @@ type notFollowed struct{ error }
 func (e notFollowed) Unwrap() error { return e.error }
 
 func (t *Topic) follow(ctx context.Context, d *due) error {
+	// Whoever puts a topic writes wish and route in one step, and we may have heard of the wish alone.
+	if t.set.store.Session().Connected {
+		ask, cancel := context.WithTimeout(ctx, warmLimit)
+		_, err := t.routes.Refresh(ask)
+		cancel()
+		if err == nil && !t.due(ctx).same(d) {
+			return nil // the loop has it from here
+		}
+	}
 	if err := t.warm(ctx, d.to.Write); err != nil {
 		return notFollowed{fmt.Errorf("wish for cluster %q is not followed: %w", d.to.Write, err)}
 	}
@@ -163,7 +174,7 @@ func (t *Topic) write(ctx context.Context, d *due) error {
 		return err
 	}
 	path := t.set.store.RoutePath(t.name)
-	if d.route.Known {
+	if d.route.Err == nil {
 		err = t.set.store.Set(ctx, path, doc, d.route.Node.Version)
 	} else {
 		err = t.set.store.Create(ctx, path, doc)

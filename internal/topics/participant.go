@@ -50,7 +50,11 @@ func (t *Topic) say(last saying) saying {
 	ctx, cancel := context.WithTimeout(t.ctx, writeLimit)
 	defer cancel()
 	next := saying{doc: doc, at: time.Now(), session: session.ID}
-	if err := t.reg.Set(ctx, encode(doc)); err != nil {
+	err := t.reg.Set(ctx, encode(doc))
+	if errors.Is(err, errs.ErrNotFound) {
+		err = t.settle(ctx) // a new session, or somebody has deleted it
+	}
+	if err != nil {
 		if t.ctx.Err() == nil {
 			t.log.Debug("participant node not written", zap.Error(err))
 		}
@@ -76,7 +80,12 @@ func (t *Topic) participant() metadata.Participant {
 	t.mu.Lock()
 	parts := slices.Collect(maps.Values(t.parts))
 	var troubles []string
-	for _, err := range []error{t.notWarmed, t.notSaved, t.conf.Err, t.wish.Err, t.route.Err} {
+	for _, err := range []error{t.notWarmed, t.notSaved} {
+		if err != nil {
+			troubles = append(troubles, err.Error())
+		}
+	}
+	for _, err := range []error{t.conf.Err, t.wish.Err, t.route.Err} {
 		if err != nil && !errors.Is(err, errs.ErrNotFound) {
 			troubles = append(troubles, err.Error())
 		}

@@ -87,11 +87,28 @@ func newTopic(s *Set, name string) *Topic {
 	t.wishes = metadata.Follow(s.store, s.store.TopicPath(name), metadata.ParseWish, func(u metadata.Update[metadata.Wish]) {
 		t.hear(2, func() { t.wish = u })
 	})
-	t.routes = metadata.Follow(s.store, s.store.RoutePath(name), metadata.ParseRoute, func(u metadata.Update[metadata.Route]) {
+	t.routes = metadata.Follow(s.store, s.store.RoutePath(name), applicable, func(u metadata.Update[metadata.Route]) {
 		t.hear(4, func() { t.route = u })
 	})
 	go t.run()
 	return t
+}
+
+// applicable reads a route that this version can apply in full; any other is like one that is not valid: the last good
+// one stays in force.
+func applicable(data []byte) (metadata.Route, error) {
+	r, err := metadata.ParseRoute(data)
+	if err != nil {
+		return r, err
+	}
+	var bad []error
+	if r.Canary != nil {
+		bad = append(bad, fmt.Errorf("route: %w: canary: this version of Turnout does not apply it; upgrade it, or write canary null", errs.ErrUnsupported))
+	}
+	if r.Lease != nil {
+		bad = append(bad, fmt.Errorf("route: %w: lease: this version of Turnout does not apply it; upgrade it, or write lease null", errs.ErrUnsupported))
+	}
+	return r, errors.Join(bad...)
 }
 
 // Name is the topic's name in the metadata.
@@ -174,7 +191,9 @@ func (t *Topic) base() *View {
 	if t.wish.Known && !metadata.Answered(&t.route.Value, t.wish.Node) {
 		// The wish is not followed yet, but a newer written route is.
 		if now := t.view.Load(); now != nil && t.route.Node.Mzxid <= now.Zxid {
-			return nil
+			same := *now
+			same.Settings = t.conf.Value
+			return &same
 		}
 	}
 	return &View{Route: t.route.Value, Zxid: t.route.Node.Mzxid, Written: true, Settings: t.conf.Value}
