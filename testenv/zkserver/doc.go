@@ -7,6 +7,10 @@
 // clocks of the sessions start anew. The methods of faults.go lose watches and
 // answers, cut, delay, refuse and freeze connections, and expire sessions.
 //
+// Package jute beside it has the encoding, package rawzk a small client, and
+// testenv/zkcontract the suite that holds this server and a real one to the same
+// behaviour.
+//
 // Implemented: sessions with negotiated timeout, password, move to another
 // connection and expiry; persistent, ephemeral, sequential, container and TTL
 // nodes; versions; multi, all or nothing; one-shot watches with setWatches;
@@ -21,11 +25,15 @@
 //   - More than one server: no ensemble, no quorum, no stale reads, no read-only
 //     mode. Every port reaches the one server; reconfig is answered as disabled.
 //   - A disk: snapshots and logs. The data ends with the Server.
-//   - The requests multiRead (22) and sasl (102), answered as unimplemented with
-//     the connection closed; TLS; the schemes sasl, x509 and super.
-//   - Quotas, and the limits on connections and requests in flight.
+//   - The requests multiRead (22), deleteContainer (20) and sasl (102), answered as
+//     unimplemented with the connection closed; TLS; the schemes sasl, x509 and
+//     super.
+//   - Quotas, and the limits on connections and requests in flight. Instead, a
+//     client that leaves 64 MiB of answers unread is cut.
 //   - The admin server, JMX, the other four-letter words; latencies are
 //     reported as 0.
+//   - Faithful answers to createTTL with flags of a node without a time to live,
+//     which stop a real 3.9.5 for good: they are bad arguments here.
 //   - The pace of a real server: sessions and TTL and container nodes go within
 //     20 ms of their time, where a real one rounds session timeouts up to its
 //     tick and looks for nodes once a minute.

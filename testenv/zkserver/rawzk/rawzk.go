@@ -213,6 +213,10 @@ func (c *Client) Close() error {
 // EndSession ends somebody else's session, which for its client is the same as
 // an expiry: it takes the session over and closes it. The error is
 // ErrSessionExpired if there is no such session.
+//
+// Where it can be done, keep the client from connecting meanwhile: a real server
+// may leave one of two connections that fight for a session without an answer,
+// and the client then waits for its read timeout before it tries again.
 func EndSession(ctx context.Context, addr string, id int64, passwd []byte) error {
 	var err error
 	for try := range 10 {
