@@ -1,0 +1,72 @@
+package turnout_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/testenv"
+)
+
+// withKinds runs f where there is Kafka and RocketMQ: on real servers.
+func withKinds(t *testing.T, f func(t *testing.T, w *world)) {
+	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}}
+	testenv.EachOf(t, spec, []testenv.Backend{testenv.Servers}, func(t *testing.T, env *testenv.Env) {
+		f(t, newWorld(t, env, "kafka-a", "rocketmq-a", "rocketmq-b"))
+	})
+}
+
+func TestATopicMovesBetweenKindsInBothDirections(t *testing.T) {
+	withKinds(t, func(t *testing.T, w *world) {
+		tour := []string{"kafka-a", "rocketmq-a", "rocketmq-b", "kafka-a"}
+		w.putTopic("kafka-a", "rocketmq-a", "rocketmq-b")
+		w.putGroup(nil)
+		one, two := w.recorder("one"), w.recorder("two")
+		a, b := w.open("order_service"), w.open("order_service_consumer")
+		w.listen(b, two)
+		w.listen(a, one)
+		stop := w.traffic(a, one, 4)
+		for _, cluster := range tour[1:] {
+			w.edit(cluster)
+			w.applied(cluster)
+		}
+		stop()
+		v := w.verdict("kafka-a", "rocketmq-a", "rocketmq-b")
+		require.NoError(t, v.Err())
+		t.Log(v)
+		require.Eventually(t, func() bool {
+			for _, p := range w.participants() {
+				if g := p.Groups[w.group]; g["rocketmq-a"] != metadata.Finished || g["rocketmq-b"] != metadata.Finished || g["kafka-a"] != metadata.Attached {
+					return false
+				}
+			}
+			return true
+		}, 30*time.Second, 50*time.Millisecond, "%+v", w.participants())
+	})
+}
+
+func TestManyEditsOverKinds(t *testing.T) {
+	withKinds(t, func(t *testing.T, w *world) {
+		clusters := []string{"kafka-a", "rocketmq-a", "rocketmq-b"}
+		w.putTopic(clusters...)
+		w.putGroup(nil)
+		rec := w.recorder("one")
+		client := w.open("order_service")
+		w.listen(client, rec)
+		stop := w.traffic(client, rec, 4)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for i := range 100 {
+			<-tick.C
+			w.edit(clusters[(i*7+i/3)%3])
+		}
+		w.edit("rocketmq-a")
+		w.applied("rocketmq-a")
+		stop()
+		v := w.verdict(clusters...)
+		require.NoError(t, v.Err())
+		t.Log(v)
+	})
+}
