@@ -23,7 +23,7 @@ type doc struct {
 // turnout runs a command against z and demands that it succeeds.
 func (z *zooKeeper) turnout(t *testing.T, args ...string) result {
 	t.Helper()
-	r := run(t, append(args, "--zookeeper", z.ConnectString())...)
+	r := run(t, append(args, "--zookeeper", z.connect)...)
 	require.Equal(t, 0, r.code, "%v: %s", args, r.stderr)
 	require.Empty(t, r.stderr)
 	return r
@@ -32,7 +32,7 @@ func (z *zooKeeper) turnout(t *testing.T, args ...string) result {
 // refused runs a command that must fail, and returns what it says.
 func (z *zooKeeper) refused(t *testing.T, code int, args ...string) string {
 	t.Helper()
-	r := run(t, append(args, "--zookeeper", z.ConnectString())...)
+	r := run(t, append(args, "--zookeeper", z.connect)...)
 	require.Equal(t, code, r.code, "%v: %s", args, r.stderr)
 	require.Empty(t, r.stdout)
 	require.True(t, strings.HasPrefix(r.stderr, "turnout: "), r.stderr)
@@ -118,7 +118,7 @@ func TestPutFromFile(t *testing.T) {
 	require.Equal(t, map[string]any{"x": 1.}, d.Document["later"], "unknown fields survive")
 
 	// What get printed, changed, through standard input.
-	r := runWith(t, strings.Replace(got, "h:1", "h:2", 1), "cluster", "put", "c", "--file", "-", "--zookeeper", z.ConnectString())
+	r := runWith(t, strings.Replace(got, "h:1", "h:2", 1), "cluster", "put", "c", "--file", "-", "--zookeeper", z.connect)
 	require.Equal(t, 0, r.code, r.stderr)
 	require.Contains(t, r.stdout, `addresses: ["h:1"] → ["h:2"]`)
 

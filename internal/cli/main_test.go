@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	metrics := goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick") // one a process, of sarama's
-	goleak.VerifyTestMain(m, metrics, goleak.Cleanup(func(code int) {
+	cache := goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run")          // of the RocketMQ library, from its loading on
+	goleak.VerifyTestMain(m, metrics, cache, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(code)
 	}))
