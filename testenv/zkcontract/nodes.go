@@ -1,6 +1,7 @@
 package zkcontract
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -214,7 +215,7 @@ func sizeLimit(s *suite) {
 	r.do(jute.OpSetData, setRequest(p, "small", -1))
 	_, err := r.Call(jute.OpSetData, setRequest(p, strings.Repeat("x", jute.MaxBuffer-overhead+1), -1))
 	require.Error(s, err)
-	_, refused := err.(jute.Code)
+	_, refused := errors.AsType[jute.Code](err)
 	require.False(s, refused, "the connection is closed instead of an answer")
 	// The session lives and the node is as it was.
 	again := s.raw(rawzk.Options{SessionID: r.SessionID, Passwd: r.Passwd})

@@ -98,7 +98,9 @@ func keptAlive(s *suite) {
 	q := watcher.create(s.path("clock"), "", jute.FlagEphemeral)
 	s.eventually(func() bool {
 		_, err := r.Call(jute.OpExists, pathAndBool(q, false))
-		require.True(s, err == nil || err == error(jute.NoNode), "%v", err)
+		if err != nil {
+			require.ErrorIs(s, err, jute.NoNode)
+		}
 		return err != nil
 	}, "the silent session expires")
 	_, stat := r.get(p, false)

@@ -76,7 +76,7 @@ func TestDropAnswers(t *testing.T) {
 	require.NoError(t, set("/ab", "elsewhere"))
 	_, err := c.Set("/a", nil, 77)
 	require.ErrorIs(t, err, zk.ErrBadVersion, "a write that fails is answered")
-	require.Equal(t, "", value("/a"))
+	require.Empty(t, value("/a"))
 	require.ErrorIs(t, set("/a", "1"), zk.ErrConnectionClosed)
 	require.Equal(t, "1", value("/a"))
 	_, err = c.Multi(
@@ -91,7 +91,7 @@ func TestDropAnswers(t *testing.T) {
 	s.DropAnswers("/", 1)
 	_, err = c.Create("/seq-", nil, zk.FlagEphemeralSequential, zk.WorldACL(zk.PermAll))
 	require.ErrorIs(t, err, zk.ErrConnectionClosed)
-	require.Equal(t, "", value("/seq-0000000002"))
+	require.Empty(t, value("/seq-0000000002"))
 }
 
 func TestDropConnections(t *testing.T) {

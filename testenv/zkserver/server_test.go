@@ -2,6 +2,7 @@ package zkserver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -199,7 +200,7 @@ func TestContainerAndTTLNodesGo(t *testing.T) {
 		t.Helper()
 		require.Eventually(t, func() bool {
 			_, err := c.Call(jute.OpExists, read(path, false))
-			return err == error(jute.NoNode)
+			return errors.Is(err, jute.NoNode)
 		}, patience, time.Millisecond)
 	}
 	do(t, c, jute.OpCreateContainer, create("/unused", jute.FlagContainer))
@@ -389,7 +390,7 @@ func FuzzRequest(f *testing.F) {
 		require.NoError(t, err)
 		defer func() { _ = c.Close() }()
 		_, err = c.Call(jute.Op(op), new(jute.Encoder).Raw(body))
-		if ne, ok := err.(net.Error); ok {
+		if ne, ok := errors.AsType[net.Error](err); ok {
 			require.False(t, ne.Timeout(), "neither answered nor cut")
 		}
 		require.Equal(t, "/", do(t, control, jute.OpSync, new(jute.Encoder).Ustring("/")).Ustring())

@@ -2,6 +2,7 @@ package zkserver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -85,15 +86,15 @@ func countUp(addr, path string, n int, acked chan<- struct{}) error {
 			}
 		}
 		_, err := c.Call(jute.OpCreate, create(path, 0))
-		if err == nil || err == error(jute.NodeExists) {
+		if err == nil || errors.Is(err, jute.NodeExists) {
 			_, err = c.Call(jute.OpSetData, new(jute.Encoder).Ustring(path).Buffer([]byte(strconv.Itoa(v+1))).Int32(int32(v)))
 			switch {
-			case err == nil, unsure && err == error(jute.BadVersion):
+			case err == nil, unsure && errors.Is(err, jute.BadVersion):
 				unsure = false
 				v++
 				acked <- struct{}{}
 				continue
-			case err == error(jute.BadVersion):
+			case errors.Is(err, jute.BadVersion):
 				return fmt.Errorf("%s: version %d is not there, though it was acknowledged", path, v)
 			}
 			unsure = true
