@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,7 +40,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")); err != nil {
+	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -92,7 +91,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, env *testenv.Env, clusters ...string) *world {
-	name, _, _ := strings.Cut(t.Name(), "/")
+	name := worldName(t.Name())
 	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t), root: "/" + name, topic: "orders-" + name, group: "bills-" + name}
 	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: w.root, Logger: zap.NewNop()})
 	require.NoError(t, err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -91,8 +90,8 @@ type Client struct {
 	log      *zap.Logger
 
 	instance *instance
-	close    sync.Mutex
-	closed   bool
+	closing  chan struct{} // holds the one Close that is at work
+	closed   bool          // guarded by closing
 }
 
 // Open connects to ZooKeeper and registers the instance. It returns when the first session is there, or, when ctx ends
@@ -130,7 +129,7 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
 		return nil, errors.Join(fmt.Errorf("open: %w", err), store.Close(context.WithoutCancel(ctx)))
 	}
 	id := metadata.NewInstanceID()
-	c := &Client{store: store, log: log}
+	c := &Client{store: store, log: log, closing: make(chan struct{}, 1)}
 	c.pool = clusters.NewPool(store, drivers.Open, cfg.App+"-"+id, o.clusterLinger, log)
 	c.set = topics.NewSet(store, c.pool, id, log)
 	c.producer = producer.New(c.set, c.pool, log)
@@ -186,15 +185,19 @@ func (c *Client) Stats() producer.Stats { return c.producer.Stats() }
 
 // Close ends subscriptions and sends in good order: listeners finish and their positions are stored, sends that were
 // begun are waited for, the instance signs off. When ctx ends first what is left is given up: sends get ErrClosed,
-// messages that were not finished are handed over again elsewhere. It returns ctx's error then. Idempotent.
+// messages that were not finished are handed over again elsewhere. It returns ctx's error then; what still has to end, such
+// as a listener that does not return, does so by itself, and Close may be called again to wait for it. Idempotent.
 func (c *Client) Close(ctx context.Context) error {
-	c.close.Lock()
-	defer c.close.Unlock()
+	select {
+	case c.closing <- struct{}{}:
+		defer func() { <-c.closing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if c.closed {
 		return nil
 	}
-	c.closed = true
-	return errors.Join(
+	err := errors.Join(
 		c.consumer.Close(ctx),
 		c.producer.Close(ctx),
 		c.set.Close(ctx),
@@ -202,6 +205,8 @@ func (c *Client) Close(ctx context.Context) error {
 		c.pool.Close(ctx),
 		c.store.Close(ctx),
 	)
+	c.closed = err == nil
+	return err
 }
 
 // instance keeps apps/{app}/instances/{id} registered over sessions.
@@ -264,12 +269,14 @@ func (i *instance) run(store *metadata.Store) {
 	}
 }
 
+// close ends it. The node goes with the session, which is closed next.
 func (i *instance) close(ctx context.Context) error {
 	i.stop()
 	i.cancel()
-	<-i.done
-	if err := i.reg.Close(ctx); err != nil {
-		i.log.Debug("instance node not deleted, its session will", zap.Error(err))
+	select {
+	case <-i.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }

@@ -108,7 +108,7 @@ func (c *call) repeat(t *target, err error) {
 	if c.ended.Load() {
 		return
 	}
-	next, err := c.again.next(c.ctx, c.o, t, err)
+	next, err := c.again.next(c.ctx, c.o, t, &c.env, err)
 	if err != nil {
 		c.finish(Result{ID: c.env.ID}, err)
 		return

@@ -410,19 +410,22 @@ func sameText(a, b error) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Error() == b.Error()
 }
 
-// tooLargeOrFenced tells why a cluster refused a message (R26).
-func (o *outlet) tooLargeOrFenced(ctx context.Context, t *target) (refusal, error) {
+// tooLargeOrFenced tells why a cluster refused a message of that many bytes (R26).
+func (o *outlet) tooLargeOrFenced(ctx context.Context, t *target, size int) (refusal, error) {
 	info, err := t.conn.DescribeTopic(ctx, t.physical)
 	switch {
 	case errors.Is(err, errs.ErrNotAllowed) || err == nil && !info.Fenced && info.MaxMessageBytes == 0:
 		return unknownRefusal, nil
 	case err != nil:
 		return unknownRefusal, err
-	case info.Fenced:
+	case info.Fenced, int64(size+wireBytes) <= info.MaxMessageBytes: // the fence may be gone by now
 		return fenced, nil
 	}
-	return tooLarge, fmt.Errorf("%w: cluster %q takes at most %d bytes for topic %q", errs.ErrTooLarge, t.conn.Name, info.MaxMessageBytes, t.physical)
+	return tooLarge, fmt.Errorf("%w: cluster %q takes at most %d bytes for topic %q, the message has %d", errs.ErrTooLarge, t.conn.Name, info.MaxMessageBytes, t.physical, size)
 }
+
+// wireBytes is more than a cluster counts of a message beside its key, body and headers.
+const wireBytes = 1024
 
 type refusal int
 

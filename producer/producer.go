@@ -14,6 +14,9 @@ import (
 	"github.com/turnout-mq/turnout/internal/topics"
 )
 
+// closeGrace is how long Close waits beyond its ctx for what ends at once as a rule.
+const closeGrace = time.Second
+
 // idleCheck: a topic that was not sent to between two checks is given up; so it is after 1 to 2 times this.
 const idleCheck = time.Hour / 2
 
@@ -52,12 +55,14 @@ type Producer struct {
 	over   bool           // no new goroutines
 	sends  sync.WaitGroup // sends that have not ended
 	wg     sync.WaitGroup
+	ended  chan struct{} // closed after Close when every send has ended
+	left   chan struct{} // closed after that when the topics were left
 }
 
 // New returns a producer over the topics of set and the clusters of pool.
 func New(set *topics.Set, pool *clusters.Pool, log *zap.Logger) *Producer {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Producer{set: set, pool: pool, log: log, ctx: ctx, cancel: cancel}
+	p := &Producer{set: set, pool: pool, log: log, ctx: ctx, cancel: cancel, ended: make(chan struct{}), left: make(chan struct{})}
 	p.wg.Go(p.giveUpIdle)
 	return p
 }
@@ -106,21 +111,36 @@ func (p *Producer) outlet(ctx context.Context, topic string) (*outlet, error) {
 }
 
 // Close refuses new sends, waits for those that were begun until ctx ends, and leaves the topics. Sends that are still
-// waiting then end with errs.ErrClosed.
+// waiting then end with errs.ErrClosed, all but those that a driver does not let go of: they end when their cluster is
+// closed. Close may be called again to wait on.
 func (p *Producer) Close(ctx context.Context) error {
 	p.gate.Lock()
-	p.shut = true
+	if !p.shut {
+		p.shut = true
+		go p.finish()
+	}
 	p.gate.Unlock()
-	ended := make(chan struct{})
-	go func() { p.sends.Wait(); close(ended) }()
-	var err error
 	select {
-	case <-ended:
+	case <-p.ended:
+		<-p.left
+		return nil
 	case <-ctx.Done():
-		err = ctx.Err()
 	}
 	p.cancel()
-	<-ended // soon: every wait of a send selects on p.ctx
+	grace := time.NewTimer(closeGrace)
+	defer grace.Stop()
+	select {
+	case <-p.left:
+	case <-grace.C:
+	}
+	return ctx.Err()
+}
+
+// finish leaves the topics when every send has ended.
+func (p *Producer) finish() {
+	p.sends.Wait()
+	close(p.ended)
+	p.cancel()
 	p.gate.Lock()
 	p.over = true
 	p.gate.Unlock()
@@ -130,7 +150,7 @@ func (p *Producer) Close(ctx context.Context) error {
 		o.(*outlet).close()
 		return true
 	})
-	return err
+	close(p.left)
 }
 
 // giveUpIdle leaves topics that nobody sends to, so that no migration waits for this process on their account.

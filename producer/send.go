@@ -127,7 +127,7 @@ func (a *attempt) deliver(ctx context.Context, again retry) (Result, error) {
 			a.recycle()
 			return r, nil
 		}
-		next, err := again.next(ctx, o, t, got.err)
+		next, err := again.next(ctx, o, t, &a.env, got.err)
 		if err != nil {
 			a.recycle()
 			return Result{ID: id}, err
@@ -172,9 +172,9 @@ func (r *retry) because(err error) error {
 	return fmt.Errorf("%w (last attempt: %w)", err, r.last)
 }
 
-// next returns the target of the next attempt, acquired, or why there is none. failed is the released target of the
-// attempt that ended with err.
-func (r *retry) next(ctx context.Context, o *outlet, failed *target, err error) (*target, error) {
+// next returns the target of the next attempt to send m, acquired, or why there is none. failed is the released target of
+// the attempt that ended with err.
+func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.Envelope, err error) (*target, error) {
 	if ctx.Err() != nil {
 		return nil, r.because(ctx.Err())
 	}
@@ -186,7 +186,7 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, err error) 
 			return nil, r.last
 		}
 	case broker.Refused:
-		why, cause := o.tooLargeOrFenced(ctx, failed)
+		why, cause := o.tooLargeOrFenced(ctx, failed, sizeOf(m))
 		if why == tooLarge {
 			return nil, cause
 		}
@@ -222,6 +222,15 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, err error) 
 		o.p.count.rerouted.Add(1)
 	}
 	return t, nil
+}
+
+// sizeOf is what a message weighs without what the wire adds.
+func sizeOf(m *broker.Envelope) int {
+	n := len(m.Key) + len(m.Body)
+	for _, h := range m.Headers {
+		n += len(h.Name) + len(h.Value)
+	}
+	return n
 }
 
 // isTarget says whether t, or another use of the same connection, is where sends go.

@@ -34,7 +34,9 @@ type Pool struct {
 	linger   time.Duration
 	log      *zap.Logger
 	flights  singleflight.Group
-	closing  sync.WaitGroup // connections being closed, watched by Close
+	closing  sync.WaitGroup     // connections being opened or closed, watched by Close
+	patience context.Context    // ends when Close gives up: what is being opened or closed then does so by force
+	giveUp   context.CancelFunc // ends patience
 
 	mu       sync.Mutex
 	entries  map[string]*entry
@@ -72,8 +74,10 @@ type Conn struct {
 // NewPool returns a pool over the clusters in store. linger is how long a connection stays open after its last use,
 // so that a quick way back finds it.
 func NewPool(store *metadata.Store, open OpenFunc, clientID string, linger time.Duration, log *zap.Logger) *Pool {
-	return &Pool{store: store, open: open, clientID: clientID, linger: linger, log: log,
+	p := &Pool{store: store, open: open, clientID: clientID, linger: linger, log: log,
 		entries: map[string]*entry{}, changed: map[int]func(string){}}
+	p.patience, p.giveUp = context.WithCancel(context.Background())
+	return p
 }
 
 // OnChange calls fn, without waiting in it for anything, whenever the metadata of a cluster in use changed: users
@@ -123,7 +127,7 @@ func (p *Pool) Acquire(ctx context.Context, name string) (*Conn, error) {
 		p.mu.Unlock()
 		// Others may wait for the same connection, so it is not opened under this caller's ctx.
 		opened := p.flights.DoChan(fmt.Sprintf("%s#%d", name, version), func() (any, error) {
-			ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+			ctx, cancel := context.WithTimeout(p.patience, openTimeout)
 			defer cancel()
 			return nil, p.openEntry(ctx, e)
 		})
@@ -174,7 +178,8 @@ func (p *Pool) Names() []string {
 	return names
 }
 
-// Close closes every connection, used or not, and waits until they are closed or ctx ends.
+// Close closes every connection, used or not, and waits until they are closed. When ctx ends first they are closed by
+// force, which may go on for a moment after Close has returned ctx's error. It may be called again.
 func (p *Pool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.isClosed = true
@@ -196,8 +201,10 @@ func (p *Pool) Close(ctx context.Context) error {
 	go func() { p.closing.Wait(); close(done) }()
 	select {
 	case <-done:
+		p.giveUp()
 		return nil
 	case <-ctx.Done():
+		p.giveUp()
 		return ctx.Err()
 	}
 }
@@ -333,7 +340,7 @@ func (c *Conn) shut() {
 		e.conn = nil
 	}
 	c.pool.closing.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		ctx, cancel := context.WithTimeout(c.pool.patience, closeTimeout)
 		defer cancel()
 		if err := c.Close(ctx); err != nil {
 			c.pool.log.Warn("cluster not closed cleanly", zap.String("cluster", c.Name), zap.Error(err))

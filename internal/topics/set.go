@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 const (
 	unknownFor  = time.Second      // an unknown topic is not looked up again for this long
 	lookupLimit = 10 * time.Second // reading one topic's nodes for the first time
+	leaveLimit  = 5 * time.Second  // deleting a participant node; its session does it otherwise
 )
 
 // Set is the topics that one process uses. All methods may be called concurrently.
@@ -35,6 +38,7 @@ type Set struct {
 
 	mu       sync.Mutex
 	topics   map[string]*Topic
+	leaving  map[string]chan struct{} // closed when a topic that was given up has left ZooKeeper
 	unknown  map[string]unknownTopic
 	names    []string      // of all clusters
 	gotNames chan struct{} // closed when names was read once
@@ -50,7 +54,7 @@ type unknownTopic struct {
 func NewSet(store *metadata.Store, pool *clusters.Pool, instance string, log *zap.Logger) *Set {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Set{store: store, pool: pool, instance: instance, log: log, ctx: ctx, cancel: cancel,
-		topics: map[string]*Topic{}, unknown: map[string]unknownTopic{}, gotNames: make(chan struct{})}
+		topics: map[string]*Topic{}, leaving: map[string]chan struct{}{}, unknown: map[string]unknownTopic{}, gotNames: make(chan struct{})}
 	list := metadata.FollowChildren(store, store.ClustersPath(), func(names []string, err error) {
 		if err != nil {
 			return
@@ -98,6 +102,10 @@ func (s *Set) Use(ctx context.Context, name string) (*Topic, error) {
 				return nil, r.Err
 			}
 		case <-ctx.Done():
+			go func() { // who waited last may have gone
+				<-looked
+				s.leave(name, func(t *Topic) bool { return t.users == 0 })
+			}()
 			return nil, fmt.Errorf("topic %q: its metadata was not read in time: %w", name, ctx.Err())
 		}
 	}
@@ -111,13 +119,23 @@ func (s *Set) lookup(name string) error {
 		return nil
 	}
 	s.wg.Add(1)
+	left := s.leaving[name]
 	s.mu.Unlock()
 	defer s.wg.Done()
 	ctx, cancel := context.WithTimeout(s.ctx, lookupLimit)
 	defer cancel()
+	if left != nil { // the participant node of before must not be taken for ours
+		<-left
+	}
 	t, err := s.open(ctx, name)
+	if errors.Is(err, context.DeadlineExceeded) { // ours, not the caller's
+		err = fmt.Errorf("%w: topic %q: ZooKeeper does not answer: %s", errs.ErrNoMetadata, name, err.Error())
+	}
 	s.mu.Lock()
 	switch {
+	case err != nil && s.isClosed:
+		s.mu.Unlock()
+		return errs.ErrClosed
 	case err != nil:
 		if len(s.unknown) > 10_000 { // names made up in a loop must not fill the memory
 			clear(s.unknown)
@@ -165,30 +183,37 @@ func (s *Set) open(ctx context.Context, name string) (*Topic, error) {
 
 // release gives a use back.
 func (s *Set) release(t *Topic) {
+	s.leave(t.name, func(now *Topic) bool {
+		t.users--
+		return now == t && t.users == 0
+	})
+}
+
+// leave takes a topic out of the set if last says so, which is called with Set.mu held, and leaves it in the background.
+func (s *Set) leave(name string, last func(*Topic) bool) {
 	s.mu.Lock()
-	t.users--
-	last := t.users == 0 && s.topics[t.name] == t && !s.isClosed
-	if last {
-		delete(s.topics, t.name)
-		s.wg.Add(1)
+	defer s.mu.Unlock()
+	t := s.topics[name]
+	if t == nil || !last(t) || s.isClosed {
+		return
 	}
-	s.mu.Unlock()
-	if last {
-		go func() {
-			defer s.wg.Done()
-			ctx, cancel := context.WithTimeout(s.ctx, lookupLimit)
-			defer cancel()
-			t.close(ctx)
-		}()
-	}
+	delete(s.topics, name)
+	left := make(chan struct{})
+	s.leaving[name] = left
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, leaveLimit)
+		defer cancel()
+		t.close(ctx)
+		s.mu.Lock()
+		delete(s.leaving, name)
+		s.mu.Unlock()
+		close(left)
+	})
 }
 
 func (s *Set) each(fn func(*Topic)) {
 	s.mu.Lock()
-	all := make([]*Topic, 0, len(s.topics))
-	for _, t := range s.topics {
-		all = append(all, t)
-	}
+	all := slices.Collect(maps.Values(s.topics))
 	s.mu.Unlock()
 	for _, t := range all {
 		fn(t)
@@ -222,37 +247,30 @@ func (s *Set) clusterNames(ctx context.Context) ([]string, error) {
 	}
 }
 
-// Close leaves every topic and waits, at most until ctx ends.
+// Close leaves every topic and waits, at most until ctx ends. The participant nodes go with the session, which its owner
+// ends next.
 func (s *Set) Close(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.isClosed
 	s.isClosed = true
-	all := make([]*Topic, 0, len(s.topics))
-	for _, t := range s.topics {
-		all = append(all, t)
-	}
+	all := slices.Collect(maps.Values(s.topics))
 	clear(s.topics)
 	s.mu.Unlock()
 	if first {
+		s.cancel()
 		for _, stop := range s.stops {
 			stop()
 		}
-		s.wg.Add(len(all))
 		for _, t := range all {
-			go func() {
-				defer s.wg.Done()
-				t.close(ctx)
-			}()
+			s.wg.Go(func() { t.close(s.ctx) })
 		}
 	}
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	select {
 	case <-done:
-		s.cancel()
 		return nil
 	case <-ctx.Done():
-		s.cancel()
 		return ctx.Err()
 	}
 }

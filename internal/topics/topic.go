@@ -314,14 +314,17 @@ func (t *Topic) settle(ctx context.Context) error {
 
 // newSession makes sends wait until the nodes were read in the session that has begun, and sees to it.
 func (t *Topic) newSession() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ctx.Err() != nil {
+		return
+	}
 	gate := make(chan struct{})
 	if old := t.unsettled.Swap(&gate); old != nil {
 		close(*old)
 	}
-	t.mu.Lock()
 	t.sessions++
 	mine := t.sessions
-	t.mu.Unlock()
 	t.wg.Go(func() {
 		wait := 50 * time.Millisecond
 		for t.settleOnce() != nil && pause(t.ctx, wait) {
@@ -355,7 +358,9 @@ func (t *Topic) lostTouch() {
 
 // close leaves the topic: the participant node is deleted, nothing is followed any more.
 func (t *Topic) close(ctx context.Context) {
-	t.cancel()
+	t.mu.Lock()
+	t.cancel() // under the lock, so that no new session begins to settle
+	t.mu.Unlock()
 	<-t.done
 	t.wg.Wait()
 	for _, f := range []*metadata.Follower{t.settings, t.wishes, t.routes} {

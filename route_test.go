@@ -1,0 +1,368 @@
+package turnout_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout"
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/consumer"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+func TestWarmClusterIsPreparedAttachedAndAcknowledgedBeforeAnybodySendsThere(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(nil)
+		client := w.open("order_service")
+		var in inbox
+		s, err := client.Subscribe(w.ctx(), w.group, in.listen)
+		require.NoError(t, err)
+		require.NoError(t, s.Ready(w.ctx()))
+		require.Equal(t, "kafka-a", w.send(client, "1"))
+
+		zxid := w.change(func(r *metadata.Route) {
+			r.Warm = []string{"kafka-b"}
+			r.Stays = append(r.Stays, metadata.Stay{Cluster: "kafka-b", Start: broker.Offsets{}})
+		})
+		w.acked(zxid)
+		p := w.participants()[0]
+		require.Equal(t, []string{"kafka-b"}, p.Warm)
+		require.Equal(t, "kafka-a", p.Write)
+		require.Equal(t, metadata.Attached, p.Groups[w.group]["kafka-b"])
+		require.Len(t, w.positions("kafka-b"), 4, "R12: committed on every partition before the acknowledgement")
+		require.Equal(t, "kafka-a", w.send(client, "2"))
+
+		zxid = w.change(func(r *metadata.Route) { r.Write, r.Warm = "kafka-b", nil })
+		w.acked(zxid)
+		require.Equal(t, "kafka-b", w.send(client, "3"))
+		w.has(&in, "1", "2", "3")
+		require.Empty(t, w.participants()[0].Warm)
+	})
+}
+
+func TestWarmClusterThatCanNotBePreparedHoldsTheAcknowledgementBack(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a")
+		client := w.open("order_service")
+		w.send(client, "1")
+		zxid := w.change(func(r *metadata.Route) { r.Warm = []string{"kafka-b"} })
+		w.says("not warm yet")
+		require.NotEqual(t, zxid, w.participants()[0].Zxid)
+		require.Equal(t, "kafka-a", w.send(client, "2"))
+		w.createTopic("kafka-b")
+		w.acked(zxid)
+		require.Empty(t, w.participants()[0].Error)
+	})
+}
+
+func TestHoldMakesSendsWaitForTheNextRoute(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		client := w.open("order_service")
+		w.send(client, "1")
+		w.acked(w.change(func(r *metadata.Route) { r.Hold = &metadata.Hold{MS: 60_000} }))
+		require.True(t, w.participants()[0].Held)
+
+		waiting := w.sending(w.ctx(), client, &turnout.Message{Body: []byte("2")})
+		called := make(chan turnout.SendResult, 1)
+		go client.SendAsync(w.ctx(), w.topic, &turnout.Message{Body: []byte("3")}, func(r turnout.SendResult, err error) {
+			if err == nil {
+				called <- r
+			}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := client.Send(ctx, w.topic, &turnout.Message{Body: []byte("4")})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+
+		w.acked(w.change(func(r *metadata.Route) {
+			r.Hold, r.Write = nil, "kafka-b"
+			r.Stays = append(r.Stays, metadata.Stay{Cluster: "kafka-b", Start: broker.Offsets{}})
+		}))
+		r, err := w.done(waiting)
+		require.NoError(t, err)
+		require.Equal(t, "kafka-b", r.Cluster, "had it not waited it would be on kafka-a")
+		require.Equal(t, "kafka-b", (<-called).Cluster)
+		require.False(t, w.participants()[0].Held)
+	})
+}
+
+func TestHoldThatNobodyEndsIsOverAfterItsTimeWhereTheClusterCanBeFenced(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a")
+		client := w.open("order_service")
+		w.send(client, "1")
+		zxid := w.change(func(r *metadata.Route) { r.Hold = &metadata.Hold{MS: 700} })
+		w.acked(zxid)
+		require.True(t, w.participants()[0].Held)
+		require.Equal(t, "kafka-a", w.send(client, "2"))
+		w.participant(func(p metadata.Participant) bool { return !p.Held && p.Zxid == zxid }, "the hold is over")
+		// The next hold is a new one.
+		w.acked(w.change(func(r *metadata.Route) { r.Hold = &metadata.Hold{MS: 60_000} }))
+		require.True(t, w.participants()[0].Held)
+		w.acked(w.change(func(r *metadata.Route) { r.Hold = nil }))
+		require.Equal(t, "kafka-a", w.send(client, "3"))
+	})
+}
+
+func TestNewGroupBeginsAtTheStartOfTheOldestStayAndCommitsItFirst(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		client := w.open("order_service")
+		w.send(client, "on a")
+		w.storeOn("kafka-b", "of an earlier life 1", "of an earlier life 2")
+		start := w.ends("kafka-b")
+		w.change(func(r *metadata.Route) {
+			r.Warm = []string{"kafka-b"}
+			r.Stays = append(r.Stays, metadata.Stay{Cluster: "kafka-b", Start: start})
+		})
+		w.putGroup(nil)
+		var in inbox
+		s, err := client.Subscribe(w.ctx(), w.group, in.listen)
+		require.NoError(t, err)
+		require.NoError(t, s.Ready(w.ctx()))
+		require.Equal(t, start, w.positions("kafka-b"), "committed before there is any message to handle")
+		w.acked(w.change(func(r *metadata.Route) { r.Write, r.Warm = "kafka-b", nil }))
+		w.send(client, "on b")
+		w.has(&in, "on a", "on b")
+		require.Len(t, in.bodies(), 2)
+	})
+}
+
+func TestUnorderedGroupReadsSealedAndOpenStaysAtOnceAndReportsTheSealedOneFinished(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(nil)
+		client := w.open("order_service")
+		w.send(client, "a")
+		w.acked(w.change(func(r *metadata.Route) {
+			r.Write = "kafka-b"
+			r.Stays = append(r.Stays, metadata.Stay{Cluster: "kafka-b", Start: broker.Offsets{}})
+		}))
+		seal := w.ends("kafka-a")
+		w.acked(w.change(func(r *metadata.Route) { r.Stays[0].End = seal }))
+
+		var in inbox
+		block := make(chan struct{})
+		release := sync.OnceFunc(func() { close(block) })
+		defer release()
+		s, err := client.Subscribe(w.ctx(), w.group, func(_ context.Context, d *turnout.Delivery) error {
+			if string(d.Body) == "a" {
+				<-block
+			}
+			in.add(d)
+			return nil
+		}, consumer.WithLinger(100*time.Millisecond))
+		require.NoError(t, err)
+		require.NoError(t, s.Ready(w.ctx()))
+		w.send(client, "b")
+		w.has(&in, "b")
+		p := w.participants()[0]
+		require.Equal(t, metadata.Attached, p.Groups[w.group]["kafka-a"], "its message is not handled yet")
+		release()
+		w.participant(func(p metadata.Participant) bool { return p.Groups[w.group]["kafka-a"] == metadata.Finished }, "finished kafka-a")
+		require.Equal(t, seal, w.positions("kafka-a"))
+		w.eventually(func() bool { return len(w.members("kafka-a")) == 0 }, nil, "the group leaves kafka-a")
+		w.has(&in, "a", "b")
+
+		w.acked(w.change(func(r *metadata.Route) { r.Stays = r.Stays[1:] }))
+		require.NotContains(t, w.participants()[0].Groups[w.group], "kafka-a")
+	})
+}
+
+// seal takes the end offsets twice, as the controller does after the fence.
+func (w *world) seal(cluster string) broker.Offsets {
+	first := w.ends(cluster)
+	w.eventually(func() bool {
+		again := w.ends(cluster)
+		same := fmt.Sprint(first) == fmt.Sprint(again)
+		first = again
+		return same
+	}, nil, "the end of %s stands still", cluster)
+	return first
+}
+
+func TestOrderedGroupHandlesTheSealedStayThenTheNextAndNothingBeyondTheSeal(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(func(g *metadata.Group) { g.Order = metadata.OrderKey })
+		w.storeOn("kafka-a", "a1", "a2")
+		w.storeOn("kafka-b", "b1", "b2")
+		client := w.open("order_service")
+		_, err := client.Send(w.ctx(), w.topic, &turnout.Message{Key: []byte("k"), Body: []byte("a3")})
+		require.NoError(t, err)
+		seal := w.ends("kafka-a")
+		w.storeOn("kafka-a", "late: beyond the seal")
+		w.acked(w.change(func(r *metadata.Route) {
+			r.Write, r.Order = "kafka-b", metadata.OrderKey
+			r.Stays = []metadata.Stay{{Cluster: "kafka-a", End: seal}, {Cluster: "kafka-b", Start: broker.Offsets{}}}
+		}))
+		var in inbox
+		gate := make(chan struct{})
+		s, err := client.Subscribe(w.ctx(), w.group, func(_ context.Context, d *turnout.Delivery) error {
+			<-gate
+			in.add(d)
+			return nil
+		}, consumer.WithLinger(100*time.Millisecond))
+		require.NoError(t, err)
+		require.NoError(t, s.Ready(w.ctx()))
+		require.Empty(t, w.members("kafka-b"), "b waits for a")
+		close(gate)
+		w.has(&in, "a1", "a2", "a3", "b1", "b2")
+		require.Equal(t, []string{"a1", "a2", "a3", "b1", "b2"}, in.bodies())
+		require.Equal(t, seal, w.positions("kafka-a"), "at the seal, not beyond it")
+		w.participant(func(p metadata.Participant) bool {
+			return p.Groups[w.group]["kafka-a"] == metadata.Finished && p.Groups[w.group]["kafka-b"] == metadata.Attached
+		}, "a finished, b attached")
+	})
+}
+
+// The protocol's ordered move, made by hand: hold, fence, seal, switch. Messages of a key are handled in the order in
+// which they were sent, whether their senders wait or not.
+func TestOrderOfKeysIsKeptOverAnOrderedMove(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(func(g *metadata.Group) { g.Order = metadata.OrderKey })
+		sender, receiver := w.open("order_service"), w.open("order_service_consumer")
+		w.send(sender, "0")
+		w.acked(w.change(func(r *metadata.Route) { r.Order = metadata.OrderKey }))
+		rec := w.recorder("receiver")
+		var mu sync.Mutex
+		last := map[string]int64{} // of the keys whose sender does not wait
+		swapped := []string{}
+		s, err := receiver.Subscribe(w.ctx(), w.group, func(_ context.Context, d *turnout.Delivery) error {
+			seq, err := strconv.ParseInt(string(d.Body), 10, 64)
+			if seq > 0 {
+				handling := rec.Recv(w.group, w.message(d.ID, d.Key, seq), place(d))
+				defer handling.Done()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			key := string(d.Key)
+			if seq > last[key]+1 {
+				swapped = append(swapped, fmt.Sprintf("%s: %d after %d", key, seq, last[key]))
+			}
+			last[key] = max(seq, last[key])
+			return err
+		}, consumer.WithLinger(100*time.Millisecond))
+		require.NoError(t, err)
+		require.NoError(t, s.Ready(w.ctx()))
+
+		sending := w.recorder("sender")
+		stop := w.traffic(sender, sending, 3)
+		stopAsync := w.asyncTraffic(sender, sending, 3)
+		for range 2 {
+			for _, move := range [][2]string{{"kafka-a", "kafka-b"}, {"kafka-b", "kafka-a"}} {
+				from, to := move[0], move[1]
+				w.unfence(to)
+				w.acked(w.change(func(r *metadata.Route) { r.Hold = &metadata.Hold{MS: 300} }))
+				w.fence(from)
+				seal := w.seal(from)
+				w.unfence(to)
+				w.acked(w.change(func(r *metadata.Route) {
+					r.Stays[len(r.Stays)-1].End = seal
+					start := broker.Offsets{}
+					for _, s := range r.Stays {
+						if s.Cluster == to {
+							start = s.End
+						}
+					}
+					r.Hold, r.Write = nil, to
+					r.Stays = append(r.Stays, metadata.Stay{Cluster: to, Start: start})
+				}))
+				// R21: nobody may be attached to a cluster that is written again; so the group goes over first.
+				w.eventually(func() bool { return len(w.members(from)) == 0 }, func() any { return w.participants() }, "the group has left %s", from)
+			}
+		}
+		stop()
+		stopAsync()
+		v := w.orderedVerdict("kafka-a")
+		require.NoError(t, v.Err())
+		mu.Lock()
+		defer mu.Unlock()
+		require.Empty(t, swapped)
+	})
+}
+
+func TestRouteThatThisVersionDoesNotApplyLeavesTheLastGoodOneInForce(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		client := w.open("order_service")
+		w.send(client, "1")
+		good := w.mzxid(w.store.RoutePath(w.topic))
+		w.acked(good)
+		open := metadata.Stay{Cluster: "kafka-b", Start: broker.Offsets{}}
+		for name, edit := range map[string]func(r *metadata.Route){
+			"canary": func(r *metadata.Route) {
+				r.Canary = &metadata.Canary{Write: "kafka-b", Percent: 100}
+				r.Stays = append(r.Stays, open)
+			},
+			"lease": func(r *metadata.Route) {
+				r.Lease, r.Write = &metadata.Lease{MS: 4000}, "kafka-b"
+				r.Stays = append(r.Stays, open)
+			},
+		} {
+			var before metadata.Route
+			w.change(func(r *metadata.Route) { before = r.Clone(); edit(r) })
+			w.says(name)
+			require.Equal(t, "kafka-a", w.send(client, "2"))
+			require.Equal(t, good, w.participants()[0].Zxid, "it is not acknowledged")
+			good = w.change(func(r *metadata.Route) { *r = before })
+			w.acked(good)
+			require.Empty(t, w.participants()[0].Error)
+		}
+	})
+}
+
+// The same route written again, by whomever, is a new one: it is acknowledged by its own number.
+func TestEveryWriteOfARouteIsAcknowledgedByItsNumber(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a")
+		w.putGroup(nil)
+		client := w.open("order_service")
+		s, err := client.Subscribe(w.ctx(), w.group, func(context.Context, *turnout.Delivery) error { return nil })
+		require.NoError(t, err)
+		require.NoError(t, s.Ready(w.ctx()))
+		w.send(client, "1")
+		for range 5 {
+			w.acked(w.change(func(*metadata.Route) {}))
+		}
+	})
+}
+
+func TestSettingsOfTheTopicNameItOnEachCluster(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(nil)
+		settings := metadata.DefaultTopicSettings()
+		settings.Names = map[string]string{"kafka-b": w.topic + ".renamed"}
+		w.put(w.store.SettingsPath(w.topic), settings)
+		w.with("kafka-b", func(c broker.Cluster) {
+			require.NoError(t, c.CreateTopic(w.ctx(), w.topic+".renamed", broker.TopicSpec{Partitions: 2}))
+		})
+		client := w.open("order_service")
+		var in inbox
+		s, err := client.Subscribe(w.ctx(), w.group, in.listen)
+		require.NoError(t, err)
+		require.NoError(t, s.Ready(w.ctx()))
+		w.send(client, "1")
+		w.edit("kafka-b")
+		w.applied("kafka-b")
+		require.Equal(t, "kafka-b", w.send(client, "2"))
+		w.has(&in, "1", "2")
+		w.with("kafka-b", func(c broker.Cluster) {
+			ends, err := c.EndOffsets(w.ctx(), w.topic)
+			require.NoError(t, err)
+			for _, end := range ends {
+				require.Zero(t, end)
+			}
+		})
+	})
+}
