@@ -112,13 +112,14 @@ func (s *stage) client(b *testing.B) *turnout.Client {
 	return c
 }
 
-// spread runs send n times, divided among workers.
-func spread(workers, n int, send func()) {
+// spread runs send n times, divided among workers; each has a key of its own.
+func spread(workers, n int, send func(key []byte)) {
 	var wg sync.WaitGroup
 	for i := range workers {
+		key := fmt.Appendf(nil, "order-%04d", i)
 		wg.Go(func() {
 			for range n/workers + min(1, max(0, n%workers-i)) {
-				send()
+				send(key)
 			}
 		})
 	}

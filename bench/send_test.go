@@ -25,7 +25,7 @@ func BenchmarkSend(b *testing.B) {
 	})
 }
 
-func cases(b *testing.B, s *stage, cluster string, open func(b *testing.B, s *stage, cluster, topic string) func(body []byte)) {
+func cases(b *testing.B, s *stage, cluster string, open func(b *testing.B, s *stage, cluster, topic string) func(key, body []byte)) {
 	topic := s.topic(b, cluster)
 	bare := open(b, s, cluster, topic)
 	client := s.client(b)
@@ -36,7 +36,7 @@ func cases(b *testing.B, s *stage, cluster string, open func(b *testing.B, s *st
 				for i := range body {
 					body[i] = byte('a' + i%26)
 				}
-				ours := func() {
+				ours := func(key []byte) {
 					if _, err := client.Send(b.Context(), topic, &turnout.Message{Key: key, Body: body}); err != nil {
 						b.Error(err)
 					}
@@ -46,7 +46,7 @@ func cases(b *testing.B, s *stage, cluster string, open func(b *testing.B, s *st
 				begin := time.Now()
 				spread(goroutines, probe, ours)
 				n := max(probe, int(probe*slice/time.Since(begin)))
-				compare(b, 21, n, timed(func(n int) { spread(goroutines, n, func() { bare(body) }) }), timed(func(n int) { spread(goroutines, n, ours) }))
+				compare(b, 21, n, timed(func(n int) { spread(goroutines, n, func(key []byte) { bare(key, body) }) }), timed(func(n int) { spread(goroutines, n, ours) }))
 			})
 		}
 	}
@@ -54,9 +54,7 @@ func cases(b *testing.B, s *stage, cluster string, open func(b *testing.B, s *st
 
 const slice = 100 * time.Millisecond
 
-var key = []byte("order-4711")
-
-func bareKafka(b *testing.B, s *stage, cluster, topic string) func([]byte) {
+func bareKafka(b *testing.B, s *stage, cluster, topic string) func(key, body []byte) {
 	conf := sarama.NewConfig()
 	conf.Version = sarama.V2_8_0_0
 	conf.Metadata.Full = false
@@ -72,7 +70,7 @@ func bareKafka(b *testing.B, s *stage, cluster, topic string) func([]byte) {
 	p, err := sarama.NewSyncProducer(s.env.Addresses(cluster), conf)
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, p.Close()) })
-	return func(body []byte) {
+	return func(key, body []byte) {
 		m := &sarama.ProducerMessage{Topic: topic, Key: sarama.ByteEncoder(key), Value: sarama.ByteEncoder(body),
 			Headers: []sarama.RecordHeader{{Key: []byte("turnout-id"), Value: []byte(producer.NewID())}}}
 		if _, _, err := p.SendMessage(m); err != nil {
@@ -81,13 +79,13 @@ func bareKafka(b *testing.B, s *stage, cluster, topic string) func([]byte) {
 	}
 }
 
-func bareRocketMQ(b *testing.B, s *stage, cluster, topic string) func([]byte) {
+func bareRocketMQ(b *testing.B, s *stage, cluster, topic string) func(key, body []byte) {
 	p, err := rocketmq.NewProducer(rmqproducer.WithNsResolver(primitive.NewPassthroughResolver(s.env.Addresses(cluster))),
 		rmqproducer.WithInstanceName("bench-"+topic), rmqproducer.WithGroupName("bench-"+topic), rmqproducer.WithRetry(0))
 	require.NoError(b, err)
 	require.NoError(b, p.Start())
 	b.Cleanup(func() { require.NoError(b, p.Shutdown()) })
-	return func(body []byte) {
+	return func(key, body []byte) {
 		m := primitive.NewMessage(topic, body)
 		m.WithProperty("turnout-id", producer.NewID())
 		m.WithProperty("turnout-key", string(key))
