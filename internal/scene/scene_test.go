@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 	if specs, set := os.LookupEnv(parentVariable); set {
 		parent(specs)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+	// Sarama has one goroutine a process; others begin when a library is loaded.
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
 
 // stage is an environment with two topics and a group on it.
