@@ -15,6 +15,8 @@
 //	Dir/log/{Name}.log            what the SDK logs, in JSON, and whatever else it writes to its standard error
 //	Dir/snapshot/                 the SDK's snapshots
 //
+// A process tells what it uses when it is asked (Process.Status).
+//
 // A process ends by SIGTERM in good order, and at once when its standard input ends: that happens when the process that
 // started it dies, however it dies. The package needs a Unix system.
 package scene

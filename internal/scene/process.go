@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -22,6 +23,9 @@ type Process struct {
 	ready chan struct{}
 	done  chan struct{}
 	err   error // valid when done is closed
+
+	asking sync.Mutex  // one Status at a time
+	status chan string // answers
 }
 
 // Start starts the application and returns; Ready waits for it. It ends when Stop or Kill is called, when this process
@@ -52,7 +56,7 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 	}
 	defer log.Close() // the child has its own
 
-	p := &Process{spec: spec, ready: make(chan struct{}), done: make(chan struct{})}
+	p := &Process{spec: spec, ready: make(chan struct{}), done: make(chan struct{}), status: make(chan string, 1)}
 	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), exe, "scene:"+spec.Name) // the argument is for whoever looks at ps
 	p.cmd.Env = append(os.Environ(), variable+"="+string(mustJSON(spec)))
 	p.cmd.Stderr = log
@@ -77,10 +81,17 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 func (p *Process) follow(stdout io.Reader) {
 	defer close(p.done)
 	lines := bufio.NewScanner(stdout)
+	lines.Buffer(nil, 1<<20)
 	for ready := false; lines.Scan(); {
 		if !ready && lines.Text() == readyLine {
 			ready = true
 			close(p.ready)
+		}
+		if text, is := strings.CutPrefix(lines.Text(), statusPrefix); is {
+			select {
+			case p.status <- text:
+			default: // nobody has asked
+			}
 		}
 	}
 	if err := p.cmd.Wait(); err != nil {

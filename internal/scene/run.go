@@ -58,6 +58,7 @@ func run(text string) int {
 		return exitSpec
 	}
 	log := newLogger(spec)
+	answerStatus(ctx, os.Stdout)
 	log.Info("begin", zap.Int("pid", os.Getpid()), zap.Any("spec", spec))
 	if err := act(ctx, spec, log); err != nil {
 		log.Error("ended", zap.Error(err))
