@@ -68,6 +68,8 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newTopicCommand(a),
 		newGroupCommand(a),
 		newInstancesCommand(a),
+		newSendCommand(a),
+		newTailCommand(a),
 		newDemoCommand(a),
 	)
 	for _, cmd := range root.Commands() {

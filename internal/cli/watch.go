@@ -137,11 +137,11 @@ func (a *app) printChange(c change, now time.Time) error {
 		l.Zxid = ""
 	}
 	if l.Zxid != "" {
-		if text := string(c.data); utf8.ValidString(text) {
-			l.Data = &text
-		} else {
-			l.DataBase64 = c.data
+		data := c.data
+		if data == nil {
+			data = []byte{}
 		}
+		l.Data, l.DataBase64 = textOrBytes(data)
 	}
 	if a.json() {
 		return json.NewEncoder(a.stdout).Encode(l)
