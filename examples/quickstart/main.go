@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -33,7 +34,6 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer client.Close(context.Background())
 
 	_, err = client.Subscribe(ctx, "order_bil_group", func(_ context.Context, d *turnout.Delivery) error {
 		fmt.Printf("received %s from %s\n", d.Body, d.Cluster)
@@ -48,8 +48,8 @@ func run() error {
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return nil
+			return client.Close(context.Background())
 		}
 	}
-	return err
+	return errors.Join(err, client.Close(context.Background()))
 }

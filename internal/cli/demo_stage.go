@@ -34,29 +34,29 @@ func (d *demo) clusters() []string {
 
 // setUp starts everything and returns when messages flow.
 func (d *demo) setUp(ctx context.Context) error {
-	print := func(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
+	line := func(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
 	if err := d.makeDir(); err != nil {
 		return err
 	}
-	print("Turnout demo: a topic moves between clusters while messages flow. Nothing is installed, all is on this machine.\n")
+	line("Turnout demo: a topic moves between clusters while messages flow. Nothing is installed, all is on this machine.\n")
 	if err := d.startServers(ctx); err != nil {
 		return err
 	}
 	for _, cluster := range d.clusters() {
-		print("  %-24s%s", cluster, strings.Join(d.env.Addresses(cluster), ","))
+		line("  %-24s%s", cluster, strings.Join(d.env.Addresses(cluster), ","))
 	}
 	if err := d.putMetadata(ctx); err != nil {
 		return err
 	}
-	print("  %-24stopic with %d partitions on each cluster, now on %s", demoTopic, demoPartitions, d.tour[0])
-	print("  %-24sconsumer group of %s", demoGroup, demoTopic)
+	line("  %-24stopic with %d partitions on each cluster, now on %s", demoTopic, demoPartitions, d.tour[0])
+	line("  %-24sconsumer group of %s", demoGroup, demoTopic)
 	if err := d.startPrograms(ctx); err != nil {
 		return err
 	}
-	print("  %-24sprocess %d, sends %v messages a second to %s", demoSender, d.sender.Pid(), d.rate, demoTopic)
-	print("  %-24sprocess %d, receives them as %s", demoReceiver, d.receiver.Pid(), demoGroup)
-	print("  %-24s%s", "files", d.dir)
-	print(`
+	line("  %-24sprocess %d, sends %v messages a second to %s", demoSender, d.sender.Pid(), d.rate, demoTopic)
+	line("  %-24sprocess %d, receives them as %s", demoReceiver, d.receiver.Pid(), demoGroup)
+	line("  %-24s%s", "files", d.dir)
+	line(`
 The two programs know the topic's name and ZooKeeper's address, no cluster. Where the topic is stands in one node:
 %s holds {"cluster":"%s"}. The demo will edit it. To look on from another terminal:
 
