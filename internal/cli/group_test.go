@@ -78,7 +78,7 @@ func TestGroupCommands(t *testing.T) {
 		r := w.turnout(t, "group", "put", "order_bil_group", "--topic", "order_topic", "--app", "order_service_consumer", "--concurrency", "4", "--rate", "50", "--paused")
 		require.Contains(t, r.stdout, "group order_bil_group created (version 0)")
 		g := w.group(t, "order_bil_group")
-		require.Equal(t, 4., g.Document["concurrency"])
+		require.EqualValues(t, 4, g.Document["concurrency"])
 		require.Equal(t, true, g.Document["paused"])
 		require.Equal(t, int64(7), g.on("kafka-a").Unread)
 		require.Equal(t, "order_bil_group", g.on("kafka-a").PhysicalGroup)

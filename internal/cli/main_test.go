@@ -153,14 +153,21 @@ func startZooKeeper(t *testing.T) *zooKeeper {
 	s, err := zkserver.Start(t.Context(), zkserver.Options{})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
-	conn, events, err := zk.Connect(s.Addrs(), 10*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
+	z := connect(t, s.ConnectString())
+	z.Server = s
+	return z
+}
+
+func connect(t *testing.T, servers string) *zooKeeper {
+	t.Helper()
+	conn, events, err := zk.Connect(strings.Split(servers, ","), 10*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		conn.Close()
 		for range events { // closed when the client has ended
 		}
 	})
-	return &zooKeeper{s, s.ConnectString(), conn}
+	return &zooKeeper{connect: servers, conn: conn}
 }
 
 type quiet struct{}

@@ -38,13 +38,9 @@ Ctrl-C ends it with exit code 0. Messages that came and were not printed go to t
 			if count < 0 || during < 0 {
 				return usagef("--count %d --for %v: must not be below 0", count, during)
 			}
-			ctx := cmd.Context()
-			err := a.withClient(ctx, app, func(c *turnout.Client) error {
-				if during > 0 {
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeout(ctx, during)
-					defer cancel()
-				}
+			err := a.withClient(cmd.Context(), app, func(c *turnout.Client) error {
+				ctx, cancel := forTime(cmd.Context(), during)
+				defer cancel()
 				return a.tail(ctx, c, args[0], count)
 			})
 			if cmd.Context().Err() != nil && errors.Is(err, cmd.Context().Err()) {

@@ -152,11 +152,10 @@ func (a *app) putTopic(ctx context.Context, s *metadata.Store, p topicPut) (*top
 			put.Start = nil // what is there already belongs to the topic
 		}
 	}
-	now := before
-	switch {
-	case p.dryRun:
+	var now *topicState
+	if p.dryRun {
 		now = before.preview(put, settings, clusters, moves)
-	default:
+	} else {
 		if err := writeTopic(ctx, s, p, put, isNew, moves); err != nil {
 			return nil, err
 		}

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout"
@@ -24,15 +22,7 @@ type world struct {
 
 func eachWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	testenv.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, e *testenv.Env) {
-		w := &world{e, &zooKeeper{connect: e.ZooKeeper()}}
-		conn, events, err := zk.Connect(strings.Split(e.ZooKeeper(), ","), 10*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			conn.Close()
-			for range events {
-			}
-		})
-		w.conn = conn
+		w := &world{e, connect(t, e.ZooKeeper())}
 		for _, name := range []string{"kafka-a", "kafka-b"} {
 			w.turnout(t, "cluster", "put", name, "--kind", "kafka", "--address", strings.Join(e.Addresses(name), ","), "--cluster-id", e.ClusterID(name))
 		}

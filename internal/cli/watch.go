@@ -63,11 +63,8 @@ no zxid, its version is the last one known. Ctrl-C ends it with exit code 0.`,
 				}
 				return err
 			}
-			if during > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, during)
-				defer cancel()
-			}
+			ctx, cancel := forTime(ctx, during)
+			defer cancel()
 			var seen int
 			f := &follower{dial: a.dialZooKeeper, root: p, recursive: recursive, recheck: recheck,
 				report: func(c change) error {
@@ -97,6 +94,14 @@ no zxid, its version is the last one known. Ctrl-C ends it with exit code 0.`,
 	cmd.Flags().DurationVar(&during, "for", 0, "end after this time (0: never)")
 	cmd.Flags().DurationVar(&recheck, "recheck", 30*time.Second, "compare everything this often, in case the server lost a watch")
 	return cmd
+}
+
+// forTime ends after d; 0: never.
+func forTime(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d)
 }
 
 var errSeenEnough = errors.New("seen enough")

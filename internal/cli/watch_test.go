@@ -2,14 +2,17 @@ package cli_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/testenv"
 )
 
 var watchTimes = regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  `)
@@ -34,31 +37,67 @@ func steps(t *testing.T, stdout *output, list ...any) {
 		require.Eventually(t, func() bool {
 			c := changes(stdout.String())
 			return len(c) > 0 && c[len(c)-1] == want
-		}, patience, 2e6, "step %d: no %q; %d lines: %v", i/2, want, n, stdout)
+		}, patience, 2*time.Millisecond, "step %d: no %q; %d lines: %v", i/2, want, n, stdout)
 	}
 }
 
 func TestWatchPrintsEveryKindOfChange(t *testing.T) {
-	z := startZooKeeper(t)
-	z.create(t, "/confs", "")
-	w := start(t, "watch", "/confs/data_item1", "--zookeeper", z.ConnectString())
-	steps(t, &w.stdout,
-		func() {}, "ABSENT /confs/data_item1",
-		func() { z.create(t, "/confs/data_item1", "one") }, "CREATED /confs/data_item1 version 0 one",
-		func() { z.set(t, "/confs/data_item1", "two words") }, "DATA /confs/data_item1 version 0 → 1 two words",
-		func() { z.set(t, "/confs/data_item1", "two words") }, "DATA /confs/data_item1 version 1 → 2 two words",
-		func() { z.create(t, "/confs/data_item1/b", "") }, `CHILD+ /confs/data_item1/b version 0 ""`,
-		func() { z.set(t, "/confs/data_item1/b", "x\ny") }, `CHILD DATA /confs/data_item1/b version 0 → 1 "x\ny"`,
-		func() { z.create(t, "/confs/data_item1/b/deep", "") }, `CHILD DATA /confs/data_item1/b version 0 → 1 "x\ny"`,
-		func() { z.create(t, "/confs/data_item1/a", "\xff") }, `CHILD+ /confs/data_item1/a version 0 "\xff"`,
-		func() { z.delete(t, "/confs/data_item1/b/deep"); z.delete(t, "/confs/data_item1/b") }, "CHILD- /confs/data_item1/b version 1",
-		func() { z.delete(t, "/confs/data_item1/a") }, "CHILD- /confs/data_item1/a version 0",
-		func() { z.delete(t, "/confs/data_item1") }, "DELETED /confs/data_item1 version 2",
-		func() { z.create(t, "/confs/data_item1", "again") }, "CREATED /confs/data_item1 version 0 again",
-	)
-	require.Equal(t, 0, w.end(t))
-	require.Len(t, changes(w.stdout.String()), 11, "%v", &w.stdout)
-	require.Empty(t, w.stderr.String())
+	testenv.Each(t, testenv.Spec{ZooKeeper: 1}, func(t *testing.T, e *testenv.Env) {
+		z := connect(t, e.ZooKeeper())
+		z.create(t, "/confs", "")
+		w := start(t, "watch", "/confs/data_item1", "--zookeeper", e.ZooKeeper())
+		steps(t, &w.stdout,
+			func() {}, "ABSENT /confs/data_item1",
+			func() { z.create(t, "/confs/data_item1", "one") }, "CREATED /confs/data_item1 version 0 one",
+			func() { z.set(t, "/confs/data_item1", "two words") }, "DATA /confs/data_item1 version 0 → 1 two words",
+			func() { z.set(t, "/confs/data_item1", "two words") }, "DATA /confs/data_item1 version 1 → 2 two words",
+			func() { z.create(t, "/confs/data_item1/b", "") }, `CHILD+ /confs/data_item1/b version 0 ""`,
+			func() { z.set(t, "/confs/data_item1/b", "x\ny") }, `CHILD DATA /confs/data_item1/b version 0 → 1 "x\ny"`,
+			func() { z.create(t, "/confs/data_item1/b/deep", "") }, `CHILD DATA /confs/data_item1/b version 0 → 1 "x\ny"`,
+			func() { z.create(t, "/confs/data_item1/a", "\xff") }, `CHILD+ /confs/data_item1/a version 0 "\xff"`,
+			func() { z.delete(t, "/confs/data_item1/b/deep"); z.delete(t, "/confs/data_item1/b") }, "CHILD- /confs/data_item1/b version 1",
+			func() { z.delete(t, "/confs/data_item1/a") }, "CHILD- /confs/data_item1/a version 0",
+			func() { z.delete(t, "/confs/data_item1") }, "DELETED /confs/data_item1 version 2",
+			func() { z.create(t, "/confs/data_item1", "again") }, "CREATED /confs/data_item1 version 0 again",
+		)
+		require.Equal(t, 0, w.end(t))
+		require.Len(t, changes(w.stdout.String()), 11, "%v", &w.stdout)
+		require.Empty(t, w.stderr.String())
+	})
+}
+
+// Beside ZooKeeper's own client, over a restart of every server of an ensemble, the leader first.
+func TestWatchBesideZooKeepersOwnClient(t *testing.T) {
+	testenv.EachOf(t, testenv.Spec{ZooKeeper: 3}, []testenv.Backend{testenv.Servers}, func(t *testing.T, e *testenv.Env) {
+		zkCli := func(args ...string) func() {
+			return func() {
+				_, err := e.ZkCli(t.Context(), args...)
+				require.NoError(t, err)
+			}
+		}
+		w := start(t, "watch", "/confs/data_item1", "--zookeeper", e.ZooKeeper())
+		steps(t, &w.stdout,
+			func() {}, "ABSENT /confs/data_item1",
+			zkCli("create", "/confs", ""), "ABSENT /confs/data_item1",
+			zkCli("create", "/confs/data_item1", "one"), "CREATED /confs/data_item1 version 0 one",
+			zkCli("set", "/confs/data_item1", "two"), "DATA /confs/data_item1 version 0 → 1 two",
+			zkCli("create", "/confs/data_item1/b", "x"), "CHILD+ /confs/data_item1/b version 0 x",
+			zkCli("set", "/confs/data_item1/b", "y"), "CHILD DATA /confs/data_item1/b version 0 → 1 y",
+		)
+		leader, err := e.ZooKeeperLeader(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, e.Kill(t.Context(), leader))
+		steps(t, &w.stdout, zkCli("set", "/confs/data_item1", "three"), "DATA /confs/data_item1 version 1 → 2 three")
+		require.NoError(t, e.Restart(t.Context(), leader))
+		require.NoError(t, e.Restart(t.Context(), "zookeeper"))
+		steps(t, &w.stdout,
+			zkCli("delete", "/confs/data_item1/b"), "CHILD- /confs/data_item1/b version 1",
+			zkCli("delete", "/confs/data_item1"), "DELETED /confs/data_item1 version 2",
+		)
+		require.Equal(t, 0, w.end(t))
+		require.Contains(t, w.stderr.String(), "RECONNECTED")
+		require.Len(t, changes(w.stdout.String()), 8, "%v", &w.stdout)
+	})
 }
 
 func TestWatchRecursive(t *testing.T) {
@@ -182,7 +221,7 @@ func TestWatchGoesOnAfterOutages(t *testing.T) {
 
 	// A restart of the server.
 	require.NoError(t, z.Restart())
-	require.Eventually(t, func() bool { _, _, err := z.conn.Get("/n"); return err == nil }, patience, 5e6)
+	require.Eventually(t, func() bool { _, _, err := z.conn.Get("/n"); return err == nil }, patience, 5*time.Millisecond)
 	steps(t, &w.stdout,
 		func() { z.set(t, "/n/new", "4") }, "CHILD DATA /n/new version 0 → 1 4",
 		func() { z.delete(t, "/n/new") }, "CHILD- /n/new version 1",
@@ -276,25 +315,28 @@ func TestWatchRefusals(t *testing.T) {
 
 // The built program across a restart of the server, ended by Ctrl-C.
 func TestBinaryWatchesAcrossRestart(t *testing.T) {
-	z := startZooKeeper(t)
-	cmd := exec.CommandContext(t.Context(), buildBinary(t), "watch", "/confs/data_item1")
-	cmd.Env = append(cmd.Environ(), "TURNOUT_ZOOKEEPER="+z.ConnectString())
-	var stdout, stderr output
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	require.NoError(t, cmd.Start())
-	steps(t, &stdout,
-		func() {}, "ABSENT /confs/data_item1",
-		func() { z.create(t, "/confs", ""); z.create(t, "/confs/data_item1", "1") }, "CREATED /confs/data_item1 version 0 1",
-	)
-	z.Stop()
-	stderr.await(t, "DISCONNECTED")
-	require.NoError(t, z.Restart())
-	stderr.await(t, "RECONNECTED")
-	require.Eventually(t, func() bool { _, _, err := z.conn.Get("/confs"); return err == nil }, patience, 5e6)
-	steps(t, &stdout,
-		func() { z.set(t, "/confs/data_item1", "2") }, "DATA /confs/data_item1 version 0 → 1 2",
-		func() { z.delete(t, "/confs/data_item1") }, "DELETED /confs/data_item1 version 1",
-	)
-	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
-	require.NoError(t, cmd.Wait(), "%v", &stderr)
+	binary := buildBinary(t)
+	testenv.Each(t, testenv.Spec{ZooKeeper: 1}, func(t *testing.T, e *testenv.Env) {
+		z := connect(t, e.ZooKeeper())
+		cmd := exec.CommandContext(t.Context(), binary, "watch", "/confs/data_item1")
+		cmd.Env = append(cmd.Environ(), "TURNOUT_ZOOKEEPER="+e.ZooKeeper())
+		var stdout, stderr output
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		require.NoError(t, cmd.Start())
+		steps(t, &stdout,
+			func() {}, "ABSENT /confs/data_item1",
+			func() { z.create(t, "/confs", ""); z.create(t, "/confs/data_item1", "1") }, "CREATED /confs/data_item1 version 0 1",
+		)
+		require.NoError(t, e.Kill(t.Context(), "zookeeper"))
+		stderr.await(t, "DISCONNECTED")
+		require.NoError(t, e.Restart(t.Context(), "zookeeper"))
+		stderr.await(t, "RECONNECTED")
+		require.Eventually(t, func() bool { _, _, err := z.conn.Get("/confs"); return err == nil }, patience, 5*time.Millisecond)
+		steps(t, &stdout,
+			func() { z.set(t, "/confs/data_item1", "2") }, "DATA /confs/data_item1 version 0 → 1 2",
+			func() { z.delete(t, "/confs/data_item1") }, "DELETED /confs/data_item1 version 1",
+		)
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		require.NoError(t, cmd.Wait(), "%v", &stderr)
+	})
 }
