@@ -45,21 +45,22 @@ var layers = map[string][]string{
 	"broker/brokertest": {"broker/...", "metadata", "internal/...", "testenv/..."},
 
 	// Beside the SDK: nothing below may import these.
-	"admin":          {"metadata", "broker/...", "internal/...", "admin/..."},
-	"testenv":        {"metadata", "broker/...", "internal/...", "testenv/..."},
-	"internal/cli":   {"/..."},
-	"internal/scene": {"/..."},
-	"cmd":            {"/..."},
-	"examples":       {"/..."},
-	"bench":          {"/..."},
+	"admin":              {"metadata", "broker/...", "internal/...", "admin/..."},
+	"testenv":            {"metadata", "broker/...", "internal/...", "testenv/..."},
+	"internal/cli":       {"/..."},
+	"internal/scene":     {"/..."},
+	"internal/faulttest": {"/..."},
+	"cmd":                {"/..."},
+	"examples":           {"/..."},
+	"bench":              {"/..."},
 }
 
 // outside are the sub-packages of internal and broker that are not part of the SDK: nobody imports them but programs and
 // test environments.
-var outside = []string{"internal/cli", "internal/scene", "internal/archtest", "broker/brokertest"}
+var outside = []string{"internal/cli", "internal/scene", "internal/faulttest", "internal/archtest", "broker/brokertest"}
 
 // programs may import them.
-var programs = []string{"internal/cli", "internal/scene", "cmd", "examples", "bench", "testenv", "broker/brokertest"}
+var programs = []string{"internal/cli", "internal/scene", "internal/faulttest", "cmd", "examples", "bench", "testenv", "broker/brokertest"}
 
 // libraries are all that the SDK may import itself beside the standard library, each with what it is for.
 var libraries = map[string]string{

@@ -1,0 +1,12 @@
+// Package faulttest holds Turnout to its guarantees while things go wrong: topics move there and back, ZooKeeper, brokers
+// and applications are killed, stopped and cut off, and afterwards no send has failed, nothing is lost and nothing is left
+// on any cluster.
+//
+// It is tests only. The applications are processes of their own (package scene), so that they can be killed and stopped;
+// they record what they send and handle, and package history judges it. The same cases run on every backend that
+// TURNOUT_TEST names (package testenv). On the embedded one each case has an environment of its own; on servers they share
+// one, and those that break something come one after the other, before the rest.
+//
+// TURNOUT_SOAK=1 makes the cases as long as the promises are: flips for a minute, an outage of half a minute, 200 flips
+// also on servers. Without it they are as short as they can be and still show what they are to show.
+package faulttest

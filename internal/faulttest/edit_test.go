@@ -1,0 +1,81 @@
+package faulttest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/internal/scene"
+	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/testenv"
+)
+
+func TestEditsByHandMoveTheTopic(t *testing.T) {
+	harmless(t, func(t *testing.T, env *testenv.Env) {
+		tour := three(env.Backend())
+		s := newStage(t, env, tour...)
+		s.receiver("billing", nil)
+		s.sender("orders", nil)
+		for _, cluster := range append(tour[1:], tour[0]) {
+			s.editByHand(cluster)
+			s.applied(cluster)
+			s.flows(cluster)
+		}
+		s.verdict()
+	})
+}
+
+func TestThereAndBackAtOnce(t *testing.T) {
+	harmless(t, func(t *testing.T, env *testenv.Env) {
+		for _, m := range moves(env.Backend()) {
+			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				s := newStage(t, env, m[0], m[1])
+				s.receiver("billing", nil)
+				s.sender("orders", nil)
+				for _, gap := range []time.Duration{0, 50 * time.Millisecond, 190 * time.Millisecond} {
+					s.edit(m[1])
+					<-time.After(gap) // it is what the case is about
+					s.edit(m[0])
+					s.applied(m[0])
+					s.flows(m[0])
+				}
+				s.verdict()
+			})
+		}
+	})
+}
+
+// Edits come faster than anybody can follow each of them. A second group began at the latest when there were messages
+// already, and misses nothing that was sent since.
+func TestTenFlipsASecond(t *testing.T) {
+	harmless(t, func(t *testing.T, env *testenv.Env) {
+		clusters := three(env.Backend())
+		s := newStage(t, env, clusters...)
+		s.stop(s.sender("early", nil))
+		s.putGroupByHand("latest_"+s.groups[0], func(g *metadata.Group) { g.Start = metadata.StartLatest })
+		s.missing[s.groups[1]] = []string{"early"}
+		for _, name := range []string{"billing-1", "billing-2"} {
+			s.receiver(name, nil)
+		}
+		s.receiver("latest", func(spec *scene.Spec) { spec.Group = s.groups[1] })
+		s.sender("orders-1", nil)
+		s.sender("orders-2", func(spec *scene.Spec) { spec.Async = true })
+		stop := s.flips(100*time.Millisecond, clusters)
+		<-time.After(bound(10*time.Second, time.Minute)) // that is how long
+		require.Positive(t, stop())
+		s.edit(clusters[1])
+		s.applied(clusters[1])
+		s.flows(clusters[1])
+		s.verdict()
+		route, err := s.store.GetTopic(s.ctx(), s.topic)
+		require.NoError(t, err)
+		open := map[string]int{}
+		for _, stay := range route.Route.Stays {
+			open[stay.Cluster]++
+		}
+		for cluster, n := range open {
+			require.Equal(t, 1, n, "stays on %s: %+v", cluster, route.Route.Stays)
+		}
+	})
+}
