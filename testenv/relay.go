@@ -22,7 +22,8 @@ type relay struct {
 	mu    sync.Mutex
 	up    bool         // the server runs
 	cut   bool         // by Cut
-	ln    net.Listener // nil while not up or cut
+	shut  bool         // no new connections, for a moment while a session is ended
+	ln    net.Listener // nil while not up, cut or shut
 	stop  func()       // ends the dialling of ln's connections
 	links map[*link]struct{}
 	wg    sync.WaitGroup
@@ -34,11 +35,14 @@ func (r *relay) setUp(up bool) error { return r.set(func() { r.up = up }) }
 // setCut cuts all connections and refuses new ones, or ends that.
 func (r *relay) setCut(cut bool) error { return r.set(func() { r.cut = cut }) }
 
+// setShut refuses new connections and leaves those that there are, or ends that.
+func (r *relay) setShut(shut bool) error { return r.set(func() { r.shut = shut }) }
+
 func (r *relay) set(change func()) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change()
-	if r.up && !r.cut {
+	if r.up && !r.cut && !r.shut {
 		if r.ln != nil {
 			return nil
 		}
@@ -47,18 +51,20 @@ func (r *relay) set(change func()) error {
 			return err
 		}
 		ctx, stop := context.WithCancel(context.Background())
-		r.ln, r.stop, r.links = ln, stop, map[*link]struct{}{}
+		r.ln, r.stop = ln, stop
 		r.wg.Go(func() { r.accept(ctx, ln) })
 		return nil
 	}
-	if r.ln == nil {
-		return nil
+	var err error
+	if r.ln != nil {
+		err = r.ln.Close()
+		r.stop()
+		r.ln = nil
 	}
-	err := r.ln.Close()
-	r.stop()
-	r.ln = nil
-	for l := range r.links {
-		l.reset()
+	if !r.up || r.cut {
+		for l := range r.links {
+			l.reset()
+		}
 	}
 	return err
 }
@@ -94,14 +100,16 @@ func (r *relay) connect(ctx context.Context, client *net.TCPConn) {
 		l.reset()
 		return
 	}
-	links := r.links
-	links[l] = struct{}{}
+	if r.links == nil {
+		r.links = map[*link]struct{}{}
+	}
+	r.links[l] = struct{}{}
 	r.mu.Unlock()
 
 	l.run()
 
 	r.mu.Lock()
-	delete(links, l)
+	delete(r.links, l)
 	r.mu.Unlock()
 }
 

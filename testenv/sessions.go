@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/testenv/zkserver/rawzk"
 )
 
 // ZooKeeperLeader returns the node that leads the ensemble now, or "zookeeper" when there is one server. An
@@ -117,7 +118,12 @@ func (e *Env) ExpireSession(ctx context.Context, id int64) error {
 		if err != nil {
 			return err
 		}
-		if err := e.sessions.end(ctx, nodes[0].relay.target, id); err != nil {
+		// The client must not take its session back between our taking it over and closing it.
+		err = each(c.nodes, func(n *node) error { return n.relay.setShut(true) })
+		if err == nil {
+			err = e.sessions.end(ctx, nodes[0].relay.target, id)
+		}
+		if err := errors.Join(err, each(c.nodes, func(n *node) error { return n.relay.setShut(false) })); err != nil {
 			return err
 		}
 	}
@@ -169,46 +175,11 @@ func (s *sessions) end(ctx context.Context, addr string, id int64) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := closeSession(ctx, addr, id, password); err != nil {
+	if err := rawzk.EndSession(ctx, addr, id, password); err != nil {
 		return fmt.Errorf("testenv: end the ZooKeeper session %#x: %w", uint64(id), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.passwords, id)
 	return nil
-}
-
-func closeSession(ctx context.Context, addr string, id int64, password []byte) error {
-	conn, err := dial(ctx, addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	var connect []byte
-	connect = binary.BigEndian.AppendUint32(connect, 4+8+4+8+4+passwordSize)
-	connect = binary.BigEndian.AppendUint32(connect, 0)     // protocol version
-	connect = binary.BigEndian.AppendUint64(connect, 0)     // last zxid seen
-	connect = binary.BigEndian.AppendUint32(connect, 10000) // timeout in ms
-	connect = binary.BigEndian.AppendUint64(connect, uint64(id))
-	connect = binary.BigEndian.AppendUint32(connect, passwordSize)
-	connect = append(connect, password...)
-	if _, err := conn.Write(connect); err != nil {
-		return err
-	}
-	answer := make([]byte, connectResponse)
-	if _, err := io.ReadFull(conn, answer); err != nil {
-		return err
-	}
-	if got, _, ok := parseConnectResponse(answer); !ok || got != id {
-		return errors.New("there is no such session: it has ended, or was closed by its client")
-	}
-	var end []byte
-	end = binary.BigEndian.AppendUint32(end, 8)
-	end = binary.BigEndian.AppendUint32(end, 1)          // xid
-	end = binary.BigEndian.AppendUint32(end, 0xfffffff5) // closeSession: -11
-	if _, err := conn.Write(end); err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, conn) // the answer, and the end of the connection
-	return err
 }
