@@ -151,7 +151,7 @@ func (d *demo) startPrograms(ctx context.Context) (err error) {
 	receiver, sender := common, common
 	receiver.Role, receiver.Name, receiver.Group, receiver.Linger = scene.Receiver, demoReceiver, demoGroup, d.linger()
 	sender.Role, sender.Name, sender.Topics, sender.Rate = scene.Sender, demoSender, []string{demoTopic}, d.rate
-	sender.Senders, sender.Keys = 8, 64
+	sender.Senders, sender.Keys = 32, 64
 	if d.receiver, err = scene.Start(ctx, receiver); err != nil {
 		return err
 	}
