@@ -161,7 +161,7 @@ func (t *Topic) warm(ctx context.Context, cluster string) error {
 func (t *Topic) firstByName(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
-	names, err := t.set.store.Children(ctx, t.set.store.ParticipantsPath(t.name))
+	names, err := t.peers(ctx)
 	return err == nil && len(names) > 0 && slices.Min(names) == t.set.instance
 }
 

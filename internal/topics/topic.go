@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,7 @@ type Topic struct {
 	wishes, routes, settings *metadata.Follower
 	reg                      *metadata.Registration
 	view                     atomic.Pointer[View]
+	crowd                    atomic.Int64                  // participants when last counted
 	unsettled                atomic.Pointer[chan struct{}] // not nil: a new session in which nothing was read yet; closed when it was
 
 	ctx    context.Context
@@ -84,12 +86,13 @@ func newTopic(s *Set, name string) *Topic {
 		}
 		t.hear(1, func() { t.conf = u })
 	})
+	spread := metadata.WithSpread(t.spread)
 	t.wishes = metadata.Follow(s.store, s.store.TopicPath(name), metadata.ParseWish, func(u metadata.Update[metadata.Wish]) {
 		t.hear(2, func() { t.wish = u })
-	})
+	}, spread)
 	t.routes = metadata.Follow(s.store, s.store.RoutePath(name), applicable, func(u metadata.Update[metadata.Route]) {
 		t.hear(4, func() { t.route = u })
-	})
+	}, spread)
 	go t.run()
 	return t
 }
@@ -307,9 +310,38 @@ func (t *Topic) settle(ctx context.Context) error {
 			same = same && in == session
 		}
 		if same {
+			if _, err := t.peers(ctx); err != nil {
+				t.log.Debug("participants not counted", zap.Error(err))
+			}
 			return nil
 		}
 	}
+}
+
+// crowded is how many participants may read at the same moment; spreadMost is how long the reads of so many are spread,
+// and those of more for longer in proportion.
+const (
+	crowded    = 50
+	spreadMost = 50 * time.Millisecond
+)
+
+// spread is how long to wait between a notice and the read that it causes, so that a change that wakes many instances
+// does not make them read at once.
+func (t *Topic) spread() time.Duration {
+	n := t.crowd.Load()
+	if n < crowded {
+		return 0
+	}
+	return rand.N(spreadMost * time.Duration(n) / crowded)
+}
+
+// peers are the names of the topic's participants.
+func (t *Topic) peers(ctx context.Context) ([]string, error) {
+	names, err := t.set.store.Children(ctx, t.set.store.ParticipantsPath(t.name))
+	if err == nil {
+		t.crowd.Store(int64(len(names)))
+	}
+	return names, err
 }
 
 // newSession makes sends wait until the nodes were read in the session that has begun, and sees to it.
