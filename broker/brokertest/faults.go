@@ -145,6 +145,14 @@ func (s *suite) paused() {
 	var resume sync.Once
 	goOn := func() { resume.Do(func() { require.NoError(s, s.Resume(1)) }) }
 	defer goOn()
+	s.eventually(func() error { // being frozen may take a moment
+		ctx, cancel := within(200 * time.Millisecond)
+		defer cancel()
+		if _, err := c.Describe(ctx); err == nil {
+			return fmt.Errorf("the cluster still answers")
+		}
+		return nil
+	})
 	const n = 20
 	results := make(chan error, n)
 	for i := range n {
@@ -152,7 +160,7 @@ func (s *suite) paused() {
 	}
 	soon := func(what string, f func(context.Context) error) {
 		s.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		ctx, cancel := within(300 * time.Millisecond)
 		defer cancel()
 		answer := make(chan error, 1)
 		go func() { answer <- f(ctx) }()
@@ -209,7 +217,7 @@ func (s *suite) dead() {
 	_, err = s.try(c, topic, message("", "y"))
 	require.Error(s, err)
 	require.Equal(s, broker.Retry, c.Classify(err), err)
-	soon, cancel := context.WithTimeout(context.Background(), time.Second)
+	soon, cancel := within(time.Second)
 	defer cancel()
 	if err := c.Close(soon); err != nil {
 		require.ErrorIs(s, err, context.DeadlineExceeded)

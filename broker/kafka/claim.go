@@ -29,7 +29,7 @@ type claim struct {
 }
 
 // ahead is how many messages are decoded before somebody asks for them.
-const ahead = 16
+const ahead = 64
 
 func newClaim(r *member, s sarama.ConsumerGroupSession, source sarama.ConsumerGroupClaim) *claim {
 	return &claim{
@@ -66,13 +66,16 @@ func (c *claim) pump(ctx context.Context) {
 	}()
 	for {
 		var record *sarama.ConsumerMessage
-		select {
-		case r, ok := <-c.source.Messages():
-			if !ok {
-				return
+		var more bool
+		select { // without a second case where there is no need to wait: it costs a third
+		case record, more = <-c.source.Messages():
+		default:
+			select {
+			case record, more = <-c.source.Messages():
+			case <-ctx.Done():
 			}
-			record = r
-		case <-ctx.Done():
+		}
+		if !more {
 			return
 		}
 		d := delivery(record, c.partition, c.retry)
@@ -81,8 +84,12 @@ func (c *claim) pump(ctx context.Context) {
 		}
 		select {
 		case c.out <- d:
-		case <-ctx.Done():
-			return
+		default:
+			select {
+			case c.out <- d:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }

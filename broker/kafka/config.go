@@ -41,7 +41,7 @@ func defaults() settings {
 	}
 }
 
-// properties by name. docs/configuration of a cluster repeats this list.
+// properties by name; the package comment says what they are for.
 var properties = map[string]func(*settings, string) error{
 	"send.timeout":      duration(func(s *settings) *time.Duration { return &s.sendTimeout }, time.Second, 10*time.Minute),
 	"linger":            duration(func(s *settings) *time.Duration { return &s.linger }, 0, time.Second),
@@ -219,6 +219,5 @@ func (c *Cluster) receiving() *sarama.Config {
 	conf.Consumer.Group.Rebalance.Retry.Max = 4
 	conf.Consumer.Group.Rebalance.Retry.Backoff = 250 * time.Millisecond
 	conf.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
-	conf.ChannelBufferSize = 64
 	return conf
 }

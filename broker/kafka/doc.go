@@ -6,6 +6,19 @@
 // first Warm or Send, and one for each membership; a question never waits behind a send or the other way round. All
 // their connections are opened by one dialer, so that Close can end what no longer answers.
 //
+// # Properties
+//
+//	send.timeout       10s    a send is answered or given up within this
+//	linger             0      how long a send waits for company in its batch
+//	message.max.bytes  1 MiB  key, body and headers of a message, and messages of a batch; larger is ErrTooLarge
+//	compression        none   or gzip, snappy, lz4, zstd
+//	isolation.level    read_uncommitted, or read_committed
+//	session.timeout    10s    a member that is silent for so long loses its partitions
+//	heartbeat          1s     less than half of session.timeout; a member notices a change in its group within this
+//	rebalance.timeout  1m     what listeners have to finish when partitions go to somebody else
+//	commit.interval    500ms  Features.CommitInterval
+//	version            2.8.0  the newest protocol to speak; newer brokers understand it
+//
 // # What a message becomes
 //
 // Key, body and headers are the record's key, value and headers; the partition of a key is the Java client's
@@ -19,6 +32,8 @@
 //	turnout-due           Delivery.Due: milliseconds since 1970 (retry topics)
 //	turnout-origin-topic  the physical topic that a retry or a dead letter was first read from
 //	turnout-cause         one line: why a dead letter is one
+//
+// The offset in a Receipt is -1 where the broker found a repeated send to be stored already and did not say where.
 //
 // Records of other producers have none of them and are read as they are: no ID, and a null value is a nil body.
 // Header names that begin with "turnout-" and are not listed here are left out of Message.Headers.

@@ -112,10 +112,3 @@ func (r *reading) wait(t *testing.T, n int) []*broker.Delivery {
 		"%d messages; state %+v", n, r.member.State())
 	return r.all()
 }
-
-func (r *reading) leave(t *testing.T) {
-	t.Helper()
-	ctx, cancel := within(patience)
-	defer cancel()
-	require.NoError(t, r.member.Leave(ctx))
-}

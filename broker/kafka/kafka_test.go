@@ -22,8 +22,25 @@ func TestMain(m *testing.M) {
 var names = []string{"kafka-a", "kafka-b"}
 
 func TestSuite(t *testing.T) {
+	t.Parallel()
 	testenv.Each(t, testenv.Spec{Kafka: names}, func(t *testing.T, e *testenv.Env) {
 		brokertest.Run(t, target(e))
+		t.Run("kafka", func(t *testing.T) {
+			t.Parallel()
+			for name, test := range map[string]func(*testing.T, *testenv.Env){
+				"SmallTopic":        smallTopic,
+				"FailuresElsewhere": failuresElsewhere,
+				"DeletedUnderway":   deletedUnderway,
+				"WhereAGroupBegins": whereAGroupBegins,
+				"PlaceVanishes":     placeVanishes,
+				"NullBody":          nullBody,
+			} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					test(t, e)
+				})
+			}
+		})
 	})
 }
 

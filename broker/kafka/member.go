@@ -30,7 +30,8 @@ type member struct {
 	change chan struct{} // one notice for Changed
 
 	mu      sync.Mutex
-	session bool            // Setup is done and Cleanup is not
+	session int             // number of the assignment that is in force; 0: none
+	last    int             // number of the last assignment
 	claims  map[string]bool // partitions of the topic; true when its leader has answered
 	err     error
 	errors  int         // how many there were
@@ -149,6 +150,7 @@ func (r *member) run(client sarama.Client, group sarama.ConsumerGroup, topics []
 	if r.forget != nil {
 		r.forget.Stop()
 	}
+	r.session, r.claims = 0, nil
 	r.err = r.c.wrap("group "+r.m.Group, errs.ErrClosed)
 	r.mu.Unlock()
 	close(r.left)
@@ -191,7 +193,7 @@ func (r *member) failed(err error) {
 	}
 	r.forget = time.AfterFunc(errorStays, func() {
 		r.mu.Lock()
-		if r.session && r.errors == n {
+		if r.session > 0 && r.errors == n {
 			r.err = nil
 		}
 		r.mu.Unlock()
@@ -205,7 +207,7 @@ func (r *member) failed(err error) {
 func (r *member) State() broker.MemberState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := broker.MemberState{Attached: r.session, Partitions: make([]string, 0, len(r.claims)), Err: r.err}
+	s := broker.MemberState{Attached: r.session > 0, Partitions: make([]string, 0, len(r.claims)), Err: r.err}
 	for name, answered := range r.claims {
 		s.Partitions = append(s.Partitions, name)
 		s.Attached = s.Attached && answered
@@ -231,24 +233,31 @@ func (r *member) Setup(s sarama.ConsumerGroupSession) error {
 		return err
 	}
 	r.mu.Lock()
-	r.session, r.err = true, nil
+	r.last++
+	r.session, r.err = r.last, nil
 	r.claims = make(map[string]bool)
 	for _, p := range s.Claims()[r.m.Topic] {
 		r.claims[strconv.Itoa(int(p))] = false
 	}
+	this := r.session
 	r.mu.Unlock()
+	context.AfterFunc(s.Context(), func() { r.detach(this) })
 	r.changed()
 	return nil
 }
 
-// Cleanup is called by sarama when all claims have returned, before the last commit.
-func (r *member) Cleanup(sarama.ConsumerGroupSession) error {
+// detach says that an assignment is no longer in force, though listeners may still work on it.
+func (r *member) detach(session int) {
 	r.mu.Lock()
-	r.session, r.claims = false, nil
+	if r.session == session {
+		r.session, r.claims = 0, nil
+	}
 	r.mu.Unlock()
 	r.changed()
-	return nil
 }
+
+// Cleanup is called by sarama when all claims have returned, before the last commit.
+func (r *member) Cleanup(sarama.ConsumerGroupSession) error { return nil }
 
 // place sees to it that every claim has a stored position that can be read from (protocol R12, R32).
 func (r *member) place(s sarama.ConsumerGroupSession) error {
@@ -329,7 +338,9 @@ func (r *member) ConsumeClaim(s sarama.ConsumerGroupSession, source sarama.Consu
 	c := newClaim(r, s, source)
 	if source.Topic() == r.m.Topic {
 		r.mu.Lock()
-		r.claims[c.partition] = true
+		if _, mine := r.claims[c.partition]; mine {
+			r.claims[c.partition] = true
+		}
 		r.mu.Unlock()
 		r.changed()
 	}

@@ -25,76 +25,75 @@ func admin(t *testing.T, addresses []string) sarama.ClusterAdmin {
 }
 
 // Where a group begins: R12 and R32, on partitions with 10 messages of which the first 4 are gone.
-func TestWhereAGroupBegins(t *testing.T) {
-	testenv.Each(t, testenv.Spec{Kafka: names}, func(t *testing.T, e *testenv.Env) {
-		c := open(t, config(e, 0))
-		name := topic(t, c, broker.TopicSpec{Partitions: 1})
-		for i := range 10 {
-			_, err := send(c, name, message("", fmt.Sprint(i)))
-			require.NoError(t, err)
-		}
-		a := admin(t, e.Addresses(names[0]))
-		require.NoError(t, a.DeleteRecords(name, map[int32]int64{0: 4}))
-		starts, err := c.StartOffsets(t.Context(), name)
+func whereAGroupBegins(t *testing.T, e *testenv.Env) {
+	c := open(t, config(e, 0))
+	name := topic(t, c, broker.TopicSpec{Partitions: 1})
+	for i := range 10 {
+		_, err := send(c, name, message("", fmt.Sprint(i)))
 		require.NoError(t, err)
-		require.Equal(t, broker.Offsets{"0": 4}, starts)
+	}
+	a := admin(t, e.Addresses(names[0]))
+	require.NoError(t, a.DeleteRecords(name, map[int32]int64{0: 4}))
+	starts, err := c.StartOffsets(t.Context(), name)
+	require.NoError(t, err)
+	require.Equal(t, broker.Offsets{"0": 4}, starts)
 
-		const no = -1
-		for i, test := range []struct{ committed, start, begins int64 }{
-			{no, no, 4},  // nothing said: the first there is
-			{no, 7, 7},   // as told
-			{no, 10, 10}, // at the end: nothing yet
-			{no, 2, 4},   // told where nothing is any more
-			{no, 11, 4},  // told beyond the end: that was another topic
-			{6, no, 6},   // goes on
-			{6, 8, 6},    // goes on, whatever it is told
-			{10, 8, 10},  // at the end
-			{2, 8, 4},    // its place is gone: the nearest
-			{100, 8, 8},  // beyond the end: as if it had none
-			{100, no, 4},
-			{100, 200, 4},
-		} {
-			t.Run(fmt.Sprintf("committed %d start %d", test.committed, test.start), func(t *testing.T) {
-				group := fmt.Sprintf("g%d_%s", i, name)
-				if test.committed != no {
-					_, err := a.AlterConsumerGroupOffsets(group, map[string]map[int32]sarama.OffsetAndMetadata{name: {0: {Offset: test.committed, LeaderEpoch: -1}}}, nil)
-					require.NoError(t, err)
-				}
-				m := broker.Membership{Group: group, Topic: name}
-				if test.start != no {
-					m.Start = func() broker.Offsets { return broker.Offsets{"0": test.start} }
-				}
-				at := make(chan int64, 1)
-				m.Claim = func(ctx context.Context, claim broker.Claim) {
-					positions, err := c.Positions(ctx, group, name)
-					if err != nil {
-						t.Error(err)
-					}
-					at <- positions["0"]
-					if d, ok := <-claim.Messages(); ok && d.Offset != test.begins {
-						t.Errorf("begins at %d, want %d", d.Offset, test.begins)
-					}
-					<-ctx.Done()
-				}
-				member, err := c.Join(t.Context(), m)
+	const no = -1
+	for i, test := range []struct{ committed, start, begins int64 }{
+		{no, no, 4},  // nothing said: the first there is
+		{no, 7, 7},   // as told
+		{no, 10, 10}, // at the end: nothing yet
+		{no, 2, 4},   // told where nothing is any more
+		{no, 11, 4},  // told beyond the end: that was another topic
+		{6, no, 6},   // goes on
+		{6, 8, 6},    // goes on, whatever it is told
+		{10, 8, 10},  // at the end
+		{2, 8, 4},    // its place is gone: the nearest
+		{100, 8, 8},  // beyond the end: as if it had none
+		{100, no, 4},
+		{100, 200, 4},
+	} {
+		t.Run(fmt.Sprintf("committed %d start %d", test.committed, test.start), func(t *testing.T) {
+			group := fmt.Sprintf("g%d_%s", i, name)
+			if test.committed != no {
+				_, err := a.AlterConsumerGroupOffsets(group, map[string]map[int32]sarama.OffsetAndMetadata{name: {0: {Offset: test.committed, LeaderEpoch: -1}}}, nil)
 				require.NoError(t, err)
-				select {
-				case position := <-at:
-					require.Equal(t, test.begins, position, "stored before anything is read")
-				case <-time.After(patience):
-					require.FailNow(t, "no claim")
+			}
+			m := broker.Membership{Group: group, Topic: name}
+			if test.start != no {
+				m.Start = func() broker.Offsets { return broker.Offsets{"0": test.start} }
+			}
+			at := make(chan int64, 1)
+			m.Claim = func(ctx context.Context, claim broker.Claim) {
+				positions, err := c.Positions(ctx, group, name)
+				if err != nil {
+					t.Error(err)
 				}
-				require.Eventually(t, func() bool { return member.State().Attached }, patience, 10*time.Millisecond)
-				ctx, cancel := within(patience)
-				defer cancel()
-				require.NoError(t, member.Leave(ctx))
-			})
-		}
-	})
+				at <- positions["0"]
+				if d, ok := <-claim.Messages(); ok && d.Offset != test.begins {
+					t.Errorf("begins at %d, want %d", d.Offset, test.begins)
+				}
+				<-ctx.Done()
+			}
+			member, err := c.Join(t.Context(), m)
+			require.NoError(t, err)
+			select {
+			case position := <-at:
+				require.Equal(t, test.begins, position, "stored before anything is read")
+			case <-time.After(patience):
+				require.FailNow(t, "no claim")
+			}
+			require.Eventually(t, func() bool { return member.State().Attached }, patience, 10*time.Millisecond)
+			ctx, cancel := within(patience)
+			defer cancel()
+			require.NoError(t, member.Leave(ctx))
+		})
+	}
 }
 
 // A commit of the start positions that is lost, or refused without a word, is repeated; nothing is read before.
 func TestStartIsStoredDespiteFailures(t *testing.T) {
+	t.Parallel()
 	k, cfg := fake(t)
 	c := open(t, cfg)
 	name := topic(t, c, broker.TopicSpec{Partitions: 2})
@@ -146,6 +145,7 @@ func TestStartIsStoredDespiteFailures(t *testing.T) {
 
 // Brokers that refuse for a while to tell positions and offsets keep a member from being attached, not for ever.
 func TestJoinDespiteFailures(t *testing.T) {
+	t.Parallel()
 	k, cfg := fake(t)
 	c := open(t, cfg)
 	name := topic(t, c, broker.TopicSpec{Partitions: 2})
@@ -165,30 +165,29 @@ func TestJoinDespiteFailures(t *testing.T) {
 }
 
 // A partition whose place vanishes under a reader goes on at the first message there is.
-func TestPlaceVanishes(t *testing.T) {
-	testenv.Each(t, testenv.Spec{Kafka: names}, func(t *testing.T, e *testenv.Env) {
-		c := open(t, config(e, 0))
-		name := topic(t, c, broker.TopicSpec{Partitions: 1})
-		r := join(t, c, broker.Membership{Group: "g", Topic: name})
-		for i := range 5 {
-			_, err := send(c, name, message("", fmt.Sprint(i)))
-			require.NoError(t, err)
-		}
-		r.wait(t, 5)
-		require.NoError(t, c.DeleteTopic(t.Context(), name))
-		require.NoError(t, c.CreateTopic(t.Context(), name, broker.TopicSpec{Partitions: 1}))
-		require.Eventually(t, func() bool {
-			_, err := send(c, name, message("", "new"))
-			return err == nil
-		}, patience, 10*time.Millisecond)
-		got := r.wait(t, 6)
-		require.Equal(t, "new", string(got[5].Body))
-		require.Zero(t, got[5].Offset)
-	})
+func placeVanishes(t *testing.T, e *testenv.Env) {
+	c := open(t, config(e, 0))
+	name := topic(t, c, broker.TopicSpec{Partitions: 1})
+	r := join(t, c, broker.Membership{Group: name, Topic: name})
+	for i := range 5 {
+		_, err := send(c, name, message("", fmt.Sprint(i)))
+		require.NoError(t, err)
+	}
+	r.wait(t, 5)
+	require.NoError(t, c.DeleteTopic(t.Context(), name))
+	require.NoError(t, c.CreateTopic(t.Context(), name, broker.TopicSpec{Partitions: 1}))
+	require.Eventually(t, func() bool {
+		_, err := send(c, name, message("", "new"))
+		return err == nil
+	}, patience, 10*time.Millisecond)
+	got := r.wait(t, 6)
+	require.Equal(t, "new", string(got[5].Body))
+	require.Zero(t, got[5].Offset)
 }
 
 // What a dead letter and a retry look like to whoever reads them with another client.
 func TestKeptHeaders(t *testing.T) {
+	t.Parallel()
 	_, cfg := fake(t)
 	c := open(t, cfg)
 	name := topic(t, c, broker.TopicSpec{Partitions: 12})
@@ -249,17 +248,15 @@ func record(t *testing.T, addresses []string, topic string, partition int32) *sa
 }
 
 // A null body is read, and kept as it is when it is stored again.
-func TestNullBody(t *testing.T) {
-	testenv.Each(t, testenv.Spec{Kafka: names}, func(t *testing.T, e *testenv.Env) {
-		c := open(t, config(e, 0))
-		name := topic(t, c, broker.TopicSpec{Partitions: 1})
-		require.NoError(t, foreign(e, name, nil, nil, nil))
-		d := join(t, c, broker.Membership{Group: "g", Topic: name}).wait(t, 1)[0]
-		require.Nil(t, d.Body)
-		require.Nil(t, d.Key)
-		require.Empty(t, d.ID)
-		require.Empty(t, d.Headers)
-		require.NoError(t, c.DeadLetter(t.Context(), "g", d, "empty"))
-		require.Nil(t, record(t, e.Addresses(names[0]), "dlq_g", 0).Value)
-	})
+func nullBody(t *testing.T, e *testenv.Env) {
+	c := open(t, config(e, 0))
+	name := topic(t, c, broker.TopicSpec{Partitions: 1})
+	require.NoError(t, foreign(e, name, nil, nil, nil))
+	d := join(t, c, broker.Membership{Group: name, Topic: name}).wait(t, 1)[0]
+	require.Nil(t, d.Body)
+	require.Nil(t, d.Key)
+	require.Empty(t, d.ID)
+	require.Empty(t, d.Headers)
+	require.NoError(t, c.DeadLetter(t.Context(), name, d, "empty"))
+	require.Nil(t, record(t, e.Addresses(names[0]), "dlq_"+name, 0).Value)
 }

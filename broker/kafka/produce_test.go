@@ -34,41 +34,40 @@ func burst(c broker.Cluster, topic, key string, n int, body func(i int) string) 
 }
 
 // A topic that takes less than a batch holds: small messages are never refused for the company they are in.
-func TestSmallTopic(t *testing.T) {
-	testenv.Each(t, testenv.Spec{Kafka: names}, func(t *testing.T, e *testenv.Env) {
-		c := open(t, config(e, 0))
-		name := topic(t, c, broker.TopicSpec{Partitions: 1, Config: map[string]string{"max.message.bytes": "2000"}})
-		info, err := c.DescribeTopic(t.Context(), name)
-		require.NoError(t, err)
-		require.Equal(t, broker.TopicInfo{
-			Partitions: []string{"0"}, Replicas: 1, MaxMessageBytes: 2000, Config: map[string]string{"max.message.bytes": "2000"},
-		}, info)
+func smallTopic(t *testing.T, e *testenv.Env) {
+	c := open(t, config(e, 0))
+	name := topic(t, c, broker.TopicSpec{Partitions: 1, Config: map[string]string{"max.message.bytes": "2000"}})
+	info, err := c.DescribeTopic(t.Context(), name)
+	require.NoError(t, err)
+	require.Equal(t, broker.TopicInfo{
+		Partitions: []string{"0"}, Replicas: 1, MaxMessageBytes: 2000, Config: map[string]string{"max.message.bytes": "2000"},
+	}, info)
 
-		const n = 300
-		for i, err := range burst(c, name, "k", n, func(i int) string { return fmt.Sprintf("%03d%s", i, strings.Repeat("x", 700)) }) {
-			require.NoError(t, err, i)
-		}
-		_, err = send(c, name, message("k", strings.Repeat("y", 2100)))
-		require.Error(t, err)
-		require.Equal(t, broker.Refused, c.Classify(err))
-		_, err = send(c, name, message("k", "z"))
-		require.NoError(t, err)
+	const n = 300
+	for i, err := range burst(c, name, "k", n, func(i int) string { return fmt.Sprintf("%03d%s", i, strings.Repeat("x", 700)) }) {
+		require.NoError(t, err, i)
+	}
+	_, err = send(c, name, message("k", strings.Repeat("y", 2100)))
+	require.Error(t, err)
+	require.Equal(t, broker.Refused, c.Classify(err))
+	_, err = send(c, name, message("k", "z"))
+	require.NoError(t, err)
 
-		r := join(t, c, broker.Membership{Group: "g", Topic: name, Retries: true})
-		for i, d := range r.wait(t, n+1) {
-			require.EqualValues(t, i, d.Offset)
-			if i < n {
-				require.Equal(t, fmt.Sprintf("%03d", i), string(d.Body[:3]))
-			}
+	r := join(t, c, broker.Membership{Group: name, Topic: name, Retries: true})
+	for i, d := range r.wait(t, n+1) {
+		require.EqualValues(t, i, d.Offset)
+		if i < n {
+			require.Equal(t, fmt.Sprintf("%03d", i), string(d.Body[:3]))
 		}
-		retries, err := c.DescribeTopic(t.Context(), "retry_g")
-		require.NoError(t, err)
-		require.Equal(t, map[string]string{"max.message.bytes": "18384"}, retries.Config, "room for the headers of a retry")
-	})
+	}
+	retries, err := c.DescribeTopic(t.Context(), "retry_"+name)
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"max.message.bytes": "18384"}, retries.Config, "room for the headers of a retry")
 }
 
 // The client's own limit says so before anything is sent.
 func TestTooLargeForTheClient(t *testing.T) {
+	t.Parallel()
 	_, cfg := fake(t)
 	cfg.Properties["message.max.bytes"] = "2048"
 	c := open(t, cfg)
@@ -84,59 +83,58 @@ func TestTooLargeForTheClient(t *testing.T) {
 
 // Batches that fail reset the numbering of the idempotent producer for all partitions. What is sent elsewhere at
 // that time is neither lost nor doubled nor disordered.
-func TestFailuresElsewhere(t *testing.T) {
-	testenv.Each(t, testenv.Spec{Kafka: names}, func(t *testing.T, e *testenv.Env) {
-		c := open(t, config(e, 0))
-		good := topic(t, c, broker.TopicSpec{Partitions: 3})
-		bad := topic(t, c, broker.TopicSpec{Partitions: 3, Config: map[string]string{"max.message.bytes": "0"}})
-		const keys, rounds, each = 4, 10, 30
-		var all sync.WaitGroup
-		stop := make(chan struct{})
-		refused := 0
-		all.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
+func failuresElsewhere(t *testing.T, e *testenv.Env) {
+	c := open(t, config(e, 0))
+	good := topic(t, c, broker.TopicSpec{Partitions: 3})
+	bad := topic(t, c, broker.TopicSpec{Partitions: 3, Config: map[string]string{"max.message.bytes": "0"}})
+	const keys, rounds, each = 4, 10, 30
+	var all sync.WaitGroup
+	stop := make(chan struct{})
+	refused := 0
+	all.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, err := range burst(c, bad, "", 3, func(int) string { return "refused" }) {
+				if c.Classify(err) == broker.Refused {
+					refused++
 				}
-				for _, err := range burst(c, bad, "", 3, func(int) string { return "refused" }) {
-					if c.Classify(err) == broker.Refused {
-						refused++
+			}
+		}
+	})
+	var senders sync.WaitGroup
+	for k := range keys {
+		senders.Go(func() {
+			for round := range rounds {
+				for i, err := range burst(c, good, fmt.Sprint(k), each, func(i int) string { return fmt.Sprintf("%d/%d", k, round*each+i) }) {
+					if err != nil {
+						t.Errorf("key %d, message %d: %v", k, round*each+i, err)
 					}
 				}
 			}
 		})
-		var senders sync.WaitGroup
-		for k := range keys {
-			senders.Go(func() {
-				for round := range rounds {
-					for i, err := range burst(c, good, fmt.Sprint(k), each, func(i int) string { return fmt.Sprintf("%d/%d", k, round*each+i) }) {
-						if err != nil {
-							t.Errorf("key %d, message %d: %v", k, round*each+i, err)
-						}
-					}
-				}
-			})
-		}
-		senders.Wait()
-		close(stop)
-		all.Wait()
-		require.NotZero(t, refused)
-		next := map[string]int{}
-		for _, d := range join(t, c, broker.Membership{Group: "g", Topic: good}).wait(t, keys*rounds*each) {
-			key := string(d.Key)
-			require.Equal(t, fmt.Sprintf("%s/%d", key, next[key]), string(d.Body))
-			next[key]++
-		}
-		ends, err := c.EndOffsets(t.Context(), good)
-		require.NoError(t, err)
-		require.EqualValues(t, keys*rounds*each, broker.Offsets{}.Missing(ends))
-	})
+	}
+	senders.Wait()
+	close(stop)
+	all.Wait()
+	require.NotZero(t, refused)
+	next := map[string]int{}
+	for _, d := range join(t, c, broker.Membership{Group: good, Topic: good}).wait(t, keys*rounds*each) {
+		key := string(d.Key)
+		require.Equal(t, fmt.Sprintf("%s/%d", key, next[key]), string(d.Body))
+		next[key]++
+	}
+	ends, err := c.EndOffsets(t.Context(), good)
+	require.NoError(t, err)
+	require.EqualValues(t, keys*rounds*each, broker.Offsets{}.Missing(ends))
 }
 
 // Leaders move while messages are under way: none fails, none is lost, their order stays.
 func TestLeadersMove(t *testing.T) {
+	t.Parallel()
 	k, cfg := fake(t, kfake.NumBrokers(3))
 	cfg.Properties["send.timeout"] = "10s"
 	c := open(t, cfg)
@@ -170,32 +168,31 @@ func TestLeadersMove(t *testing.T) {
 }
 
 // A topic that is deleted while it is sent to is unknown; created again it takes messages at once.
-func TestDeletedUnderway(t *testing.T) {
-	testenv.Each(t, testenv.Spec{Kafka: names}, func(t *testing.T, e *testenv.Env) {
-		c, other := open(t, config(e, 0)), open(t, config(e, 0))
-		name := topic(t, c, broker.TopicSpec{Partitions: 1})
-		_, err := send(c, name, message("", "x"))
-		require.NoError(t, err)
-		require.NoError(t, other.DeleteTopic(t.Context(), name))
-		for range 5 {
-			_, err = send(c, name, message("", "y"))
-			require.Error(t, err)
-		}
-		require.ErrorIs(t, err, errs.ErrUnknownTopic)
-		require.Equal(t, broker.Fatal, c.Classify(err))
-		require.NoError(t, other.CreateTopic(t.Context(), name, broker.TopicSpec{Partitions: 1}))
-		require.NoError(t, c.Warm(t.Context(), name))
+func deletedUnderway(t *testing.T, e *testenv.Env) {
+	c, other := open(t, config(e, 0)), open(t, config(e, 0))
+	name := topic(t, c, broker.TopicSpec{Partitions: 1})
+	_, err := send(c, name, message("", "x"))
+	require.NoError(t, err)
+	require.NoError(t, other.DeleteTopic(t.Context(), name))
+	for range 5 {
+		_, err = send(c, name, message("", "y"))
+		require.Error(t, err)
+	}
+	require.ErrorIs(t, err, errs.ErrUnknownTopic)
+	require.Equal(t, broker.Fatal, c.Classify(err))
+	require.NoError(t, other.CreateTopic(t.Context(), name, broker.TopicSpec{Partitions: 1}))
+	require.NoError(t, c.Warm(t.Context(), name))
+	_, err = send(c, name, message("", "z"))
+	if err != nil { // Kafka 4.5 refuses the number that the producer has reached, once
+		require.Equal(t, broker.Retry, c.Classify(err))
 		_, err = send(c, name, message("", "z"))
-		if err != nil { // Kafka 4.5 refuses the number that the producer has reached, once
-			require.Equal(t, broker.Retry, c.Classify(err))
-			_, err = send(c, name, message("", "z"))
-		}
-		require.NoError(t, err)
-	})
+	}
+	require.NoError(t, err)
 }
 
 // What a broker answers decides the class.
 func TestClasses(t *testing.T) {
+	t.Parallel()
 	k, cfg := fake(t)
 	c := open(t, cfg)
 	name := topic(t, c, broker.TopicSpec{Partitions: 1})

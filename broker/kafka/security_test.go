@@ -22,6 +22,7 @@ import (
 )
 
 func TestSASL(t *testing.T) {
+	t.Parallel()
 	const user, password = "order,service=1", "päss word"
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		t.Run(mechanism, func(t *testing.T) {
@@ -51,6 +52,7 @@ func TestSASL(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	server, client := certificates(t)
 	_, cfg := fake(t, kfake.TLS(server))
 	cfg.TLS = client
@@ -87,6 +89,7 @@ func certificates(t *testing.T) (server, client *tls.Config) {
 
 // Who may write but not look at settings can send; who may not write is told so.
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	acl := func(resource kmsg.ACLResourceType, name string, op kmsg.ACLOperation) kfake.ACL {
 		return kfake.ACL{Resource: resource, Name: name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: op, Allow: true}
 	}

@@ -12,6 +12,7 @@ import (
 
 // What is wrong in a configuration is said before anything is dialled, and never with the password.
 func TestConfigRefused(t *testing.T) {
+	t.Parallel()
 	property := func(name, value string) func(*broker.Config) {
 		return func(c *broker.Config) { c.Properties = map[string]string{name: value} }
 	}
@@ -51,6 +52,7 @@ func TestConfigRefused(t *testing.T) {
 
 // Every property is accepted and works.
 func TestProperties(t *testing.T) {
+	t.Parallel()
 	_, cfg := fake(t)
 	for name, value := range map[string]string{
 		"linger": "2ms", "compression": "zstd", "isolation.level": "read_committed", "version": "2.1.0",
@@ -70,6 +72,7 @@ func TestProperties(t *testing.T) {
 
 // The first address that answers is enough.
 func TestSomeAddressesDead(t *testing.T) {
+	t.Parallel()
 	_, cfg := fake(t)
 	cfg.Addresses = append([]string{"127.0.0.1:1"}, cfg.Addresses...)
 	c := open(t, cfg)
