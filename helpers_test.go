@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"io"
+	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -22,10 +26,12 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/producer"
+	"github.com/turnout-mq/turnout/testenv"
 	"github.com/turnout-mq/turnout/testenv/history"
 )
 
-const patience = 30 * time.Second
+// patience is for a machine that has much else to do.
+const patience = time.Minute
 
 // eventually polls until ok; state is asked for what is there when it never is.
 func (w *world) eventually(ok func() bool, state func() any, what string, args ...any) {
@@ -369,13 +375,67 @@ func (w *world) orderedVerdict(clusters ...string) history.Verdict {
 	return v
 }
 
-// worldName makes a name for root, topic and group from that of a test; its last element is the backend.
+var worlds atomic.Int64
+
+// worldName makes a name for root, topic and group of a test, another one each time.
 func worldName(test string) string {
 	name, _, _ := strings.Cut(test, "/")
-	if i := strings.LastIndexByte(test, '/'); i > len(name) {
-		h := fnv.New32a()
-		_, _ = h.Write([]byte(test[len(name):i]))
-		name = fmt.Sprintf("%.60s-%08x", name, h.Sum32())
+	return fmt.Sprintf("%.70s-%d", name, worlds.Add(1))
+}
+
+// own runs f in an environment of its own, for tests that break something in it.
+func own(t *testing.T, spec testenv.Spec, f func(t *testing.T, w *world)) {
+	if backends, err := testenv.Backends(); err == nil && !slices.Contains(backends, testenv.Servers) {
+		t.Parallel()
 	}
-	return name
+	testenv.Each(t, spec, func(t *testing.T, env *testenv.Env) { f(t, newWorld(t, env, spec.Kafka...)) })
+}
+
+// instances are the sessions of an application's instances.
+func (w *world) instances(app string) (sessions []int64) {
+	w.t.Helper()
+	names, err := w.store.Children(w.ctx(), w.store.InstancesPath(app))
+	if !errors.Is(err, turnout.ErrNotFound) {
+		require.NoError(w.t, err)
+	}
+	for _, name := range names {
+		node, err := w.store.Read(w.ctx(), w.store.InstancePath(app, name))
+		require.NoError(w.t, err)
+		if node.Exists {
+			sessions = append(sessions, node.EphemeralOwner)
+		}
+	}
+	return sessions
+}
+
+// session is that of the application's only instance.
+func (w *world) session(app string) int64 {
+	w.t.Helper()
+	var found []int64
+	w.eventually(func() bool { found = w.instances(app); return len(found) == 1 }, func() any { return found }, "one instance of %s", app)
+	return found[0]
+}
+
+// expire ends a session of ZooKeeper.
+func (w *world) expire(session int64) {
+	w.t.Helper()
+	require.NoError(w.t, w.env.ExpireSession(w.ctx(), session))
+}
+
+// requests is how many packets ZooKeeper has received.
+func (w *world) requests() int {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", w.env.ZooKeeper())
+	require.NoError(w.t, err)
+	defer func() { require.NoError(w.t, conn.Close()) }()
+	_, err = conn.Write([]byte("srvr"))
+	require.NoError(w.t, err)
+	text, err := io.ReadAll(conn)
+	require.NoError(w.t, err)
+	var n int
+	_, after, found := strings.Cut(string(text), "Received: ")
+	require.True(w.t, found, "%s", text)
+	_, err = fmt.Sscan(after, &n)
+	require.NoError(w.t, err)
+	return n
 }

@@ -108,9 +108,6 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
 		log = zap.NewNop()
 	}
 	log = log.Named("turnout")
-	if err := metadata.CheckName("App", cfg.App); err != nil {
-		return nil, fmt.Errorf("open: %w", err)
-	}
 	dir := cfg.SnapshotDir
 	if dir == "" {
 		cache, err := os.UserCacheDir()
@@ -118,6 +115,11 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
 			log.Warn("no snapshot will be kept: set SnapshotDir", zap.Error(err))
 		} else {
 			dir = filepath.Join(cache, "turnout")
+		}
+	}
+	if dir == "" { // with a snapshot the store checks it, beside all else
+		if err := metadata.CheckName("App", cfg.App); err != nil {
+			return nil, fmt.Errorf("open: %w", err)
 		}
 	}
 	store, err := metadata.Open(metadata.Config{ZooKeeper: cfg.ZooKeeper, Root: cfg.Root, ShadowRoot: cfg.ShadowRoot, SnapshotDir: dir,

@@ -107,7 +107,8 @@ type Subscription struct {
 	wake     chan struct{}
 	done     chan struct{}
 	follower *metadata.Follower
-	closing  chan struct{} // holds the one Close that is at work
+	finish   sync.Once
+	closed   chan struct{} // closed when everything has ended
 
 	mu      sync.Mutex
 	docErr  error
@@ -132,7 +133,7 @@ func (c *Consumer) Subscribe(ctx context.Context, group string, l Listener, opts
 		o(&opt)
 	}
 	s := &Subscription{c: c, group: group, listener: l, opt: opt, log: c.log.With(zap.String("group", group)),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), heard: make(chan struct{}), closing: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), heard: make(chan struct{}), closed: make(chan struct{}),
 		readers: map[string]*reader{}, failure: map[string]error{}, changed: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.life, s.end = context.WithCancel(context.Background())
@@ -151,16 +152,23 @@ func (c *Consumer) Subscribe(ctx context.Context, group string, l Listener, opts
 	c.mu.Unlock()
 
 	if err := s.open(ctx); err != nil {
-		c.mu.Lock()
-		delete(c.subs, group)
-		c.mu.Unlock()
+		if s.life.Err() != nil {
+			err = errs.ErrClosed
+		}
+		s.end()
+		close(s.done)
+		s.shut()
 		return nil, fmt.Errorf("subscribe to group %q: %w", group, err)
 	}
+	go s.run()
 	return s, nil
 }
 
-// open reads the group and opens its topics for the first time.
+// open reads the group and opens its topics for the first time. It ends when the subscription is closed.
 func (s *Subscription) open(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
 	if err := metadata.CheckName("group", s.group); err != nil {
 		return err
 	}
@@ -171,37 +179,25 @@ func (s *Subscription) open(ctx context.Context) error {
 		}
 	}
 	s.follower = metadata.Follow(s.c.store, s.c.store.GroupPath(s.group), metadata.ParseGroup, s.learn)
-	fail := func(err error) error {
-		s.follower.Close()
-		s.end()
-		s.cancel()
-		return err
-	}
 	select {
 	case <-s.heard:
 	case <-ctx.Done():
-		return fail(fmt.Errorf("%w: the group was not read in time: %w", errs.ErrNoMetadata, ctx.Err()))
+		return fmt.Errorf("%w: the group was not read in time: %w", errs.ErrNoMetadata, ctx.Err())
 	}
 	if s.settings() == nil {
-		s.mu.Lock()
-		err := s.docErr
-		s.mu.Unlock()
+		err := s.problem()
 		if errors.Is(err, errs.ErrNotFound) {
 			err = fmt.Errorf("%w: %w", errs.ErrUnknownGroup, err)
 		}
-		return fail(err)
+		return err
 	}
 	s.converge(ctx)
 	s.mu.Lock()
-	err := errors.Join(slices.Collect(maps.Values(s.failure))...)
-	none := len(s.readers) == 0
-	s.mu.Unlock()
-	if none && err != nil {
-		return fail(err)
+	defer s.mu.Unlock()
+	if len(s.readers) > 0 {
+		return nil
 	}
-	s.workers.set(s.settings())
-	go s.run()
-	return nil
+	return errors.Join(slices.Collect(maps.Values(s.failure))...)
 }
 
 // learn takes what the metadata says of the group.
@@ -211,6 +207,7 @@ func (s *Subscription) learn(u metadata.Update[metadata.Group]) {
 	if u.Known {
 		doc := u.Value
 		s.doc.Store(&doc)
+		s.workers.set(&doc)
 	}
 	select {
 	case <-s.heard:
@@ -223,6 +220,13 @@ func (s *Subscription) learn(u metadata.Update[metadata.Group]) {
 
 // settings are the last good settings of the group; nil before any.
 func (s *Subscription) settings() *metadata.Group { return s.doc.Load() }
+
+// problem says why what the metadata says of the group now is not in force.
+func (s *Subscription) problem() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.docErr
+}
 
 func (s *Subscription) retryDelay(attempt int) time.Duration { return s.opt.retryDelay(attempt) }
 
@@ -249,7 +253,6 @@ func (s *Subscription) run() {
 		case <-s.wake:
 		case <-again:
 		}
-		s.workers.set(s.settings())
 		s.converge(s.life)
 	}
 }
@@ -280,12 +283,15 @@ func (s *Subscription) converge(ctx context.Context) {
 		}
 	}
 	for topic, r := range have { // no longer read by the group
+		if err := r.close(ctx); err != nil {
+			if ctx.Err() == nil {
+				s.log.Warn("topic not left yet", zap.String("topic", topic), zap.Error(err))
+			}
+			continue
+		}
 		s.mu.Lock()
 		delete(s.readers, topic)
 		s.mu.Unlock()
-		if err := r.close(s.life); err != nil {
-			s.log.Warn("topic not left cleanly", zap.String("topic", topic), zap.Error(err))
-		}
 	}
 	s.signal()
 }
@@ -302,6 +308,9 @@ func (s *Subscription) signal() {
 // waits for.
 func (s *Subscription) Ready(ctx context.Context) error {
 	for {
+		if s.life.Err() != nil {
+			return fmt.Errorf("group %q: %w", s.group, errs.ErrClosed)
+		}
 		s.mu.Lock()
 		changed := s.changed
 		var missing error
@@ -337,40 +346,48 @@ func (s *Subscription) Stats() Stats {
 }
 
 // Close ends the subscription: no new message is handed over, listeners at work finish, positions are stored, the group
-// is left. When ctx ends first the listeners' ctx ends too, what they have not finished will be handed over elsewhere,
-// and ctx's error is returned. Idempotent.
+// is left. When ctx ends first the listeners' ctx ends too, what they have not finished will be handed over elsewhere, and
+// ctx's error is returned; the rest ends by itself when the listeners have returned, and Close may be called again to wait
+// for that. Idempotent. A listener must not wait for it.
 func (s *Subscription) Close(ctx context.Context) error {
 	s.end()
-	stop := context.AfterFunc(ctx, s.cancel)
-	defer stop()
+	s.finish.Do(func() {
+		go func() {
+			<-s.done
+			s.shut()
+		}()
+	})
 	select {
-	case s.closing <- struct{}{}:
-		defer func() { <-s.closing }()
+	case <-s.closed:
+		return nil
 	case <-ctx.Done():
+		s.cancel()
 		return ctx.Err()
 	}
-	<-s.done
-	s.follower.Close()
+}
+
+// shut ends what open began; run has ended.
+func (s *Subscription) shut() {
+	if s.follower != nil {
+		s.follower.Close()
+	}
 	s.mu.Lock()
 	readers := slices.Collect(maps.Values(s.readers))
 	s.mu.Unlock()
 	var wg sync.WaitGroup
-	failed := make([]error, len(readers))
-	for i, r := range readers {
-		wg.Go(func() { failed[i] = r.close(ctx) })
+	for _, r := range readers {
+		wg.Go(func() {
+			for r.close(context.Background()) != nil && pause(context.Background(), againFirst) { // not left cleanly: the cluster is away
+			}
+		})
 	}
 	wg.Wait()
-	err := errors.Join(failed...)
-	if err == nil {
-		s.cancel()
-		s.workers.close()
-		s.c.mu.Lock()
-		if s.c.subs[s.group] == s {
-			delete(s.c.subs, s.group)
-		}
-		s.c.mu.Unlock()
-	}
-	return err
+	s.cancel()
+	s.workers.close()
+	s.c.mu.Lock()
+	delete(s.c.subs, s.group)
+	s.c.mu.Unlock()
+	close(s.closed)
 }
 
 // Close closes every subscription.

@@ -485,6 +485,9 @@ func (r *reader) report() topics.Report {
 			on[s.Cluster] = metadata.Finished
 		}
 	}
+	if err := r.s.problem(); err != nil {
+		troubles = append(troubles, err.Error())
+	}
 	slices.Sort(troubles)
 	return topics.Report{Zxid: r.applied, Groups: map[string]map[string]metadata.Participation{r.s.group: on}, Err: strings.Join(troubles, "; ")}
 }

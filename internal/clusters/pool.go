@@ -80,8 +80,8 @@ func NewPool(store *metadata.Store, open OpenFunc, clientID string, linger time.
 	return p
 }
 
-// OnChange calls fn, without waiting in it for anything, whenever the metadata of a cluster in use changed: users
-// then acquire the new connection and release the old one.
+// OnChange calls fn, which must not block, whenever the metadata of a cluster in use changed: users then acquire the new
+// connection and release the old one. It is also called when Problem has another answer.
 func (p *Pool) OnChange(fn func(name string)) (cancel func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,6 +93,17 @@ func (p *Pool) OnChange(fn func(name string)) (cancel func()) {
 		defer p.mu.Unlock()
 		delete(p.changed, id)
 	}
+}
+
+// Problem says why the metadata of a cluster in use is not in force as it is now; nil when it is, or the cluster is not in
+// use.
+func (p *Pool) Problem(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.entries[name]; e != nil && e.known {
+		return e.err
+	}
+	return nil
 }
 
 // Acquire returns the open connection to the named cluster, opening it when needed. errs.ErrNotFound: the metadata
@@ -255,12 +266,13 @@ func (p *Pool) learn(e *entry, u metadata.Update[metadata.Cluster]) {
 			}
 		}
 	}
+	news := changed || (e.err == nil) != (u.Err == nil) || e.err != nil && e.err.Error() != u.Err.Error()
 	e.err = u.Err
 	if first {
 		close(e.asked)
 	}
 	var tell []func(string)
-	if changed && !first {
+	if news && !first {
 		for _, fn := range p.changed {
 			tell = append(tell, fn)
 		}

@@ -85,13 +85,14 @@ func (t *Topic) participant() metadata.Participant {
 			troubles = append(troubles, err.Error())
 		}
 	}
-	for _, err := range []error{t.conf.Err, t.wish.Err, t.route.Err} {
-		if err != nil && !errors.Is(err, errs.ErrNotFound) {
-			troubles = append(troubles, err.Error())
+	for _, node := range []struct {
+		known bool
+		err   error
+	}{{t.wish.Known, t.wish.Err}, {t.route.Known, t.route.Err}, {t.conf.Known, t.conf.Err}} {
+		// That there is none is a trouble only where there was one.
+		if node.err != nil && (node.known || !errors.Is(node.err, errs.ErrNotFound)) {
+			troubles = append(troubles, node.err.Error())
 		}
-	}
-	if t.wish.Known && errors.Is(t.wish.Err, errs.ErrNotFound) || t.route.Known && errors.Is(t.route.Err, errs.ErrNotFound) {
-		troubles = append(troubles, "the topic's node was deleted while in use: the last good route stays")
 	}
 	t.mu.Unlock()
 
@@ -100,6 +101,11 @@ func (t *Topic) participant() metadata.Participant {
 	if v := t.View(); v != nil {
 		p.Write = v.Route.Write
 		applied = v.Zxid
+		for _, cluster := range v.Route.Clusters() {
+			if err := t.set.pool.Problem(cluster); err != nil {
+				troubles = append(troubles, err.Error())
+			}
+		}
 	}
 	for _, part := range parts {
 		r := part.Report()
