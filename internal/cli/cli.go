@@ -28,7 +28,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -38,7 +38,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	code := exitCode(err)
 	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	if code == exitUsage {
-		text += `; see "turnout help"`
+		text += fmt.Sprintf(`; see "%s --help"`, cmd.CommandPath())
 	}
 	fmt.Fprintf(stderr, "turnout: %s\n", text)
 	return code

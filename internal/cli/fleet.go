@@ -55,7 +55,7 @@ func (f *fleet) dial(name string) (broker.Cluster, error) {
 	}
 	c, err := drivers.Open(f.ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("cluster %q can not be asked: %w", name, err)
+		return nil, fmt.Errorf("cluster %q can not be asked: %w; check that it runs and its addresses", name, err)
 	}
 	return c, nil
 }

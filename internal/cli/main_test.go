@@ -23,6 +23,16 @@ import (
 
 const patience = 20 * time.Second // for what takes milliseconds on a quiet machine
 
+// leftByLibraries is what the client libraries leave behind; package broker/rocketmq says for how long.
+var leftByLibraries = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), // one a process
+	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),        // one a process
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.1"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.3"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
+}
+
 func TestMain(m *testing.M) {
 	scene.Run() // a program of the demo
 	// No settings of whoever runs the tests.
@@ -40,12 +50,10 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("XDG_CONFIG_HOME", dir); err != nil {
 		panic(err)
 	}
-	metrics := goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick") // one a process, of sarama's
-	cache := goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run")          // of the RocketMQ library, from its loading on
-	goleak.VerifyTestMain(m, metrics, cache, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(m, append(leftByLibraries, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(code)
-	}))
+	}))...)
 }
 
 // result is what one command line gave.

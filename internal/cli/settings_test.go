@@ -102,20 +102,22 @@ func TestZooKeeperLogin(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for name, c := range map[string]struct {
-		args []string
-		code int
-		text string
+		args       []string
+		text, help string
 	}{
-		"unknown command": {[]string{"wach"}, 2, "watch"},
-		"unknown flag":    {[]string{"--nope"}, 2, "--nope"},
-		"bad duration":    {[]string{"watch", "/n", "--timeout", "x"}, 2, "timeout"},
-		"no time":         {[]string{"watch", "/n", "--timeout", "0s"}, 2, "timeout is 0s"},
+		"unknown command":    {[]string{"wach"}, "watch", `"turnout --help"`},
+		"unknown flag":       {[]string{"--nope"}, "--nope", `"turnout --help"`},
+		"bad duration":       {[]string{"watch", "/n", "--timeout", "x"}, "timeout", `"turnout watch --help"`},
+		"no time":            {[]string{"watch", "/n", "--timeout", "0s"}, "timeout is 0s", `"turnout watch --help"`},
+		"no name":            {[]string{"group", "get"}, "arg", `"turnout group get --help"`},
+		"no subcommand":      {[]string{"group"}, "delete, get, list, put", `"turnout group --help"`},
+		"unknown subcommand": {[]string{"group", "gte"}, `"gte" is not a command`, `"turnout group --help"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := run(t, c.args...)
-			require.Equal(t, c.code, r.code, r.stderr)
+			require.Equal(t, 2, r.code, r.stderr)
 			require.Contains(t, r.stderr, c.text)
-			require.Contains(t, r.stderr, "turnout help")
+			require.Contains(t, r.stderr, c.help)
 			require.Equal(t, 1, strings.Count(r.stderr, "\n"), r.stderr)
 		})
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/turnout-mq/turnout/broker"
@@ -227,7 +229,13 @@ func (a *app) prepareCluster(ctx context.Context, s *metadata.Store, p topicPut,
 		if err := c.CreateTopic(fleet.ctx, physical, spec); err != nil && !errors.Is(err, errs.ErrConflict) {
 			return nil, false, fmt.Errorf("creating topic %s on cluster %s: %w", physical, p.cluster, err)
 		}
-		created = true
+		// It takes a moment until every partition has a leader that knows of it.
+		end, err = backoff.Retry(fleet.ctx, func() (broker.Offsets, error) { return c.EndOffsets(fleet.ctx, physical) },
+			backoff.WithBackOff(backoff.NewConstantBackOff(100*time.Millisecond)))
+		if err != nil {
+			return nil, true, fmt.Errorf("topic %s was created on cluster %s but is not ready: %w; repeat the command", physical, p.cluster, err)
+		}
+		return end, true, nil
 	case err != nil:
 		return nil, false, fmt.Errorf("topic %s on cluster %s: %w", physical, p.cluster, err)
 	case info.Fenced:
@@ -235,9 +243,9 @@ func (a *app) prepareCluster(ctx context.Context, s *metadata.Store, p topicPut,
 	}
 	end, err = c.EndOffsets(fleet.ctx, physical)
 	if err != nil {
-		return nil, created, fmt.Errorf("end of topic %s on cluster %s: %w", physical, p.cluster, err)
+		return nil, false, fmt.Errorf("end of topic %s on cluster %s: %w", physical, p.cluster, err)
 	}
-	return end, created, nil
+	return end, false, nil
 }
 
 // partitions is how many the topic has where it is.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,18 +23,22 @@ type world struct {
 
 func eachWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	testenv.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, e *testenv.Env) {
-		w := &world{e, connect(t, e.ZooKeeper())}
-		for _, name := range []string{"kafka-a", "kafka-b"} {
-			w.turnout(t, "cluster", "put", name, "--kind", "kafka", "--address", strings.Join(e.Addresses(name), ","), "--cluster-id", e.ClusterID(name))
-		}
-		f(t, w)
+		f(t, newWorld(t, e, "kafka-a", "kafka-b"))
 	})
+}
+
+func newWorld(t *testing.T, e *testenv.Env, clusters ...string) *world {
+	w := &world{e, connect(t, e.ZooKeeper())}
+	for _, name := range clusters {
+		w.turnout(t, "cluster", "put", name, "--kind", e.Kind(name), "--address", strings.Join(e.Addresses(name), ","), "--cluster-id", e.ClusterID(name))
+	}
+	return w
 }
 
 // open is a connection to a cluster behind Turnout's back.
 func (w *world) open(t *testing.T, name string) broker.Cluster {
 	t.Helper()
-	c, err := drivers.Open(t.Context(), broker.Config{Name: name, Kind: broker.Kafka, Addresses: w.Addresses(name), ClientID: "test"})
+	c, err := drivers.Open(t.Context(), broker.Config{Name: name, Kind: broker.Kind(w.Kind(name)), Addresses: w.Addresses(name), ClientID: "test"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close(context.WithoutCancel(t.Context()))) })
 	return c
@@ -232,5 +237,36 @@ func TestTopicGetOfHandEdits(t *testing.T) {
 		require.True(t, d.Answered)
 		require.Equal(t, "kafka-b", d.InForce.Write)
 		require.Len(t, d.InForce.Stays, 2)
+	})
+}
+
+// A topic goes from Kafka to RocketMQ and back by commands alone.
+func TestTopicPutAcrossKinds(t *testing.T) {
+	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a"}}
+	testenv.EachOf(t, spec, []testenv.Backend{testenv.Servers}, func(t *testing.T, e *testenv.Env) {
+		w := newWorld(t, e, "kafka-a", "rocketmq-a")
+		w.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-a", "--create", "--partitions", "3")
+		w.turnout(t, "group", "put", "order_bil_group", "--topic", "order_topic")
+		w.turnout(t, "send", "order_topic", "1")
+		r := w.turnout(t, "topic", "put", "order_topic", "--cluster", "rocketmq-a", "--create", "--timeout", "30s")
+		require.Contains(t, r.stdout, "topic order_topic moved from kafka-a to rocketmq-a\n")
+		info, err := w.open(t, "rocketmq-a").DescribeTopic(t.Context(), "order_topic")
+		require.NoError(t, err)
+		require.Len(t, info.Partitions, 3)
+		require.Contains(t, w.turnout(t, "send", "order_topic", "2", "--key", "k").stdout, "rocketmq-a")
+		require.Contains(t, w.turnout(t, "topic", "list").stdout, "rocketmq")
+		d := w.topic(t, "order_topic")
+		require.Equal(t, "order_bil_group", d.Stays[0].HeldBy[0].Group)
+		require.Equal(t, int64(1), w.group(t, "order_bil_group").on("rocketmq-a").Unread)
+
+		text := w.turnout(t, "tail", "order_bil_group", "--count", "2", "--timeout", "30s").stdout
+		require.Regexp(t, `(?m) kafka-a \d/0 .* 1$`, text)
+		require.Regexp(t, `(?m) rocketmq-a \S+/0  key k  2$`, text)
+		require.Eventually(t, func() bool {
+			g := w.group(t, "order_bil_group")
+			return g.on("kafka-a").Unread == 0 && g.on("rocketmq-a").Unread == 0
+		}, patience, 100*time.Millisecond)
+		require.Contains(t, w.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-a").stdout, "moved from rocketmq-a to kafka-a\n")
+		require.Contains(t, w.turnout(t, "send", "order_topic", "3").stdout, "kafka-a")
 	})
 }
