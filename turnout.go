@@ -2,6 +2,8 @@ package turnout
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,7 +50,7 @@ type Config struct {
 	ZooKeeper   string      // "host:port,host:port[/chroot]", required
 	Root        string      // of Turnout's nodes. Default "/turnout"
 	ShadowRoot  string      // of the shadow flags. Default "/zpt"
-	SnapshotDir string      // where the last good metadata is kept. Default: "turnout" in the user's cache directory
+	SnapshotDir string      // where the last good metadata is kept. Default: in the user's cache directory, one for each ZooKeeper and Root
 	Logger      *zap.Logger // default: none
 }
 
@@ -114,7 +116,9 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
 		if err != nil {
 			log.Warn("no snapshot will be kept: set SnapshotDir", zap.Error(err))
 		} else {
-			dir = filepath.Join(cache, "turnout")
+			// What another ZooKeeper said, or another root of it, must not be taken for this one's.
+			of := sha256.Sum256([]byte(cfg.ZooKeeper + "\x00" + cfg.Root))
+			dir = filepath.Join(cache, "turnout", "snapshots", hex.EncodeToString(of[:8]))
 		}
 	}
 	if dir == "" { // with a snapshot the store checks it, beside all else

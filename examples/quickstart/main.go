@@ -26,11 +26,7 @@ func main() {
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	client, err := turnout.Open(ctx, turnout.Config{
-		App:         "quickstart",
-		ZooKeeper:   os.Getenv("TURNOUT_ZOOKEEPER"),
-		SnapshotDir: os.Getenv("TURNOUT_SNAPSHOTS"), // "": in your cache folder
-	})
+	client, err := turnout.Open(ctx, turnout.Config{App: "quickstart", ZooKeeper: os.Getenv("TURNOUT_ZOOKEEPER")})
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func TestQuickstart(t *testing.T) {
 
 	var out output
 	program := exec.CommandContext(ctx, os.Args[0])
-	program.Env = append(os.Environ(), programVariable+"=1", "TURNOUT_ZOOKEEPER="+env.ZooKeeper(), "TURNOUT_SNAPSHOTS="+t.TempDir())
+	program.Env = append(os.Environ(), programVariable+"=1", "TURNOUT_ZOOKEEPER="+env.ZooKeeper(), "XDG_CACHE_HOME="+t.TempDir())
 	program.Stdout, program.Stderr = &out, &out
 	require.NoError(t, program.Start())
 	defer func() { _ = program.Process.Kill() }()

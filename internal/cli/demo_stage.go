@@ -169,11 +169,11 @@ func (d *demo) invite() {
 	fmt.Fprintf(d.out, `
 The servers run on until Ctrl-C. From other terminals, in the folder of the sources:
 
-  export TURNOUT_ZOOKEEPER=%s TURNOUT_SNAPSHOTS=%s
+  export TURNOUT_ZOOKEEPER=%s
   go run ./examples/quickstart
   go run ./cmd/turnout topic get %s
   go run ./cmd/turnout topic put %s --cluster kafka-b
-`, d.env.ZooKeeper(), filepath.Join(d.dir, "snapshot"), demoTopic, demoTopic)
+`, d.env.ZooKeeper(), demoTopic, demoTopic)
 }
 
 // strike ends whatever still runs, at once.
