@@ -129,6 +129,40 @@ func (s *suite) commitKeepsBack() {
 	s.positionsAt(s.c, group, topic, broker.Offsets{partition: 5})
 }
 
+// lateCommit: what is finished after the claim has ended still counts, both for a member that leaves and for one that
+// must share.
+func (s *suite) lateCommit() {
+	topic, group := s.topic(s.c, 2), s.name()
+	ends := broker.Offsets{}
+	for _, r := range s.sendN(s.c, topic, 10) {
+		ends[r.Partition] = r.Offset + 1
+	}
+	var taken sync.WaitGroup
+	taken.Add(2)
+	join := func(c broker.Cluster) *reader {
+		return s.join(c, broker.Membership{Group: group, Topic: topic, Claim: func(ctx context.Context, c broker.Claim) {
+			for range ends[c.Partition()] {
+				if _, ok := <-c.Messages(); !ok {
+					return
+				}
+			}
+			taken.Done()
+			<-ctx.Done()
+			for range c.Messages() {
+				s.Errorf("a message that nobody sent")
+			}
+			c.Commit(ends[c.Partition()])
+		}}, nil)
+	}
+	first := join(s.c)
+	taken.Wait()
+	second := s.join(open(s.T, s.Target, 0), broker.Membership{Group: group, Topic: topic}, nil).attached(1)
+	second.leave()
+	require.Empty(s, second.messages(), "what the first had finished")
+	first.leave()
+	s.positionsAt(s.c, group, topic, ends)
+}
+
 // crash: the next member begins at the stored position, not at what the dead one had read.
 func (s *suite) crash() {
 	topic, group := s.topic(s.c, 1), s.name()

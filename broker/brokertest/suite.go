@@ -59,6 +59,7 @@ func Run(t *testing.T, target Target) {
 			"Group":            (*suite).group,
 			"Redelivery":       (*suite).redelivery,
 			"CommitKeepsBack":  (*suite).commitKeepsBack,
+			"LateCommit":       (*suite).lateCommit,
 			"Crash":            (*suite).crash,
 			"Retry":            (*suite).retry,
 			"DeadLetter":       (*suite).deadLetter,
