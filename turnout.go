@@ -212,6 +212,9 @@ func (c *Client) Close(ctx context.Context) error {
 		c.store.Close(ctx),
 	)
 	c.closed = err == nil
+	if err != nil && ctx.Err() != nil { // each of them says so
+		return fmt.Errorf("close: not everything has ended yet: %w", ctx.Err())
+	}
 	return err
 }
 

@@ -157,7 +157,8 @@ func (c *Consumer) Subscribe(ctx context.Context, group string, l Listener, opts
 		}
 		s.end()
 		close(s.done)
-		s.shut()
+		s.finish.Do(s.shut) // or Close does it
+		<-s.closed
 		return nil, fmt.Errorf("subscribe to group %q: %w", group, err)
 	}
 	go s.run()

@@ -202,7 +202,8 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.E
 		cause = o.topic.Refresh(ask)
 		cancel()
 		if cause != nil && ctx.Err() == nil {
-			return nil, fmt.Errorf("%w, and ZooKeeper can not be asked where it has gone: %w", r.last, cause)
+			// As text: that the question ran out of time is not that ctx did.
+			return nil, fmt.Errorf("%w, and ZooKeeper can not be asked where it has gone: %s", r.last, cause.Error())
 		}
 	case broker.Retry, broker.Closed:
 	}

@@ -356,6 +356,7 @@ func (c *Conn) shut() {
 		defer cancel()
 		if err := c.Close(ctx); err != nil {
 			c.pool.log.Warn("cluster not closed cleanly", zap.String("cluster", c.Name), zap.Error(err))
+			_ = c.Close(context.Background()) // what is done by force takes a moment, too
 		}
 	})
 }
