@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	sendTimeout    = 3 * time.Second // of one send, from Send to done
+	queueTimeout   = 3 * time.Second // of a send that waits for the sends of its key before it
+	sendTimeout    = 3 * time.Second // of one send by the library
 	callTimeout    = 5 * time.Second // of one question to a server
 	commitInterval = 500 * time.Millisecond
 	maxMessage     = 4 << 20 // the broker's default, maxMessageSize

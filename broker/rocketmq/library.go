@@ -120,13 +120,14 @@ func (l *library) close() {
 	dropLogger(l.c.log)
 }
 
-// send sends m to its queue. It is not made again where the library says that it could not be sent at all, other than
-// for a stale route.
-func (l *library) send(ctx context.Context, m func() *primitive.Message) (*primitive.SendResult, error) {
+// send sends m to its queue within sendTimeout. No context is passed on: the library would end the connection that all
+// sends share when a deadline passes while it writes.
+func (l *library) send(m func() *primitive.Message) (*primitive.SendResult, error) {
 	i, err := l.acquire(nil)
 	if err != nil {
 		return nil, err
 	}
+	ctx := context.Background()
 	r, err := i.SendSync(ctx, m())
 	i.release()
 	if !staleRoute(err) {
@@ -185,9 +186,7 @@ func (l *library) warm(topic string) error {
 // prime lets the library ask for the route of topic. A message without a queue can not be sent: the selector has none
 // to give.
 func prime(i *instance, topic string) {
-	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
-	defer cancel()
-	_, _ = i.SendSync(ctx, &primitive.Message{Topic: topic})
+	_, _ = i.SendSync(context.Background(), &primitive.Message{Topic: topic})
 }
 
 // resolver resolves host names for the library, which takes addresses only and asks again every two minutes.

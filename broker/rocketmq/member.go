@@ -25,6 +25,8 @@ const (
 	// graceAfterLoss: after its connection was lost an exclusive member takes no new queue for so long: the list of
 	// members that the broker then has is that of those who were quickest to come back.
 	graceAfterLoss = 5 * time.Second
+	// expectBack is how long a broker that went away is looked for every second.
+	expectBack = 10 * time.Minute
 )
 
 // member is one membership. Its loop registers with the brokers, divides the queues and starts and ends claims.
@@ -231,11 +233,12 @@ func (m *member) divide() (again time.Duration, err error) {
 	mine := allocate(m.id, ids, queues)
 	m.mu.Lock()
 	m.joined = true
-	if m.want.Exclusive && !m.lost.IsZero() {
-		again = max(0, graceAfterLoss-time.Since(m.lost))
-	}
+	grace := m.want.Exclusive && time.Since(m.lost) < graceAfterLoss
 	m.mu.Unlock()
-	m.assign(mine, again > 0)
+	m.assign(mine, grace)
+	if grace || len(m.c.routes.missing(topic, expectBack)) > 0 { // nobody tells of a broker that is back
+		again = time.Second
+	}
 	return again, failed
 }
 
@@ -244,7 +247,7 @@ func (m *member) divide() (again time.Duration, err error) {
 func (m *member) route(topic string) (*route, error) {
 	ctx, cancel := context.WithTimeout(m.ctx, 2*callTimeout)
 	defer cancel()
-	r, err := m.c.routes.get(ctx, topic, roundInterval/2)
+	r, err := m.c.routes.get(ctx, topic, time.Second/2)
 	if err == nil {
 		return r, nil
 	}

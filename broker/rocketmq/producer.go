@@ -19,7 +19,7 @@ import (
 // Bounds of what is under way. Send waits when they are reached.
 const (
 	maxSends    = 1024 // in all
-	maxLaneWait = 128  // of one key: at a millisecond each far from sendTimeout
+	maxLaneWait = 16   // of one key: the last of them must be begun within queueTimeout
 )
 
 // producer carries out sends: one goroutine each, those of one key one after the other.
@@ -51,7 +51,7 @@ type send struct {
 	topic    string
 	m        *broker.Envelope
 	level    int
-	deadline time.Time
+	deadline time.Time // to begin
 	done     func(broker.Receipt, error)
 	finished atomic.Bool
 }
@@ -80,7 +80,7 @@ func (c *Cluster) Send(ctx context.Context, topic string, m *broker.Envelope, do
 		fail(err)
 		return
 	}
-	s := &send{ctx: ctx, topic: topic, m: m, level: level, deadline: time.Now().Add(sendTimeout), done: done}
+	s := &send{ctx: ctx, topic: topic, m: m, level: level, deadline: time.Now().Add(queueTimeout), done: done}
 	if err := c.producer.enqueue(s); err != nil {
 		fail(err)
 	}
@@ -184,21 +184,18 @@ func (p *producer) run(s *send, free func()) {
 
 // store sends s now. Nothing is repeated that may have reached a broker.
 func (p *producer) store(s *send) (broker.Receipt, error) {
-	ctx, cancel := context.WithDeadline(s.ctx, s.deadline)
-	defer cancel()
-	if ctx.Err() != nil { // it waited too long behind others
-		if s.ctx.Err() != nil {
-			return broker.Receipt{}, s.ctx.Err()
-		}
-		return broker.Receipt{}, fmt.Errorf("%w: not sent within %v: the sends of its key before it took too long", errs.ErrTimeout, sendTimeout)
-	}
-	if s.finished.Load() { // Close gave up on it
+	switch {
+	case s.ctx.Err() != nil:
+		return broker.Receipt{}, s.ctx.Err()
+	case s.finished.Load(): // Close gave up on it
 		return broker.Receipt{}, errs.ErrClosed
+	case time.Now().After(s.deadline):
+		return broker.Receipt{}, fmt.Errorf("%w: not begun within %v: the sends of its key before it took too long", errs.ErrTimeout, queueTimeout)
 	}
-	return p.c.store(ctx, s.topic, encode(s.m, s.level), s.m.Key, s.m.Body)
+	return p.c.store(s.ctx, s.topic, encode(s.m, s.level), s.m.Key, s.m.Body)
 }
 
-// store sends one message to topic.
+// store sends one message to topic. ctx ends the wait for a route, not the send.
 func (c *Cluster) store(ctx context.Context, topic string, properties map[string]string, key, body []byte) (broker.Receipt, error) {
 	r, err := c.writable(ctx, topic)
 	if err != nil {
@@ -211,7 +208,7 @@ func (c *Cluster) store(ctx context.Context, topic string, properties map[string
 		n = c.producer.turn.Add(1)
 	}
 	q := r.writable[n%uint64(len(r.writable))]
-	result, err := c.producer.library.send(ctx, func() *primitive.Message { // it changes what it sends
+	result, err := c.producer.library.send(func() *primitive.Message { // it changes what it sends
 		m := &primitive.Message{Topic: topic, Body: body, Queue: &primitive.MessageQueue{Topic: topic, BrokerName: q.Broker, QueueId: q.ID}}
 		m.WithProperties(properties)
 		return m
@@ -234,7 +231,7 @@ func (c *Cluster) writable(ctx context.Context, topic string) (*route, error) {
 	r := c.routes.cached(topic)
 	if r != nil && len(r.writable) > 0 {
 		if time.Since(r.at) > routeAge {
-			c.producer.refresh(topic)
+			c.producer.refresh(topic, routeAge)
 		}
 		return r, nil
 	}
@@ -248,8 +245,8 @@ func (c *Cluster) writable(ctx context.Context, topic string) (*route, error) {
 	return r, nil
 }
 
-// refresh asks for the route in the background.
-func (p *producer) refresh(topic string) {
+// refresh asks for the route in the background unless it is younger than age.
+func (p *producer) refresh(topic string, age time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || p.asking[topic] {
@@ -259,7 +256,7 @@ func (p *producer) refresh(topic string) {
 	p.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(p.c.ctx, callTimeout)
 		defer cancel()
-		_, _ = p.c.routes.get(ctx, topic, routeAge) // what is wrong the next send will find
+		_, _ = p.c.routes.get(ctx, topic, age) // what is wrong the next send will find
 		p.mu.Lock()
 		delete(p.asking, topic)
 		p.mu.Unlock()
@@ -268,7 +265,11 @@ func (p *producer) refresh(topic string) {
 
 // refused finds out what it means that a broker does not take a message.
 func (c *Cluster) refused(ctx context.Context, topic string, err error) error {
+	var answer *remoting.ResponseError
 	switch {
+	case !errors.As(err, &answer):
+		c.producer.refresh(topic, recheckAge) // the broker may be gone, and others there
+		return err
 	case remoting.HasCode(err, remoting.MessageIllegal):
 		return fmt.Errorf("%w: %w", errs.ErrTooLarge, err) // everything else that makes one illegal was checked
 	case !remoting.HasCode(err, remoting.InvalidParameter, remoting.NoPermission, remoting.TopicNotExist):
@@ -279,13 +280,13 @@ func (c *Cluster) refused(ctx context.Context, topic string, err error) error {
 	case errors.Is(routeErr, errs.ErrUnknownTopic):
 		return errors.Join(routeErr, err)
 	case routeErr != nil:
-		return fmt.Errorf("%w: %s", routeErr, err) // not err itself: its code would make this fatal
+		return fmt.Errorf("%w: %s", routeErr, err.Error()) // not err itself: its code would make this fatal
 	case len(r.writable) == 0:
-		return fmt.Errorf("%w: topic %q has no queue to write to: %s", errs.ErrFenced, topic, err)
+		return fmt.Errorf("%w: topic %q has no queue to write to: %s", errs.ErrFenced, topic, err.Error())
 	case remoting.HasCode(err, remoting.NoPermission):
 		return err
 	}
-	return fmt.Errorf("the route was out of date, it is renewed: %s", err)
+	return fmt.Errorf("the route was out of date, it is renewed: %s", err.Error())
 }
 
 // Warm implements broker.Producer.
@@ -314,17 +315,21 @@ func (c *Cluster) warm(ctx context.Context, topic string) error {
 			return fmt.Errorf("broker %q: %w", name, err)
 		}
 	}
-	warmed := make(chan error, 1)
-	p := c.producer
+	return c.producer.detach(ctx, func() error { return c.producer.library.warm(topic) })
+}
+
+// detach waits for what can not be cancelled no longer than ctx; close waits for the rest.
+func (p *producer) detach(ctx context.Context, f func() error) error {
+	result := make(chan error, 1)
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return errs.ErrClosed
 	}
-	p.wg.Go(func() { warmed <- p.library.warm(topic) })
+	p.wg.Go(func() { result <- f() })
 	p.mu.Unlock()
 	select {
-	case err := <-warmed:
+	case err := <-result:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()

@@ -107,12 +107,14 @@ func firstTopic(d *broker.Delivery) string {
 	return d.Topic
 }
 
-// storeSoon is store with the time of a send.
+// storeSoon is store for a caller that waits.
 func (c *Cluster) storeSoon(ctx context.Context, topic string, properties map[string]string, m *broker.Envelope) error {
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	_, err := c.store(ctx, topic, properties, m.Key, m.Body)
-	return err
+	return c.producer.detach(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+		defer cancel()
+		_, err := c.store(ctx, topic, properties, m.Key, m.Body)
+		return err
+	})
 }
 
 // DeadLetter implements broker.Consumer. It is an ordinary send, since a broker that moves a message by itself can add

@@ -264,7 +264,7 @@ func (w *world) deadLetterKeepsWhatItWas() {
 
 	q := remoting.Queue{Topic: "%DLQ%" + w.group, Broker: w.name}
 	pulled, err := w.raw.PullMessages(w.ctx(), w.broker, remoting.Pull{Group: "TOOLS_CONSUMER", Queue: q, Max: 1,
-		Subscription: remoting.NewSubscription(q.Topic, "", 0)})
+		Suspend: 15 * time.Second, Subscription: remoting.NewSubscription(q.Topic, "", 0)})
 	require.NoError(w, err)
 	require.Len(w, pulled.Messages, 1)
 	body, err := pulled.Messages[0].Content()

@@ -29,7 +29,7 @@ type route struct {
 	writable []remoting.Queue
 	widths   map[string]int // the number of queues by broker, written or read
 	replicas int            // of the broker that has fewest, itself included
-	at       time.Time
+	at       time.Time      // it was asked for then
 }
 
 func (r *route) brokers() []string {
@@ -61,7 +61,7 @@ type topicRoute struct {
 	ask   chan struct{} // a lock that ctx can interrupt
 	route *route        // the last one; guarded by routes.mu, as all below
 	err   error         // instead of route, when the topic is not there
-	at    time.Time     // of route or err
+	at    time.Time     // route or err was asked for then
 	seen  map[string]*sighting
 }
 
@@ -122,20 +122,26 @@ func (s *routes) get(ctx context.Context, topic string, age time.Duration) (*rou
 	if ok, r, err := fresh(); ok {
 		return r, err
 	}
+	asked := time.Now()
 	raw, err := s.fetch(ctx, topic)
 	if remoting.HasCode(err, remoting.TopicNotExist) {
-		err = s.explain(ctx, e, topic)
+		if err = s.explain(ctx, e, topic); errors.Is(err, errs.ErrUnknownTopic) {
+			unknown := err // unless the broker has registered between the two answers
+			if raw, err = s.fetch(ctx, topic); remoting.HasCode(err, remoting.TopicNotExist) {
+				err = unknown
+			}
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		if errors.Is(err, errs.ErrUnknownTopic) {
-			e.route, e.err, e.at = nil, err, time.Now()
+			e.route, e.err, e.at = nil, err, asked
 			clear(e.seen)
 		}
 		return nil, err
 	}
-	r := s.digest(topic, raw)
+	r := s.digest(topic, raw, asked)
 	e.route, e.err, e.at = r, nil, r.at
 	for name, width := range r.widths {
 		before := e.seen[name]
@@ -231,8 +237,8 @@ func (s *routes) ours(b remoting.BrokerData) bool {
 	return s.clusterID == "" || b.Cluster == s.clusterID
 }
 
-func (s *routes) digest(topic string, raw *remoting.Route) *route {
-	r := &route{topic: topic, masters: map[string]string{}, widths: map[string]int{}, at: time.Now()}
+func (s *routes) digest(topic string, raw *remoting.Route, asked time.Time) *route {
+	r := &route{topic: topic, masters: map[string]string{}, widths: map[string]int{}, at: asked}
 	for _, b := range raw.Brokers {
 		if s.ours(b) && b.Master() != "" {
 			r.masters[b.Name] = b.Master()
@@ -272,7 +278,7 @@ func (s *routes) complete(ctx context.Context, topic string) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	missing := s.missing(r)
+	missing := s.missing(r, rememberIt)
 	if len(missing) == 0 {
 		return r, nil
 	}
@@ -292,13 +298,14 @@ func (s *routes) complete(ctx context.Context, topic string) (*route, error) {
 	return r, nil
 }
 
-func (s *routes) missing(r *route) []string {
+// missing are the brokers that carried r's topic within the last age and are not in r.
+func (s *routes) missing(r *route, age time.Duration) []string {
 	e := s.entry(r.topic)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var missing []string
 	for name, seen := range e.seen {
-		if r.masters[name] == "" && time.Since(seen.at) < rememberIt {
+		if r.masters[name] == "" && time.Since(seen.at) < age {
 			missing = append(missing, name)
 		}
 	}

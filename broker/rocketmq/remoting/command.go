@@ -150,7 +150,7 @@ func ReadCommand(r io.Reader) (*Command, error) {
 	case JSON:
 		var h jsonHeader
 		if err := json.Unmarshal(buf[:header], &h); err != nil {
-			return nil, fmt.Errorf("%w: header: %v", ErrFrame, err)
+			return nil, fmt.Errorf("%w: header: %w", ErrFrame, err)
 		}
 		c.Code, c.Language, c.Version, c.Opaque, c.Flag = h.Code, h.Language, h.Version, h.Opaque, h.Flag
 		c.Remark, c.Fields = h.Remark, h.Fields
