@@ -145,9 +145,23 @@ func TestPutFromFile(t *testing.T) {
 	require.Contains(t, z.turnout(t, "cluster", "list").stdout, "h:9")
 }
 
+func TestRootAndChroot(t *testing.T) {
+	z := startZooKeeper(t)
+	z.create(t, "/prod", "")
+	args := []string{"--zookeeper", z.connect + "/prod", "--root", "/mq"}
+	r := run(t, append(args, "cluster", "put", "c", "--kind", "kafka", "--address", "h:1")...)
+	require.Equal(t, 0, r.code, r.stderr)
+	ok, _, err := z.conn.Exists("/prod/mq/clusters/c")
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Contains(t, run(t, append(args, "cluster", "list")...).stdout, "h:1")
+	require.NotContains(t, z.turnout(t, "cluster", "list").stdout, "h:1")
+	require.Contains(t, z.refused(t, 2, "cluster", "list", "--root", "mq"), "must be like /a/b")
+}
+
 func TestEveryCommandHasHelpAndExample(t *testing.T) {
 	for _, args := range [][]string{
-		{"watch"}, {"instances"},
+		{"watch"}, {"instances"}, {"send"}, {"tail"},
 		{"cluster", "get"}, {"cluster", "list"}, {"cluster", "put"}, {"cluster", "delete"},
 		{"topic", "get"}, {"topic", "list"}, {"topic", "put"}, {"topic", "delete"},
 		{"group", "get"}, {"group", "list"}, {"group", "put"}, {"group", "delete"},

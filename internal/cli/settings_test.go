@@ -94,6 +94,12 @@ func TestZooKeeperLogin(t *testing.T) {
 	require.Equal(t, 0, r.code, r.stderr)
 	require.Equal(t, []string{"NODE /closed version 0 1"}, changes(r.stdout))
 
+	// What is created with a login is closed to others.
+	login := []string{"--zookeeper-auth", "digest:env:ZK_LOGIN"}
+	z.turnout(t, append(login, "cluster", "put", "c", "--kind", "kafka", "--address", "h:1")...)
+	require.Contains(t, z.turnout(t, append(login, "cluster", "get", "c")...).stdout, "h:1")
+	require.Contains(t, z.refused(t, 3, "cluster", "get", "c"), "not allowed")
+
 	r = run(t, append(args, "--zookeeper-auth", "digest:ops:s3cret")...)
 	require.Equal(t, 2, r.code)
 	require.NotContains(t, r.stderr, "s3cret")

@@ -36,7 +36,7 @@ func (a *app) withStore(ctx context.Context, use func(context.Context, *metadata
 	if _, err := s.WaitConnected(ctx); err != nil {
 		return fmt.Errorf("%w; check that it runs, --zookeeper and --timeout", err)
 	}
-	if err := s.Sync(ctx, "/"); err != nil {
+	if err := s.Sync(ctx, s.Root); err != nil {
 		return err
 	}
 	return use(ctx, s)

@@ -204,7 +204,7 @@ func TestWatchGoesOnAfterOutages(t *testing.T) {
 	z.create(t, "/n/new", "2")
 	z.RefuseConnections(false)
 	w.stderr.await(t, "RECONNECTED")
-	w.stdout.await(t, "CHILD+      /n/new")
+	w.stdout.await(t, "CHILD DATA  /n/stays") // the last one by name
 	require.ElementsMatch(t, []string{
 		"DATA /n version 0 → 1 2",
 		"CHILD DATA /n/stays version 0 → 1 2",
