@@ -147,25 +147,24 @@ func (c *claim) tryLock(ctx context.Context) error {
 	})
 }
 
-// keepLock renews the lock until ctx ends and calls lost when it is gone or may be.
+// keepLock renews the lock until ctx ends and calls lost when it is gone or may be. After a lost connection it asks soon:
+// a broker that was restarted has forgotten its locks.
 func (c *claim) keepLock(ctx context.Context, lost context.CancelFunc, asked time.Time) {
-	wait := lockRenew
-	for {
-		if sleep(ctx, wait) != nil {
-			return
+	for sleep(ctx, maxBackoff) == nil {
+		if time.Since(asked) < lockRenew && !c.m.lostAfter(asked) {
+			continue
 		}
 		begin := time.Now()
 		err := c.tryLock(ctx)
 		switch {
 		case err == nil:
-			asked, wait = begin, lockRenew
-			continue
+			asked = begin
 		case errors.Is(err, errLocked), time.Since(asked) > lockTrust:
 			c.m.log.Warn("the lock of a queue was lost", zap.String("partition", partition(c.queue)), zap.Error(err))
+			c.set(false, fmt.Errorf("%s: %w", partition(c.queue), err))
 			lost()
 			return
 		}
-		wait = maxBackoff
 	}
 }
 

@@ -132,6 +132,13 @@ func (m *member) disconnected(addr string, err error) {
 	m.round()
 }
 
+// lostAfter says whether a connection was lost after t.
+func (m *member) lostAfter(t time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lost.After(t)
+}
+
 // changed has want.Changed called soon.
 func (m *member) changed() {
 	select {

@@ -375,6 +375,23 @@ func (w *world) exclusiveQueues() {
 	held, err = w.raw.LockQueues(w.ctx(), w.broker, w.group, "somebody", []remoting.Queue{q})
 	require.NoError(w, err)
 	require.Empty(w, held)
+
+	// Somebody takes it away, which a broker does that has forgotten its locks: the member notices and waits again.
+	members, err := w.c.GroupMembers(w.ctx(), w.group)
+	require.NoError(w, err)
+	require.Len(w, members, 1)
+	require.NoError(w, w.raw.UnlockQueues(w.ctx(), w.broker, w.group, members[0], []remoting.Queue{q}))
+	held, err = w.raw.LockQueues(w.ctx(), w.broker, w.group, "somebody", []remoting.Queue{q})
+	require.NoError(w, err)
+	require.Len(w, held, 1)
+	w.eventually(func() error {
+		if s := r.State(); s.Err == nil || s.Attached {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	require.NoError(w, w.raw.UnlockQueues(w.ctx(), w.broker, w.group, "somebody", []remoting.Queue{q}))
+	w.attached(r, 4)
 	require.NoError(w, r.Leave(w.ctx()))
 	held, err = w.raw.LockQueues(w.ctx(), w.broker, w.group, "somebody", []remoting.Queue{q})
 	require.NoError(w, err)
