@@ -32,9 +32,6 @@ func bound[T any](short, long T) T {
 
 func TestMain(m *testing.M) {
 	scene.Run()
-	if backend, set := os.LookupEnv(doomedVariable); set {
-		doomed(testenv.Backend(backend))
-	}
 	loaded := goleak.IgnoreCurrent() // goroutines that begin when a library is loaded
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {

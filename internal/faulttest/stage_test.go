@@ -16,6 +16,7 @@ import (
 	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
 
+	"github.com/turnout-mq/turnout"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/broker/drivers"
 	"github.com/turnout-mq/turnout/internal/scene"
@@ -64,6 +65,9 @@ func newStage(t *testing.T, env *testenv.Env, clusters ...string) *stage {
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
 	for _, name := range clusters {
 		c := metadata.Cluster{Kind: broker.Kind(env.Kind(name)), Addresses: env.Addresses(name), ClusterID: env.ClusterID(name)}
+		if c.Kind == broker.Kafka { // a member that was killed is noticed soon
+			c.Properties = map[string]string{"session.timeout": "3s", "heartbeat": "300ms", "rebalance.timeout": "5s"}
+		}
 		require.NoError(t, store.PutCluster(s.ctx(), name, c))
 		s.brokers[name], err = drivers.Open(s.ctx(), broker.Config{Name: name, Kind: c.Kind, Addresses: c.Addresses, ClientID: "faulttest" + s.root[1:]})
 		require.NoError(t, err)
@@ -177,10 +181,17 @@ func (s *stage) of(role scene.Role) (found []*scene.Process) {
 	return found
 }
 
-// edit writes the wish as a tool would.
+// edit writes the wish as a tool would, again when the connection is lost.
 func (s *stage) edit(cluster string) {
 	s.t.Helper()
-	require.NoError(s.t, s.store.Set(s.ctx(), s.store.TopicPath(s.topic), wish(cluster), metadata.AnyVersion))
+	ctx := s.ctx()
+	for {
+		err := s.store.Set(ctx, s.store.TopicPath(s.topic), wish(cluster), metadata.AnyVersion)
+		if err == nil {
+			return
+		}
+		require.ErrorIs(s.t, err, turnout.ErrTimeout)
+	}
 }
 
 // editByHand writes the wish as a person would: with ZooKeeper's own command line client where there are servers, else
@@ -281,39 +292,57 @@ func (s *stage) registered() {
 	}, s.state, "every application is registered")
 }
 
-// next waits for an event that is recorded from now on, and returns it.
-func (s *stage) next(what string, is func(e history.Event) bool) history.Event {
-	s.t.Helper()
-	return s.nextAfter(time.Now(), what, is)
-}
-
-func (s *stage) nextAfter(t time.Time, what string, is func(e history.Event) bool) (found history.Event) {
-	s.t.Helper()
-	s.eventually(func() bool {
-		for _, e := range s.history() {
-			if e.T > t.UnixNano() && is(e) && (found.T == 0 || e.T < found.T) {
-				found = e
-			}
-		}
-		return found.T != 0
-	}, s.state, "%s", what)
-	return found
-}
-
-// flows waits until messages are stored on a cluster and handled from it that are newer than this call.
+// flows waits until a message that was sent after this call is stored on a cluster and handled from it.
 func (s *stage) flows(cluster string) {
 	s.t.Helper()
-	now := time.Now()
-	s.nextAfter(now, "messages are stored on "+cluster, func(e history.Event) bool { return e.Op == history.OpOK && e.Cluster == cluster })
-	sent := map[string]bool{}
-	for _, e := range s.history() {
-		if e.Op == history.OpSend && e.T > now.UnixNano() {
-			sent[e.ID] = true
+	s.flowsSince(time.Now(), cluster)
+}
+
+// flowsSince also says when it was handled.
+func (s *stage) flowsSince(t time.Time, cluster string) (handled time.Time) {
+	s.t.Helper()
+	var first int64
+	s.eventually(func() bool {
+		sent := map[string]bool{}
+		for _, e := range s.history() {
+			if e.Op == history.OpSend && e.T > t.UnixNano() {
+				sent[e.ID] = true
+			}
 		}
+		for _, e := range s.events {
+			if e.Op == history.OpRecv && e.Cluster == cluster && sent[e.ID] && (first == 0 || e.T < first) {
+				first = e.T
+			}
+		}
+		return first != 0
+	}, s.state, "messages go through %s", cluster)
+	return time.Unix(0, first)
+}
+
+// flowsSomewhere waits until a message is stored and one is handled, wherever.
+func (s *stage) flowsSomewhere() {
+	s.t.Helper()
+	now := time.Now().UnixNano()
+	for _, op := range []history.Op{history.OpOK, history.OpDone} {
+		s.eventually(func() bool {
+			return slices.ContainsFunc(s.history(), func(e history.Event) bool { return e.Op == op && e.T > now })
+		}, s.state, "another %s", op)
 	}
-	s.nextAfter(now, "messages from "+cluster+" are handled", func(e history.Event) bool {
-		return e.Op == history.OpRecv && e.Cluster == cluster && sent[e.ID]
-	})
+}
+
+// closed waits until the first group has left a cluster and says that it has finished it.
+func (s *stage) closed(cluster string) {
+	s.t.Helper()
+	s.eventually(func() bool {
+		members, err := s.brokers[cluster].GroupMembers(s.ctx(), s.groups[0])
+		require.NoError(s.t, err)
+		for _, e := range s.participants() {
+			if g := e.Groups[s.groups[0]]; g != nil && g[cluster] != metadata.Finished {
+				return false
+			}
+		}
+		return len(members) == 0
+	}, s.state, "the group has left %s", cluster)
 }
 
 // history is what was recorded so far.
@@ -400,8 +429,11 @@ func (s *stage) state() any {
 
 // explain shows, when the case has failed, what the applications logged last.
 func (s *stage) explain() {
-	if !s.t.Failed() {
+	if !s.t.Failed() && os.Getenv("FT_DBG") == "" {
 		return
+	}
+	if d := os.Getenv("FT_DBG"); d != "" {
+		os.CopyFS(filepath.Join(d, s.root), os.DirFS(s.dir))
 	}
 	files, _ := filepath.Glob(filepath.Join(s.dir, "log", "*.log"))
 	for _, file := range files {
