@@ -29,7 +29,7 @@ type claim struct {
 }
 
 // ahead is how many messages are decoded before somebody asks for them.
-const ahead = 64
+const ahead = 16
 
 func newClaim(r *member, s sarama.ConsumerGroupSession, source sarama.ConsumerGroupClaim) *claim {
 	return &claim{

@@ -218,6 +218,7 @@ func (c *Cluster) receiving() *sarama.Config {
 	conf.Consumer.Group.Rebalance.Timeout = c.set.rebalance
 	conf.Consumer.Group.Rebalance.Retry.Max = 4
 	conf.Consumer.Group.Rebalance.Retry.Backoff = 250 * time.Millisecond
+	conf.ChannelBufferSize = 32 // messages of a partition that wait, each perhaps 1 MB
 	conf.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
 	return conf
 }

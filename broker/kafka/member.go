@@ -274,10 +274,10 @@ func (r *member) place(s sarama.ConsumerGroupSession) error {
 		if len(missing) == 0 {
 			return nil
 		}
-		for at, offset := range missing {
+		for p, offset := range missing {
 			// Reset only lowers, Mark only raises.
-			s.ResetOffset(at.topic, at.partition, offset, "")
-			s.MarkOffset(at.topic, at.partition, offset, "")
+			s.ResetOffset(p.topic, p.number, offset, "")
+			s.MarkOffset(p.topic, p.number, offset, "")
 		}
 		s.Commit() // says nothing of its success
 		if missing, err = r.missing(s.Context(), claims, from); err == nil && len(missing) > 0 {
@@ -287,23 +287,23 @@ func (r *member) place(s sarama.ConsumerGroupSession) error {
 	})
 }
 
-type place struct {
-	topic     string
-	partition int32
+type partition struct {
+	topic  string
+	number int32
 }
 
 // missing are the claims whose committed position is none, beyond the end or before the first offset, and where they
 // should begin.
-func (r *member) missing(ctx context.Context, claims map[string][]int32, from broker.Offsets) (map[place]int64, error) {
+func (r *member) missing(ctx context.Context, claims map[string][]int32, from broker.Offsets) (map[partition]int64, error) {
 	if len(claims) == 0 {
 		return nil, nil
 	}
-	return call(ctx, r.c, "positions of group "+r.m.Group, func() (map[place]int64, error) {
+	return call(ctx, r.c, "positions of group "+r.m.Group, func() (map[partition]int64, error) {
 		positions, err := r.c.positions(ctx, r.m.Group, claims)
 		if err != nil {
 			return nil, err
 		}
-		found := make(map[place]int64)
+		found := make(map[partition]int64)
 		for topic, partitions := range claims {
 			first, err := r.c.offsets(ctx, topic, partitions, sarama.OffsetOldest)
 			if err != nil {
@@ -325,7 +325,7 @@ func (r *member) missing(ctx context.Context, claims map[string][]int32, from br
 						at = start
 					}
 				}
-				found[place{topic, p}] = max(at, first[name])
+				found[partition{topic, p}] = max(at, first[name])
 			}
 		}
 		return found, nil
