@@ -46,21 +46,3 @@ func plan(route *metadata.Route, ordered bool, finished func(stay int) bool) []w
 	}
 	return wants
 }
-
-// startOn is where a partition of a cluster without a committed position begins (R12): at the start of the oldest listed
-// stay on the cluster, and for a group that starts at the latest not before where the topic ended when the group was
-// registered.
-func startOn(route *metadata.Route, group *metadata.Group, topic, cluster string) broker.Offsets {
-	start := broker.Offsets{}
-	if i := slices.IndexFunc(route.Stays, func(s metadata.Stay) bool { return s.Cluster == cluster }); i >= 0 {
-		for name, offset := range route.Stays[i].Start {
-			start[name] = offset
-		}
-	}
-	if group.Start == metadata.StartLatest {
-		for name, offset := range group.From[topic][cluster] {
-			start[name] = max(start[name], offset)
-		}
-	}
-	return start
-}

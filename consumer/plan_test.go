@@ -55,22 +55,6 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-func TestStartOn(t *testing.T) {
-	route := &metadata.Route{Stays: []metadata.Stay{
-		{Cluster: "a"},
-		{Cluster: "b", Start: broker.Offsets{"0": 14, "1": 2}, End: broker.Offsets{"0": 20, "1": 30}},
-		{Cluster: "b", Start: broker.Offsets{"0": 20, "1": 30}},
-	}}
-	earliest := &metadata.Group{Start: metadata.StartEarliest, From: map[string]map[string]broker.Offsets{"t": {"a": {"0": 7}}}}
-	latest := &metadata.Group{Start: metadata.StartLatest, From: map[string]map[string]broker.Offsets{"t": {"a": {"0": 7}, "b": {"0": 3, "1": 25}}}}
-
-	require.Equal(t, broker.Offsets{}, startOn(route, earliest, "t", "a"), "the first stay begins at the first message")
-	require.Equal(t, broker.Offsets{"0": 14, "1": 2}, startOn(route, earliest, "t", "b"), "the oldest stay on the cluster counts")
-	require.Equal(t, broker.Offsets{"0": 7}, startOn(route, latest, "t", "a"), "latest: where the topic ended at registration")
-	require.Equal(t, broker.Offsets{"0": 14, "1": 25}, startOn(route, latest, "t", "b"), "latest: the larger of the two")
-	require.Equal(t, broker.Offsets{}, startOn(route, latest, "other", "a"))
-}
-
 func TestPositionIsTheLowestUnfinishedMessage(t *testing.T) {
 	var commits []int64
 	tr := &tracker{commit: func(next int64) { commits = append(commits, next) }, window: 4}

@@ -300,7 +300,7 @@ func (r *reader) join(st *site, w want, v *topics.View, g *metadata.Group, order
 		a.conn = conn
 		member, err := conn.Join(ctx, broker.Membership{
 			Group: a.group, Topic: a.physical, Retries: !ordered, Exclusive: ordered, Tag: a.tags, Claim: a.claim, Changed: r.kick,
-			Start: func() broker.Offsets { return startOn(&r.topic.View().Route, r.s.settings(), name, st.cluster) },
+			Start: func() broker.Offsets { return r.s.settings().StartOn(&r.topic.View().Route, name, st.cluster) },
 		})
 		if err != nil {
 			conn.Release()
@@ -376,7 +376,7 @@ func (r *reader) left(ctx context.Context, cluster string, v *topics.View, g *me
 		return 0, nil, err
 	}
 	// Where a partition has no position its first message counts, or where a stay begins (R12); what has expired is gone.
-	at := startOn(&v.Route, g, r.topic.Name(), cluster)
+	at := g.StartOn(&v.Route, r.topic.Name(), cluster)
 	for name, offset := range positions {
 		at[name] = offset
 	}

@@ -137,7 +137,7 @@ func (s *Store) putTopic(ctx context.Context, t Topic, put PutTopic) (done bool,
 	if err != nil {
 		return false, err
 	}
-	next := t.next(put, clusters)
+	next := t.Next(put, clusters)
 	if next == nil {
 		return true, nil
 	}
@@ -157,8 +157,8 @@ func (s *Store) putTopic(ctx context.Context, t Topic, put PutTopic) (done bool,
 	return s.replace(ctx, t.WishNode, wishData, also)
 }
 
-// next is the route that put makes of t; nil: t is that way already.
-func (t Topic) next(put PutTopic, clusters []string) *Route {
+// Next is the route that PutTopic would write for put, with these clusters in the metadata; nil: t is that way already.
+func (t Topic) Next(put PutTopic, clusters []string) *Route {
 	valid := t.WishNode.Exists && t.Wish.Cluster != ""
 	if valid && Answered(t.Route, t.WishNode) && t.Wish.Cluster == put.Cluster && t.Route.Write == put.Cluster && (put.Order == "" || put.Order == t.Route.Order) {
 		return nil

@@ -16,8 +16,8 @@ import (
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
-// parseConnect splits "host:port,host:port/chroot". The port may be left out (2181); the chroot is "" or "/…".
-func parseConnect(s string) (hosts []string, chroot string, err error) {
+// ParseConnect splits "host:port,host:port/chroot". The port may be left out (2181); the chroot is "" or "/…".
+func ParseConnect(s string) (hosts []string, chroot string, err error) {
 	list := s
 	if i := strings.IndexByte(s, '/'); i >= 0 {
 		list, chroot = s[:i], strings.TrimSuffix(s[i:], "/")

@@ -76,6 +76,22 @@ func (g Group) Physical(topic string) string {
 	return g.Name + "-" + topic
 }
 
+// StartOn is where the group begins on a cluster in partitions of topic without a committed position (protocol R12): at the
+// start of the oldest listed stay there, and with StartLatest not before where the topic ended when the group was
+// registered. A partition that is not named begins at its first message.
+func (g Group) StartOn(route *Route, topic, cluster string) broker.Offsets {
+	start := broker.Offsets{}
+	if i := slices.IndexFunc(route.Stays, func(s Stay) bool { return s.Cluster == cluster }); i >= 0 {
+		maps.Copy(start, route.Stays[i].Start)
+	}
+	if g.Start == StartLatest {
+		for name, offset := range g.From[topic][cluster] {
+			start[name] = max(start[name], offset)
+		}
+	}
+	return start
+}
+
 // Validate names every bad field.
 func (g Group) Validate() error {
 	var p problems

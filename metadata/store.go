@@ -106,7 +106,7 @@ func Open(cfg Config) (*Store, error) {
 // newStore validates cfg, fills in the defaults, and makes a Store that does nothing yet.
 func newStore(cfg Config) (*Store, []string, error) {
 	var p problems
-	servers, chroot, err := parseConnect(cfg.ZooKeeper)
+	servers, chroot, err := ParseConnect(cfg.ZooKeeper)
 	if err != nil {
 		p = append(p, err)
 	}

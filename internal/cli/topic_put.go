@@ -271,22 +271,15 @@ func (t *topicState) preview(put metadata.PutTopic, settings metadata.TopicSetti
 	if !moves {
 		return &next
 	}
+	route := t.Next(put, clusters)
+	if route == nil {
+		return &next
+	}
 	next.Wish.Cluster = put.Cluster
 	if t.WishNode.Exists {
 		next.WishNode.Version++
 	}
-	var before *metadata.Route
-	if t.InForce != nil {
-		before = t.InForce
-	}
-	route := metadata.Complete(next.Wish, next.WishNode, before, clusters)
-	if n := len(route.Stays); put.Start != nil && (before == nil || n > len(before.Stays)) {
-		route.Stays[n-1].Start = put.Start
-	}
-	if put.Order != "" {
-		route.Order = put.Order
-	}
-	next.Route, next.InForce, next.Answered = &route, &route, true
+	next.Route, next.InForce, next.Answered = route, route, true
 	next.RouteNode.Exists = true
 	return &next
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 
-	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -109,7 +107,7 @@ func (f *fleet) askGroup(ctx context.Context, g metadata.Group, t *topicState) (
 	var err error
 	out.Clusters, err = forEach(ctx, t.stayClusters(), func(_ context.Context, cluster string) (progress, error) {
 		p := progress{Cluster: cluster, Topic: t.Settings.Physical(t.Name, cluster), Group: g.Physical(t.Name)}
-		return f.ask(p, startOn(t.InForce, g, t.Name, cluster)), nil
+		return f.ask(p, g.StartOn(t.InForce, t.Name, cluster)), nil
 	})
 	return out, err
 }
@@ -123,20 +121,6 @@ func (t *topicState) stayClusters() []string {
 		}
 	}
 	return names
-}
-
-// startOn is where the group begins on a cluster in partitions without a committed position (protocol R12).
-func startOn(route *metadata.Route, g metadata.Group, topic, cluster string) broker.Offsets {
-	start := broker.Offsets{}
-	if i := slices.IndexFunc(route.Stays, func(s metadata.Stay) bool { return s.Cluster == cluster }); i >= 0 {
-		maps.Copy(start, route.Stays[i].Start)
-	}
-	if g.Start == metadata.StartLatest {
-		for name, offset := range g.From[topic][cluster] {
-			start[name] = max(start[name], offset)
-		}
-	}
-	return start
 }
 
 // stayState is a stay and who still needs it.

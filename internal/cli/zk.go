@@ -38,15 +38,8 @@ func splitConnectString(s string) (hosts []string, chroot string, err error) {
 	if s == "" {
 		return nil, "", usagef("which ZooKeeper? Give --zookeeper host:port, or set TURNOUT_ZOOKEEPER")
 	}
-	list, chroot, _ := strings.Cut(s, "/")
-	for host := range strings.SplitSeq(list, ",") {
-		if host = strings.TrimSpace(host); host == "" {
-			return nil, "", usagef("--zookeeper %q: an empty server name; must be host:port,host:port[/chroot]", s)
-		}
-		hosts = append(hosts, host)
-	}
-	if chroot = strings.Trim(chroot, "/"); chroot != "" {
-		chroot = "/" + chroot
+	if hosts, chroot, err = metadata.ParseConnect(s); err != nil {
+		return nil, "", usagef("--zookeeper: %v", err)
 	}
 	return hosts, chroot, nil
 }
