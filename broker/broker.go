@@ -43,7 +43,7 @@ type Envelope struct {
 // Receipt says where a message was stored.
 type Receipt struct {
 	Partition string // as in Offsets
-	Offset    int64
+	Offset    int64  // -1: stored by an earlier attempt of the same send, where the broker does not say
 }
 
 // Delivery is one message as it was read.
@@ -53,7 +53,7 @@ type Delivery struct {
 	Partition string // as in Offsets
 	Offset    int64
 	Stored    time.Time // the broker's time
-	Due       time.Time // not to be handled before this; zero: at once
+	Due       time.Time // not to be handled before this, the caller waits; zero: at once
 	Retry     bool      // read from the group's retry topic
 	// Native is the driver's own record where Retry and DeadLetter need more than the fields above.
 	Native any
@@ -103,7 +103,8 @@ type Producer interface {
 	// library can be cancelled, the send; the caller that stops waiting must expect done later. Sends of one key
 	// from one goroutine are stored in their order, as long as none of them fails. The driver repeats a send by
 	// itself only where the library must do so to keep that order, and gives up within Features.SendTimeout.
-	// m and what it refers to must not be changed until done was called.
+	// m and what it refers to must not be changed until done was called. done may run on a goroutine that all sends of the
+	// cluster share, so it must be quick.
 	Send(ctx context.Context, topic string, m *Envelope, done func(Receipt, error))
 }
 
@@ -121,7 +122,8 @@ type Consumer interface {
 	// line for whoever reads it there (header turnout-cause).
 	DeadLetter(ctx context.Context, group string, d *Delivery, cause string) error
 	// Positions are the committed positions of the group on topic: the offset of the next message to be read.
-	// A partition without one is not in the map; nor is one of a group that the cluster does not know.
+	// A partition without one is not in the map; nor is one of a group that the cluster does not know. ErrUnknownTopic
+	// where the cluster does not have the topic.
 	Positions(ctx context.Context, group, topic string) (Offsets, error)
 	// Pending counts what the group has not finished beside the topic itself, read in this order: delayed, retries.
 	Pending(ctx context.Context, group, topic string) (Pending, error)
