@@ -120,25 +120,30 @@ func (l *library) close() {
 	dropLogger(l.c.log)
 }
 
-// send sends m to its queue within sendTimeout. No context is passed on: the library would end the connection that all
+// send sends a message to q within sendTimeout. No context is passed on: the library would end the connection that all
 // sends share when a deadline passes while it writes.
-func (l *library) send(m func() *primitive.Message) (*primitive.SendResult, error) {
+func (l *library) send(q *primitive.MessageQueue, properties map[string]string, body []byte) (*primitive.SendResult, error) {
 	i, err := l.acquire(nil)
 	if err != nil {
 		return nil, err
 	}
-	ctx := context.Background()
-	r, err := i.SendSync(ctx, m())
-	i.release()
+	r, err := i.send(q, properties, body)
 	if !staleRoute(err) {
 		return r, libraryError(err)
 	}
 	if i, err = l.acquire(i); err != nil {
 		return nil, err
 	}
-	defer i.release()
-	r, err = i.SendSync(ctx, m())
+	r, err = i.send(q, properties, body)
 	return r, libraryError(err)
+}
+
+// send sends once and releases the instance. The library changes the message, and adds a property.
+func (i *instance) send(q *primitive.MessageQueue, properties map[string]string, body []byte) (*primitive.SendResult, error) {
+	defer i.release()
+	m := &primitive.Message{Topic: q.Topic, Body: body, Queue: q}
+	m.WithProperties(properties)
+	return i.SendSync(context.Background(), m)
 }
 
 // staleRoute: the library has no route for a topic, or no address for a broker, that this package has. There is only

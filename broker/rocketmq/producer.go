@@ -119,12 +119,14 @@ func (p *producer) enqueue(s *send) error {
 	p.sending[s] = struct{}{}
 	switch {
 	case l == nil:
-		p.wg.Go(func() { p.run(s, func() {}) })
+		p.wg.Add(1)
+		go p.runOne(s)
 	case l.running:
 		l.queue = append(l.queue, s)
 	default:
 		l.queue, l.running = append(l.queue, s), true
-		p.wg.Go(func() { p.runLane(key, l) })
+		p.wg.Add(1)
+		go p.runLane(key, l)
 	}
 	return nil
 }
@@ -153,7 +155,14 @@ func (p *producer) leaveLocked(key string, l *lane) {
 	}
 }
 
+func (p *producer) runOne(s *send) {
+	defer p.wg.Done()
+	r, err := p.store(s)
+	p.end(s, r, err)
+}
+
 func (p *producer) runLane(key string, l *lane) {
+	defer p.wg.Done()
 	for {
 		p.mu.Lock()
 		if len(l.queue) == 0 {
@@ -164,22 +173,23 @@ func (p *producer) runLane(key string, l *lane) {
 		s := l.queue[0]
 		l.queue = l.queue[1:]
 		p.mu.Unlock()
-		p.run(s, func() {
-			<-l.slots
-			p.leave(key, l)
-		})
+		r, err := p.store(s)
+		<-l.slots
+		p.leave(key, l)
+		p.end(s, r, err)
 	}
 }
 
-// run sends s, gives its places free and calls done, which may then send again.
-func (p *producer) run(s *send, free func()) {
-	r, err := p.store(s)
+// end gives the place of s free and calls done, which may then send again.
+func (p *producer) end(s *send, r broker.Receipt, err error) {
 	p.mu.Lock()
 	delete(p.sending, s)
 	p.mu.Unlock()
-	free()
 	<-p.slots
-	s.finish(r, p.c.done("send to topic "+s.topic, err))
+	if err != nil {
+		err = p.c.done("send to topic "+s.topic, err)
+	}
+	s.finish(r, err)
 }
 
 // store sends s now. Nothing is repeated that may have reached a broker.
@@ -207,12 +217,9 @@ func (c *Cluster) store(ctx context.Context, topic string, properties map[string
 	} else {
 		n = c.producer.turn.Add(1)
 	}
-	q := r.writable[n%uint64(len(r.writable))]
-	result, err := c.producer.library.send(func() *primitive.Message { // it changes what it sends
-		m := &primitive.Message{Topic: topic, Body: body, Queue: &primitive.MessageQueue{Topic: topic, BrokerName: q.Broker, QueueId: q.ID}}
-		m.WithProperties(properties)
-		return m
-	})
+	i := n % uint64(len(r.writable))
+	q := r.writable[i]
+	result, err := c.producer.library.send(r.targets[i], properties, body)
 	if err != nil {
 		return broker.Receipt{}, c.refused(ctx, topic, err)
 	}
@@ -220,9 +227,9 @@ func (c *Cluster) store(ctx context.Context, topic string, properties map[string
 		return broker.Receipt{}, fmt.Errorf("stored by broker %q, but not as safely as it is set up to (status %d): replica or disk did not follow in time", q.Broker, result.Status)
 	}
 	if properties[propDelay] != "" { // it has no offset in its queue before it is due
-		return broker.Receipt{Partition: partition(q), Offset: -1}, nil
+		return broker.Receipt{Partition: r.names[i], Offset: -1}, nil
 	}
-	return broker.Receipt{Partition: partition(q), Offset: result.QueueOffset}, nil
+	return broker.Receipt{Partition: r.names[i], Offset: result.QueueOffset}, nil
 }
 
 // writable is a route of topic with a queue to write to. A route that is old is renewed in the background; one without

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/apache/rocketmq-client-go/v2/primitive"
+
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
@@ -27,9 +29,11 @@ type route struct {
 	masters  map[string]string // address by broker name; brokers without a master are not here
 	readable []remoting.Queue  // sorted by broker and number
 	writable []remoting.Queue
-	widths   map[string]int // the number of queues by broker, written or read
-	replicas int            // of the broker that has fewest, itself included
-	at       time.Time      // it was asked for then
+	names    []string                  // of writable, as in Offsets
+	targets  []*primitive.MessageQueue // of writable, for the library, which changes none
+	widths   map[string]int            // the number of queues by broker, written or read
+	replicas int                       // of the broker that has fewest, itself included
+	at       time.Time                 // it was asked for then
 }
 
 func (r *route) brokers() []string {
@@ -261,6 +265,10 @@ func (s *routes) digest(topic string, raw *remoting.Route, asked time.Time) *rou
 	}
 	slices.SortFunc(r.readable, compareQueues)
 	slices.SortFunc(r.writable, compareQueues)
+	for _, q := range r.writable {
+		r.names = append(r.names, partition(q))
+		r.targets = append(r.targets, &primitive.MessageQueue{Topic: q.Topic, BrokerName: q.Broker, QueueId: q.ID})
+	}
 	return r
 }
 
