@@ -108,7 +108,7 @@ func check(m *broker.Envelope) error {
 		switch {
 		case h.Name == "" || !plain(h.Name):
 			return invalid("header name %q: it must be text of one character or more, without \\x01 and \\x02", h.Name)
-		case reservedName(h.Name):
+		case broker.ReservedHeader(h.Name):
 			return invalid("header name %q is reserved for Turnout or RocketMQ; choose another", h.Name)
 		case seen[h.Name]:
 			return invalid("header name %q is there twice; names must be unique", h.Name)
@@ -123,15 +123,6 @@ func check(m *broker.Envelope) error {
 		return fmt.Errorf("%w: headers, key and tag are %d bytes: at most %d", errs.ErrTooLarge, size, maxProperties)
 	}
 	return nil
-}
-
-// reservedName: what broker.ReservedHeader has, and the rest of RocketMQ's own names.
-func reservedName(name string) bool {
-	switch name {
-	case "BORN_TIMESTAMP", "1ST_POP_TIME", "PROPERTY_FORWARD_QUEUE_ID":
-		return true
-	}
-	return broker.ReservedHeader(name)
 }
 
 // native is what Retry and DeadLetter need of a message beside its envelope.
@@ -174,7 +165,7 @@ func decode(m *remoting.Message, q remoting.Queue, retry bool, cluster string) (
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p)) {
-		if !reservedName(name) {
+		if !broker.ReservedHeader(name) {
 			d.Headers = append(d.Headers, broker.Header{Name: name, Value: p[name]})
 		}
 	}
