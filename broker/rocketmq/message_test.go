@@ -28,7 +28,7 @@ func stored(properties map[string]string, body []byte) *remoting.Message {
 
 func TestEveryAcceptedMessageSurvives(t *testing.T) {
 	text := rapid.StringOf(rapid.Rune().Filter(func(r rune) bool { return r != '\x01' && r != '\x02' }))
-	name := text.Filter(func(s string) bool { return s != "" && !reservedName(s) })
+	name := text.Filter(func(s string) bool { return s != "" && !broker.ReservedHeader(s) })
 	rapid.Check(t, func(t *rapid.T) {
 		e := broker.Envelope{}
 		e.Body = rapid.SliceOfN(rapid.Byte(), 1, 20).Draw(t, "body")
