@@ -97,7 +97,7 @@ func flip(b *testing.B, s *stage, n int) {
 		}
 	}
 	go func() {
-		for range events { //nolint:revive // senders must not block while they end
+		for range events { // senders must not block while they end
 		}
 	}()
 	stop()
