@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -18,20 +20,21 @@ import (
 // are started.
 func TestNoApplicationOutlivesAKilledTestRun(t *testing.T) {
 	t.Parallel()
+	// What it leaves in files goes with this test, but it has to know what ports are taken.
+	dir, locks := t.TempDir(), fmt.Sprintf("turnout-testenv-%d", os.Getuid())
+	require.NoError(t, os.MkdirAll(filepath.Join(os.TempDir(), locks), 0o700))
+	require.NoError(t, os.Symlink(filepath.Join(os.TempDir(), locks), filepath.Join(dir, locks)))
 	run := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTenFlipsASecond$")
-	run.Env = append(os.Environ(), "TURNOUT_TEST="+string(testenv.Embedded), "TMPDIR="+t.TempDir())
+	run.Env = append(os.Environ(), "TURNOUT_TEST="+string(testenv.Embedded), "TMPDIR="+dir)
 	require.NoError(t, run.Start())
 	const applications = 5
-	var pids []int
-	require.Eventually(t, func() bool { pids = scenes(t, run.Process.Pid); return len(pids) >= applications }, patience, poll, "the other run's applications")
+	var running []process
+	eventually(t, func() bool { running = scenes(t, run.Process.Pid); return len(running) >= applications },
+		func() any { return running }, "the other run has %d applications", applications)
 	require.NoError(t, run.Process.Kill())
 	require.Error(t, run.Wait())
-	deadline := time.Now().Add(patience)
-	for _, pid := range pids {
-		for lives(t, pid) {
-			require.True(t, time.Now().Before(deadline), "process %d lives on", pid)
-			<-time.After(poll)
-		}
+	for _, p := range running {
+		eventually(t, func() bool { return !lives(t, p) }, func() any { return p }, "the application has ended")
 	}
 }
 
@@ -46,33 +49,30 @@ func processes(t *testing.T) (all []process) {
 	out, err := exec.CommandContext(t.Context(), "ps", "-A", "-o", "pid=,ppid=,state=,args=").Output()
 	require.NoError(t, err)
 	for line := range bytes.Lines(out) {
-		var p process
-		n, err := fmt.Sscan(string(line), &p.pid, &p.parent, &p.state)
-		require.NoError(t, err, "%q after %d words", line, n)
-		p.name = string(line)
+		words := strings.Fields(string(line))
+		p := process{state: words[2], name: strings.Join(words[3:], " ")}
+		p.pid, err = strconv.Atoi(words[0])
+		require.NoError(t, err)
+		p.parent, err = strconv.Atoi(words[1])
+		require.NoError(t, err)
 		all = append(all, p)
 	}
 	return all
 }
 
 // scenes are the applications that a process has started.
-func scenes(t *testing.T, parent int) (pids []int) {
+func scenes(t *testing.T, parent int) (found []process) {
 	t.Helper()
 	for _, p := range processes(t) {
 		if p.parent == parent && strings.Contains(p.name, " scene:") {
-			pids = append(pids, p.pid)
+			found = append(found, p)
 		}
 	}
-	return pids
+	return found
 }
 
 // lives says whether an application runs; one that has ended and waits for its parent does not.
-func lives(t *testing.T, pid int) bool {
+func lives(t *testing.T, is process) bool {
 	t.Helper()
-	for _, p := range processes(t) {
-		if p.pid == pid && strings.Contains(p.name, " scene:") && p.state[0] != 'Z' {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(processes(t), func(p process) bool { return p.pid == is.pid && p.name == is.name && p.state[0] != 'Z' })
 }

@@ -28,7 +28,7 @@ func TestGroupIsKilledWhileItLeavesACluster(t *testing.T) {
 				left := func() int64 { return s.left(s.groups[0], m[0]) }
 				s.eventually(func() bool { return left() > 300 }, s.state, "a backlog on %s", m[0])
 				s.edit(m[1])
-				s.applied(m[1], s.of(scene.Sender)...)
+				s.applied(m[1])
 				s.kill(s.of(scene.Receiver)...)
 				was := left()
 				require.Positive(t, was)

@@ -102,15 +102,20 @@ func (s *stage) putGroupByHand(name string, change func(*metadata.Group)) {
 	s.groups = append(s.groups, name)
 }
 
-// eventually polls until ok; state is asked for what is there when it never is.
 func (s *stage) eventually(ok func() bool, state func() any, what string, args ...any) {
 	s.t.Helper()
+	eventually(s.t, ok, state, what, args...)
+}
+
+// eventually polls until ok; state is asked for what is there when it never is.
+func eventually(t *testing.T, ok func() bool, state func() any, what string, args ...any) {
+	t.Helper()
 	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
-			require.FailNow(s.t, "never: "+fmt.Sprintf(what, args...), "%+v", state())
+			require.FailNow(t, "never: "+fmt.Sprintf(what, args...), "%+v", state())
 		}
 		<-tick.C
 	}
@@ -429,7 +434,7 @@ func (s *stage) state() any {
 
 // explain shows, when the case has failed, what the applications logged last.
 func (s *stage) explain() {
-	if !s.t.Failed() && os.Getenv("FT_DBG") == "" {
+	if !s.t.Failed() {
 		return
 	}
 	if d := os.Getenv("FT_DBG"); d != "" {
