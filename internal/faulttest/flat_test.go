@@ -71,6 +71,20 @@ func TestManyFlipsOverNewConnections(t *testing.T) {
 	})
 }
 
+func (s *stage) everyPartitionUsed() bool {
+	s.t.Helper()
+	for _, c := range s.brokers {
+		ends, err := c.EndOffsets(s.ctx(), s.topic)
+		require.NoError(s.t, err)
+		for _, end := range ends {
+			if end == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func manyFlips(t *testing.T, env *testenv.Env, linger time.Duration, warmUp, flips int) {
 	for _, m := range moves(env.Backend()) {
 		t.Run(m[0]+" "+m[1], func(t *testing.T) {
@@ -90,6 +104,9 @@ func manyFlips(t *testing.T, env *testenv.Env, linger time.Duration, warmUp, fli
 				}
 			}
 			flip(warmUp)
+			for !s.everyPartitionUsed() { // the libraries begin something for each partition
+				flip(2)
+			}
 			before := s.status()
 			flip(flips)
 			for _, p := range s.running {
