@@ -334,7 +334,10 @@ func (w *world) asyncTraffic(c *turnout.Client, rec *history.Recorder, n int) (s
 			room := make(chan struct{}, 32)
 			var open sync.WaitGroup
 			defer open.Wait()
+			tick := time.NewTicker(pace)
+			defer tick.Stop()
 			for seq := int64(1); ctx.Err() == nil; seq++ {
+				<-tick.C
 				m := &turnout.Message{ID: producer.NewID(), Key: fmt.Appendf(nil, "async-%d", i), Body: strconv.AppendInt(nil, seq, 10)}
 				sending := rec.Send(w.message(m.ID, m.Key, seq))
 				send, done := context.WithTimeout(context.Background(), patience)

@@ -173,16 +173,25 @@ func (w *world) recorder(process string) *history.Recorder {
 // listen subscribes and records what is handled.
 func (w *world) listen(c *turnout.Client, rec *history.Recorder, opts ...turnout.SubscribeOption) *turnout.Subscription {
 	opts = append([]turnout.SubscribeOption{consumer.WithLinger(300 * time.Millisecond), consumer.WithRecheck(time.Second)}, opts...)
-	s, err := c.Subscribe(w.ctx(), w.group, func(_ context.Context, d *turnout.Delivery) error {
-		seq, err := strconv.ParseInt(string(d.Body), 10, 64)
-		rec.Recv(w.group, history.Message{ID: d.ID, Topic: d.Topic, Key: history.Key(d.Key), Seq: seq},
-			history.Place{Cluster: d.Cluster, Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt}).Done()
-		return err
-	}, opts...)
+	s, err := c.Subscribe(w.ctx(), w.group, w.recorded(rec), opts...)
 	require.NoError(w.t, err)
 	require.NoError(w.t, s.Ready(w.ctx()))
 	return s
 }
+
+// recorded is a listener that records what it handles.
+func (w *world) recorded(rec *history.Recorder) turnout.Listener {
+	return func(_ context.Context, d *turnout.Delivery) error {
+		seq, err := strconv.ParseInt(string(d.Body), 10, 64)
+		rec.Recv(w.group, history.Message{ID: d.ID, Topic: d.Topic, Key: history.Key(d.Key), Seq: seq},
+			history.Place{Cluster: d.Cluster, Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt}).Done()
+		return err
+	}
+}
+
+// pace is the time between the sends of one goroutine: enough of them to meet every moment of a move, and few enough for
+// many tests at once.
+const pace = 2 * time.Millisecond
 
 // traffic sends from n goroutines until stop is called, which waits for them.
 func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop func()) {
@@ -190,7 +199,10 @@ func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop f
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
+			tick := time.NewTicker(pace)
+			defer tick.Stop()
 			for seq := int64(1); ctx.Err() == nil; seq++ {
+				<-tick.C
 				key := fmt.Sprintf("key-%d", i)
 				m := &turnout.Message{ID: producer.NewID(), Key: []byte(key), Body: strconv.AppendInt(nil, seq, 10)}
 				sending := rec.Send(history.Message{ID: m.ID, Topic: w.topic, Key: history.Key(m.Key), Seq: seq})

@@ -57,12 +57,14 @@ type site struct {
 	cluster string
 	busy    bool
 	att     *attachment
+	leaving bool      // att was told to leave, and may have done half of it
 	err     error     // of the last thing it did
 	again   time.Time // not before this
 	wait    time.Duration
 	looked  time.Time // when the broker was last asked; zero: never
 	unread  int64     // what it answered, in and beside the topic
-	wrote   time.Time // when the topic was last seen to be written there
+	writing bool      // the topic is written there
+	wrote   time.Time // when the topic was last seen to be written there, or to be no more
 }
 
 // attachment is a membership on one cluster, with all that must be renewed when it changes.
@@ -144,12 +146,14 @@ func (r *reader) converge() time.Time {
 	for _, w := range wants {
 		wanted[w.cluster] = true
 		st := r.site(w.cluster)
-		if w.cluster == route.Write {
-			st.wrote = now
+		if writing := w.cluster == route.Write; writing || st.writing {
+			st.writing, st.wrote = writing, now
 		}
 		later(r.tend(st, w, v, g, ordered, now))
 		if err := st.unapplied(w); err != nil {
 			missing = append(missing, err)
+		} else if st.att != nil && (st.leaving || st.att.outdated(w, v, g, ordered)) {
+			missing = append(missing, fmt.Errorf("cluster %q: the membership is being renewed", w.cluster))
 		}
 	}
 	for name, st := range r.sites {
@@ -164,7 +168,7 @@ func (r *reader) converge() time.Time {
 	}
 	r.missing = errors.Join(missing...)
 	if r.missing == nil && v.Written {
-		r.applied = max(r.applied, v.Zxid)
+		r.applied = v.Zxid
 	}
 	return next
 }
@@ -179,8 +183,12 @@ func (r *reader) tend(st *site, w want, v *topics.View, g *metadata.Group, order
 		return st.again
 	}
 	if a := st.att; a != nil {
-		if a.outdated(w, v, g, ordered) {
+		switch {
+		case st.leaving || a.outdated(w, v, g, ordered):
 			r.leave(st)
+			return far
+		case !a.conn.Current():
+			r.renew(st)
 			return far
 		}
 		if !r.draining(w, v) {
@@ -200,7 +208,8 @@ func (r *reader) tend(st *site, w want, v *topics.View, g *metadata.Group, order
 		r.look(st, v, g)
 		return far
 	}
-	if w.stays || st.unread > 0 && !st.looked.IsZero() {
+	gone := w.cluster != v.Route.Write && errors.Is(st.err, errs.ErrUnknownTopic) // nothing to join; a look says so of its stays
+	if !gone && (w.stays || st.unread > 0 && !st.looked.IsZero()) {
 		r.join(st, w, v, g, ordered)
 		return far
 	}
@@ -253,7 +262,7 @@ func (r *reader) site(cluster string) *site {
 
 // outdated says that the membership must be renewed to be what is wanted.
 func (a *attachment) outdated(w want, v *topics.View, g *metadata.Group, ordered bool) bool {
-	return !a.conn.Current() || a.physical != v.Settings.Physical(a.r.topic.Name(), a.cluster) || a.tags != g.Tags ||
+	return a.physical != v.Settings.Physical(a.r.topic.Name(), a.cluster) || a.tags != g.Tags ||
 		a.ordered != ordered || a.group != g.Physical(a.r.topic.Name()) || !sameDoc(a.limit, w.limit)
 }
 
@@ -299,7 +308,7 @@ func (r *reader) join(st *site, w want, v *topics.View, g *metadata.Group, order
 		}
 		a.conn = conn
 		member, err := conn.Join(ctx, broker.Membership{
-			Group: a.group, Topic: a.physical, Retries: !ordered, Exclusive: ordered, Tag: a.tags, Claim: a.claim, Changed: r.kick,
+			Group: a.group, Topic: a.physical, Retries: true, Exclusive: ordered, Tag: a.tags, Claim: a.claim, Changed: r.kick,
 			Start: func() broker.Offsets { return r.s.settings().StartOn(&r.topic.View().Route, name, st.cluster) },
 		})
 		if err != nil {
@@ -317,23 +326,41 @@ func (r *reader) join(st *site, w want, v *topics.View, g *metadata.Group, order
 
 // leave ends a membership. r.mu is held.
 func (r *reader) leave(st *site) {
-	a := st.att
+	st.leaving = true
+	r.do(st, leaveLimit, func(ctx context.Context) error { return r.depart(ctx, st) })
+}
+
+// depart ends the membership at a site.
+func (r *reader) depart(ctx context.Context, st *site) error {
+	if err := st.att.member.Leave(ctx); err != nil && !errors.Is(err, errs.ErrClosed) {
+		return err
+	}
+	st.att.conn.Release()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st.att, st.leaving, st.looked, st.unread = nil, false, time.Now(), 0
+	return nil
+}
+
+// renew ends a membership over a connection that was replaced, when the new one is there. r.mu is held.
+func (r *reader) renew(st *site) {
 	r.do(st, leaveLimit, func(ctx context.Context) error {
-		if err := a.member.Leave(ctx); err != nil && !errors.Is(err, errs.ErrClosed) {
+		conn, err := r.s.c.pool.Acquire(ctx, st.cluster)
+		if err != nil {
 			return err
 		}
-		a.conn.Release()
+		defer conn.Release()
 		r.mu.Lock()
-		st.att, st.looked, st.unread = nil, time.Now(), 0
+		st.leaving = true
 		r.mu.Unlock()
-		return nil
+		return r.depart(ctx, st)
 	})
 }
 
 // look asks the broker whether the group has anything left on the cluster. r.mu is held.
 func (r *reader) look(st *site, v *topics.View, g *metadata.Group) {
 	r.do(st, lookLimit, func(ctx context.Context) error {
-		unread, finished, err := r.left(ctx, st.cluster, v, g)
+		unread, finished, err := r.count(ctx, st.cluster, v, g)
 		if err != nil {
 			return err
 		}
@@ -350,9 +377,9 @@ func (r *reader) look(st *site, v *topics.View, g *metadata.Group) {
 	})
 }
 
-// left counts what the group has not finished on a cluster, in the order in which messages move (R14), with the end
+// count counts what the group has not finished on a cluster, in the order in which messages move (R14), with the end
 // offsets last (R10), and lists the sealed stays there that it has finished.
-func (r *reader) left(ctx context.Context, cluster string, v *topics.View, g *metadata.Group) (unread int64, finished []string, err error) {
+func (r *reader) count(ctx context.Context, cluster string, v *topics.View, g *metadata.Group) (unread int64, finished []string, err error) {
 	conn, err := r.s.c.pool.Acquire(ctx, cluster)
 	if err != nil {
 		return 0, nil, err
@@ -511,16 +538,7 @@ func (r *reader) close(ctx context.Context) error {
 	failed := make([]error, len(open))
 	var wg sync.WaitGroup
 	for i, st := range open {
-		wg.Go(func() {
-			if err := st.att.member.Leave(ctx); err != nil && !errors.Is(err, errs.ErrClosed) {
-				failed[i] = err
-				return
-			}
-			st.att.conn.Release()
-			r.mu.Lock()
-			st.att = nil
-			r.mu.Unlock()
-		})
+		wg.Go(func() { failed[i] = r.depart(ctx, st) })
 	}
 	wg.Wait()
 	err := errors.Join(failed...)

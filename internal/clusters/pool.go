@@ -40,6 +40,7 @@ type Pool struct {
 
 	mu       sync.Mutex
 	entries  map[string]*entry
+	conns    map[*Conn]struct{} // not closed yet, also those that are outdated
 	changed  map[int]func(name string)
 	nextID   int
 	isClosed bool
@@ -75,7 +76,7 @@ type Conn struct {
 // so that a quick way back finds it.
 func NewPool(store *metadata.Store, open OpenFunc, clientID string, linger time.Duration, log *zap.Logger) *Pool {
 	p := &Pool{store: store, open: open, clientID: clientID, linger: linger, log: log,
-		entries: map[string]*entry{}, changed: map[int]func(string){}}
+		entries: map[string]*entry{}, conns: map[*Conn]struct{}{}, changed: map[int]func(string){}}
 	p.patience, p.giveUp = context.WithCancel(context.Background())
 	return p
 }
@@ -200,9 +201,9 @@ func (p *Pool) Close(ctx context.Context) error {
 			followers = append(followers, e.follower)
 			e.follower = nil
 		}
-		if e.conn != nil {
-			e.conn.shut()
-		}
+	}
+	for c := range p.conns {
+		c.shut()
 	}
 	p.mu.Unlock()
 	for _, f := range followers {
@@ -310,6 +311,7 @@ func (p *Pool) openEntry(ctx context.Context, e *entry) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := &Conn{Cluster: opened, Name: e.name, Kind: cfg.Kind, pool: p, version: version, outdated: version != e.version}
+	p.conns[c] = struct{}{}
 	if p.isClosed || c.outdated {
 		c.shut()
 		return nil // the caller looks again
@@ -345,6 +347,7 @@ func (c *Conn) shut() {
 		return
 	}
 	c.closed = true
+	delete(c.pool.conns, c)
 	if c.idle != nil {
 		c.idle.Stop()
 	}

@@ -42,7 +42,7 @@ func (t *Topic) due(ctx context.Context) *due {
 	t.mu.Lock()
 	d := &due{wish: t.wish, route: t.route}
 	// A route that can not be applied may say more than the wish: nothing is made of its predecessor.
-	ready := t.heard == 7 && d.wish.Known && d.wish.Err == nil && (d.route.Err == nil && d.route.Known || errors.Is(d.route.Err, errs.ErrNotFound))
+	ready := t.heard == 7 && !t.confBad && d.wish.Known && d.wish.Err == nil && (d.route.Err == nil && d.route.Known || errors.Is(d.route.Err, errs.ErrNotFound))
 	t.mu.Unlock()
 	var base *metadata.Route
 	if d.route.Known {
@@ -113,6 +113,9 @@ func (t *Topic) start(d *due) (outcome chan error, stop func()) {
 	return outcome, cancel
 }
 
+// errSuperseded: what was to be done is not, by now; the loop looks again. Like a cancelled step it is no trouble.
+var errSuperseded = fmt.Errorf("superseded: %w", context.Canceled)
+
 type notFollowed struct{ error }
 
 func (e notFollowed) Unwrap() error { return e.error }
@@ -124,7 +127,7 @@ func (t *Topic) follow(ctx context.Context, d *due) error {
 		_, err := t.routes.Refresh(ask)
 		cancel()
 		if err == nil && !t.due(ctx).same(d) {
-			return nil // the loop has it from here
+			return errSuperseded
 		}
 	}
 	if err := t.warm(ctx, d.to.Write); err != nil {
@@ -133,7 +136,7 @@ func (t *Topic) follow(ctx context.Context, d *due) error {
 	t.mu.Lock()
 	var tell []*Part
 	if ctx.Err() == nil {
-		tell = t.publish(&View{Route: d.to, Zxid: d.route.Node.Mzxid, Settings: t.conf.Value})
+		tell = t.publish(&View{Route: d.to, Zxid: d.route.Node.Mzxid, Settings: t.conf.Value, era: t.era})
 	}
 	t.mu.Unlock()
 	for _, p := range tell {

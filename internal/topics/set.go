@@ -20,7 +20,6 @@ import (
 const (
 	unknownFor  = time.Second      // an unknown topic is not looked up again for this long
 	lookupLimit = 10 * time.Second // reading one topic's nodes for the first time
-	leaveLimit  = 5 * time.Second  // deleting a participant node; its session does it otherwise
 )
 
 // Set is the topics that one process uses. All methods may be called concurrently.
@@ -124,8 +123,11 @@ func (s *Set) lookup(name string) error {
 	defer s.wg.Done()
 	ctx, cancel := context.WithTimeout(s.ctx, lookupLimit)
 	defer cancel()
-	if left != nil { // the participant node of before must not be taken for ours
-		<-left
+	if left != nil && s.store.Session().Connected { // the participant node of before must not be taken for ours
+		select {
+		case <-left:
+		case <-ctx.Done():
+		}
 	}
 	t, err := s.open(ctx, name)
 	if errors.Is(err, context.DeadlineExceeded) { // ours, not the caller's
@@ -145,7 +147,7 @@ func (s *Set) lookup(name string) error {
 		return err
 	case s.isClosed:
 		s.mu.Unlock()
-		t.close(ctx)
+		t.close(s.ctx)
 		return errs.ErrClosed
 	}
 	s.topics[name] = t
@@ -177,7 +179,9 @@ func (s *Set) open(ctx context.Context, name string) (*Topic, error) {
 		}
 		return t, nil
 	}
-	t.close(context.WithoutCancel(ctx))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abandon(t)
 	return nil, err
 }
 
@@ -198,14 +202,20 @@ func (s *Set) leave(name string, last func(*Topic) bool) {
 		return
 	}
 	delete(s.topics, name)
+	s.abandon(t)
+}
+
+// abandon leaves a topic in the background: its participant node must go, be it when ZooKeeper is back. Set.mu is held, and
+// the Set is not closed or waits for its caller.
+func (s *Set) abandon(t *Topic) {
 	left := make(chan struct{})
-	s.leaving[name] = left
+	s.leaving[t.name] = left
 	s.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(s.ctx, leaveLimit)
-		defer cancel()
-		t.close(ctx)
+		t.close(s.ctx)
 		s.mu.Lock()
-		delete(s.leaving, name)
+		if s.leaving[t.name] == left {
+			delete(s.leaving, t.name)
+		}
 		s.mu.Unlock()
 		close(left)
 	})

@@ -22,6 +22,7 @@ type View struct {
 	Written  bool          // false: a completion that nobody has written yet
 	Settings metadata.TopicSettings
 	Seq      uint64 // grows with each view of the topic
+	era      int    // counts the ensembles that followed one another (R1); zxids compare within one
 }
 
 // Topic is one topic in use. All methods may be called concurrently.
@@ -51,7 +52,10 @@ type Topic struct {
 	notSaved  error
 	parts     map[int]*Part
 	nextPart  int
-	sessions  int // counts the sessions that began
+	confBad   bool // there are settings, and no good ones are known
+	era       int  // of the newest route
+	sessions  int  // counts the sessions that began
+	entered   bool // there may be a participant node
 
 	users int // guarded by Set.mu
 }
@@ -84,14 +88,24 @@ func newTopic(s *Set, name string) *Topic {
 		if !u.Known {
 			u.Value = metadata.DefaultTopicSettings()
 		}
-		t.hear(1, func() { t.conf = u })
+		t.hear(1, func() {
+			t.conf = u
+			// Settings that are there and can not be used may name another topic on the clusters than the default ones.
+			t.confBad = !u.Known && u.Err != nil && !errors.Is(u.Err, errs.ErrNotFound)
+		})
 	})
 	spread := metadata.WithSpread(t.spread)
 	t.wishes = metadata.Follow(s.store, s.store.TopicPath(name), metadata.ParseWish, func(u metadata.Update[metadata.Wish]) {
 		t.hear(2, func() { t.wish = u })
 	}, spread)
 	t.routes = metadata.Follow(s.store, s.store.RoutePath(name), applicable, func(u metadata.Update[metadata.Route]) {
-		t.hear(4, func() { t.route = u })
+		t.hear(4, func() {
+			// Followers give an older mzxid only for a newer value: that of a ZooKeeper that succeeds the one before.
+			if u.Known && t.route.Known && u.Node.Mzxid < t.route.Node.Mzxid {
+				t.era++
+			}
+			t.route = u
+		})
 	}, spread)
 	go t.run()
 	return t
@@ -188,18 +202,18 @@ func (t *Topic) hear(bit int, take func()) {
 // not known. nil: none, or a completion is due. t.mu is held.
 func (t *Topic) base() *View {
 	// Settings come first, for they name the physical topic; without ZooKeeper the snapshot may not have any.
-	if !t.route.Known || t.heard != 7 && t.set.store.Session().Connected {
+	if !t.route.Known || t.confBad || t.heard != 7 && t.set.store.Session().Connected {
 		return nil
 	}
 	if t.wish.Known && !metadata.Answered(&t.route.Value, t.wish.Node) {
 		// The wish is not followed yet, but a newer written route is.
-		if now := t.view.Load(); now != nil && t.route.Node.Mzxid <= now.Zxid {
+		if now := t.view.Load(); now != nil && now.era == t.era && t.route.Node.Mzxid <= now.Zxid {
 			same := *now
 			same.Settings = t.conf.Value
 			return &same
 		}
 	}
-	return &View{Route: t.route.Value, Zxid: t.route.Node.Mzxid, Written: true, Settings: t.conf.Value}
+	return &View{Route: t.route.Value, Zxid: t.route.Node.Mzxid, Written: true, Settings: t.conf.Value, era: t.era}
 }
 
 // publish puts v into force unless it is what is in force, and returns who is to be told. t.mu is held.
@@ -209,7 +223,8 @@ func (t *Topic) publish(v *View) []*Part {
 	}
 	now := t.view.Load()
 	if now != nil {
-		if v.Zxid < now.Zxid || (v.Zxid == now.Zxid && v.Written == now.Written && sameDoc(v.Route, now.Route) && sameDoc(v.Settings, now.Settings)) {
+		same := v.Zxid == now.Zxid && v.Written == now.Written && sameDoc(v.Route, now.Route) && sameDoc(v.Settings, now.Settings)
+		if v.era < now.era || v.era == now.era && (v.Zxid < now.Zxid || same) {
 			return nil
 		}
 		v.Seq = now.Seq + 1
@@ -232,6 +247,8 @@ func (t *Topic) whyNot() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
+	case t.confBad:
+		return fmt.Errorf("topic %q has settings that can not be used: %w", t.name, t.conf.Err)
 	case t.notWarmed != nil:
 		return fmt.Errorf("topic %q has no route yet and its cluster can not be used: %w", t.name, t.notWarmed)
 	case t.route.Err != nil && !errors.Is(t.route.Err, errs.ErrNotFound):
@@ -269,7 +286,7 @@ func (t *Topic) enter(ctx context.Context) error {
 	// A wish without a route needs a cluster warmed first.
 	for t.View() == nil {
 		t.mu.Lock()
-		hopeless := t.heard == 7 && (!t.wish.Known || t.notWarmed != nil) && !t.route.Known
+		hopeless := t.heard == 7 && (t.confBad || (!t.wish.Known || t.notWarmed != nil || t.route.Err != nil && !errors.Is(t.route.Err, errs.ErrNotFound)) && !t.route.Known)
 		t.mu.Unlock()
 		if hopeless {
 			return nil
@@ -296,6 +313,9 @@ func (t *Topic) waitHeard(ctx context.Context, limit time.Duration) {
 
 // settle creates the participant in the current session and reads the nodes in the same one.
 func (t *Topic) settle(ctx context.Context) error {
+	t.mu.Lock()
+	t.entered = true
+	t.mu.Unlock()
 	for {
 		session, err := t.reg.Ensure(ctx, t.document())
 		if err != nil {
@@ -399,6 +419,12 @@ func (t *Topic) close(ctx context.Context) {
 		f.Close()
 	}
 	t.lostTouch()
+	t.mu.Lock()
+	entered := t.entered
+	t.mu.Unlock()
+	if !entered {
+		return
+	}
 	if err := t.reg.Close(ctx); err != nil {
 		t.log.Debug("participant node not deleted, its session will", zap.Error(err))
 	}
