@@ -1,6 +1,7 @@
 package faulttest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/turnout-mq/turnout/internal/scene"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/history"
 )
 
 func TestEditsByHandMoveTheTopic(t *testing.T) {
@@ -41,6 +43,28 @@ func TestThereAndBackAtOnce(t *testing.T) {
 					s.flows(m[0])
 				}
 				s.verdict()
+			})
+		}
+	})
+}
+
+// Messages that fail go through the retry topic of the cluster that they came from; the group stays there for them.
+func TestRetriesAreNotLeftBehind(t *testing.T) {
+	harmless(t, func(t *testing.T, env *testenv.Env) {
+		for _, m := range moves(env.Backend()) {
+			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				s := newStage(t, env, m[0], m[1])
+				s.receiver("billing", func(spec *scene.Spec) { spec.FailRate, spec.FailTimes, spec.RetryDelay = 0.05, 4, time.Second })
+				s.sender("orders", func(spec *scene.Spec) { spec.Rate = 50 })
+				for _, cluster := range []string{m[1], m[0], m[1]} {
+					s.flows(s.other(cluster))
+					s.edit(cluster)
+					s.applied(cluster)
+				}
+				s.closed(m[0])
+				s.verdict()
+				retried := slices.ContainsFunc(s.history(), func(e history.Event) bool { return e.Op == history.OpRecv && e.Attempt > 0 })
+				require.True(t, retried)
 			})
 		}
 	})

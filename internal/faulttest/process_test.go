@@ -23,15 +23,16 @@ func TestGroupIsKilledWhileItLeavesACluster(t *testing.T) {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				s.sender("orders", nil)
-				s.receiver("billing-1", slow)
-				s.receiver("billing-2", slow)
 				left := func() int64 { return s.left(s.groups[0], m[0]) }
 				s.eventually(func() bool { return left() > 300 }, s.state, "a backlog on %s", m[0])
+				s.receiver("billing-1", slow)
+				s.receiver("billing-2", slow)
 				s.edit(m[1])
 				s.applied(m[1])
 				s.kill(s.of(scene.Receiver)...)
 				was := left()
 				require.Positive(t, was)
+				s.stop(s.of(scene.Sender)...)
 				s.receiver("billing-1", slower)
 				s.receiver("billing-2", slower)
 				s.eventually(func() bool { return left() < was }, s.state, "the next members go on")

@@ -135,7 +135,7 @@ func (s *stage) receiver(name string, change func(*scene.Spec)) *scene.Process {
 
 func (s *stage) start(spec scene.Spec, change func(*scene.Spec)) *scene.Process {
 	s.t.Helper()
-	spec.Dir, spec.ZooKeeper, spec.Root = s.dir, s.env.ZooKeeper(), s.root
+	spec.App, spec.Dir, spec.ZooKeeper, spec.Root = spec.Name, s.dir, s.env.ZooKeeper(), s.root
 	if change != nil {
 		change(&spec)
 	}
@@ -184,6 +184,11 @@ func (s *stage) of(role scene.Role) (found []*scene.Process) {
 		}
 	}
 	return found
+}
+
+// other is the other one of two clusters.
+func (s *stage) other(cluster string) string {
+	return s.clusters[1-slices.Index(s.clusters, cluster)]
 }
 
 // edit writes the wish as a tool would, again when the connection is lost.

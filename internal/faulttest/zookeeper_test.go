@@ -1,6 +1,8 @@
 package faulttest
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +84,63 @@ func TestApplicationsStartFromTheSnapshotWhileZooKeeperIsDown(t *testing.T) {
 		s.registered()
 		s.edit("kafka-a")
 		s.applied("kafka-a")
+		s.flows("kafka-a")
+		s.verdict()
+	})
+}
+
+// Applications that reach one server of ZooKeeper only are cut off while the others move. They go on where they were, and
+// the group that has left that cluster comes back for what they send.
+func TestApplicationsThatAreCutOffDuringAMove(t *testing.T) {
+	harmful(t, func(t *testing.T, env *testenv.Env) {
+		for _, m := range moves(env.Backend()) {
+			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				s := newStage(t, env, m[0], m[1])
+				island := func(spec *scene.Spec) {
+					brief(spec)
+					spec.ZooKeeper, _, _ = strings.Cut(env.ZooKeeper(), ",")
+				}
+				s.receiver("billing", nil)
+				s.sender("orders", nil)
+				mainland := slices.Clone(s.running)
+				s.receiver("billing-island", island)
+				sender := s.sender("orders-island", island)
+				s.applied(m[0])
+				require.NoError(t, env.Cut(zooKeeper+"-1"))
+				s.eventually(func() bool { return len(s.participants()) == len(mainland) }, s.state, "the sessions of those that are cut off end")
+				s.edit(m[1])
+				s.applied(m[1], mainland...)
+				s.flows(m[1])
+				s.flows(m[0])
+				s.stop(s.of(scene.Receiver)[1])
+				s.flows(m[0])
+				require.NoError(t, sender.Pause())
+				s.closed(m[0])
+				require.NoError(t, sender.Resume())
+				s.flows(m[0])
+				require.NoError(t, env.Heal(zooKeeper+"-1"))
+				s.registered()
+				s.applied(m[1])
+				s.verdict()
+			})
+		}
+	})
+}
+
+// ZooKeeper does what it is asked to and the answer is lost, again and again.
+func TestAnswersOfZooKeeperAreLost(t *testing.T) {
+	t.Parallel()
+	on(t, []testenv.Backend{testenv.Embedded}, func(t *testing.T, env *testenv.Env) {
+		s := newStage(t, env, "kafka-a", "kafka-b")
+		s.receiver("billing", nil)
+		s.sender("orders-1", nil)
+		s.sender("orders-2", nil)
+		for i := range 12 {
+			cluster := s.clusters[(i+1)%2]
+			env.EmbeddedZooKeeper().DropAnswers(s.root, 4)
+			s.edit(cluster)
+			s.applied(cluster)
+		}
 		s.flows("kafka-a")
 		s.verdict()
 	})
