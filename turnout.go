@@ -162,7 +162,7 @@ func connect(ctx context.Context, store *metadata.Store) error {
 
 // Send stores m on the cluster that carries topic and returns when the cluster has acknowledged it. It waits and repeats,
 // also on another cluster when the topic moves, until ctx ends: give ctx a deadline. m is not changed, and not kept after
-// Send has returned without ctx's error.
+// Send has returned without ctx's error or ErrClosed; after those its memory may still be read.
 //
 // Errors: ErrInvalid, ErrTooLarge, ErrUnsupported: m is not acceptable. ErrUnknownTopic. ErrNoMetadata. ErrFenced.
 // ErrNotAllowed. ErrClosed. ctx's error: whether m was stored is not known; sending it again with the same ID makes it a
@@ -172,7 +172,7 @@ func (c *Client) Send(ctx context.Context, topic string, m *Message) (SendResult
 }
 
 // SendAsync is Send that calls done, exactly once, instead of waiting for the cluster's answer. done must not block. m
-// must not be changed before done was called. See producer.Producer.SendAsync for order and waiting.
+// must not be changed before done was called; after an error of ctx or ErrClosed its memory may still be read. See producer.Producer.SendAsync for order and waiting.
 func (c *Client) SendAsync(ctx context.Context, topic string, m *Message, done func(SendResult, error)) {
 	c.producer.SendAsync(ctx, topic, m, done)
 }

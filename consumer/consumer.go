@@ -56,7 +56,13 @@ type options struct {
 func WithLinger(d time.Duration) Option { return func(o *options) { o.linger = d } }
 
 // WithRecheck sets how often a cluster that was left is looked at again while its stay is open. Default a minute.
-func WithRecheck(d time.Duration) Option { return func(o *options) { o.recheck = d } }
+func WithRecheck(d time.Duration) Option {
+	return func(o *options) {
+		if d > 0 {
+			o.recheck = d
+		}
+	}
+}
 
 // WithRetryDelay sets the time before a message comes out of the retry topic again. attempt is the number of rounds it
 // made before, from 0. RocketMQ rounds up to its delay levels. Default RetryDelays.

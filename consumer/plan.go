@@ -29,9 +29,13 @@ func plan(route *metadata.Route, ordered bool, finished func(stay int) bool) []w
 		}
 		wants[i].stays = wants[i].stays || stays
 	}
+	wrote := false // the open stay of the write cluster was passed
 	for i, s := range route.Stays {
 		switch {
+		case s.Open() && ordered && wrote && slices.Contains(route.Warm, s.Cluster):
+			// Prepared to be written after this one: nothing is read there before this one is finished.
 		case s.Open():
+			wrote = wrote || s.Cluster == route.Write
 			add(s.Cluster, nil, s.Cluster == route.Write || slices.Contains(route.Warm, s.Cluster))
 		case finished(i):
 		case !ordered:

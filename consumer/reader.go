@@ -399,7 +399,8 @@ func (r *reader) count(ctx context.Context, cluster string, v *topics.View, g *m
 	if err == nil {
 		ends, err = conn.EndOffsets(ctx, topic)
 	}
-	if err != nil && !errors.Is(err, errs.ErrUnknownTopic) { // a cluster without the topic has nothing to read
+	gone := errors.Is(err, errs.ErrUnknownTopic) // a cluster without the topic has nothing to read
+	if err != nil && !gone {
 		return 0, nil, err
 	}
 	// Where a partition has no position its first message counts, or where a stay begins (R12); what has expired is gone.
@@ -412,7 +413,7 @@ func (r *reader) count(ctx context.Context, cluster string, v *topics.View, g *m
 	}
 	beside := pending.Delayed + pending.Retries
 	for _, s := range v.Route.Stays {
-		if s.Cluster == cluster && !s.Open() && beside == 0 && at.Reached(s.End) {
+		if s.Cluster == cluster && !s.Open() && (gone || beside == 0 && at.Reached(s.End)) {
 			finished = append(finished, stayKey(s))
 		}
 	}

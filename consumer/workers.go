@@ -79,8 +79,10 @@ func (w *workers) put(items ...*item) {
 		return
 	}
 	w.mu.Lock()
-	if w.head > 0 && w.head == len(w.queue) {
-		w.queue, w.head = w.queue[:0], 0
+	if w.head > len(w.queue)/2 { // a backlog that never ends must not make the list longer and longer
+		n := copy(w.queue, w.queue[w.head:])
+		clear(w.queue[n:])
+		w.queue, w.head = w.queue[:n], 0
 	}
 	w.queue = append(w.queue, items...)
 	w.mu.Unlock()

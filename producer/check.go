@@ -13,6 +13,7 @@ import (
 // Portable limits: what every kind of cluster can carry with the settings it comes with.
 const (
 	MaxMessage = 1_000_000 // bytes of key and body together
+	MaxKey     = 7_000     // bytes of the key, which RocketMQ has among the headers
 	MaxHeaders = 16_000    // bytes of all header names and values
 )
 
@@ -21,7 +22,7 @@ func (o *outlet) check(m *broker.Message) error {
 	if m == nil {
 		return fmt.Errorf("%w: message is nil", errs.ErrInvalid)
 	}
-	if m.ID == "" && m.Headers == nil && m.Tag == "" && m.Delay == 0 && len(m.Body) > 0 && len(m.Key)+len(m.Body) <= MaxMessage {
+	if m.ID == "" && m.Headers == nil && m.Tag == "" && m.Delay == 0 && len(m.Body) > 0 && len(m.Key) <= MaxKey && len(m.Key)+len(m.Body) <= MaxMessage {
 		return nil // the common case
 	}
 	var bad []error
@@ -59,6 +60,9 @@ func (o *outlet) check(m *broker.Message) error {
 		}
 		if n := len(m.Key) + len(m.Body); n > MaxMessage {
 			bad = append(bad, fmt.Errorf("%w: key and body have %d bytes, at most %d are portable", errs.ErrTooLarge, n, MaxMessage))
+		}
+		if n := len(m.Key); n > MaxKey {
+			bad = append(bad, fmt.Errorf("%w: the key has %d bytes, at most %d are portable", errs.ErrTooLarge, n, MaxKey))
 		}
 		if size > MaxHeaders {
 			bad = append(bad, fmt.Errorf("%w: the headers have %d bytes, at most %d are portable", errs.ErrTooLarge, size, MaxHeaders))

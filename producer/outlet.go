@@ -50,8 +50,8 @@ type outlet struct {
 
 	mu      sync.RWMutex
 	cur     *target
-	held    bool   // sends wait (protocol: hold)
-	overFor uint64 // the view whose hold has lasted its time
+	held    bool          // sends wait (protocol: hold)
+	overFor metadata.Zxid // the route whose hold has lasted its time
 	retired bool
 	trouble error         // why cur is not what the view says; nil when it is
 	changed chan struct{} // closed and replaced when any of the above changes
@@ -223,7 +223,7 @@ func (o *outlet) run() {
 	defer close(o.done)
 	wait := retryFirst
 	var retry, hold <-chan time.Time
-	var heldBy uint64 // the view whose hold is being kept
+	var heldBy metadata.Zxid // the route whose hold is being kept
 	for {
 		v := o.topic.View()
 		err := o.converge(v)
@@ -236,8 +236,8 @@ func (o *outlet) run() {
 		switch {
 		case v.Route.Hold == nil:
 			hold, heldBy = nil, 0
-		case heldBy != v.Seq:
-			hold, heldBy = time.After(time.Duration(v.Route.Hold.MS)*time.Millisecond), v.Seq
+		case heldBy != v.Zxid:
+			hold, heldBy = time.After(time.Duration(v.Route.Hold.MS)*time.Millisecond), v.Zxid
 		}
 		select {
 		case <-o.ctx.Done():
@@ -264,7 +264,7 @@ func (o *outlet) endHold(v *topics.View) (again <-chan time.Time) {
 	if o.cur == nil || !o.cur.conn.Features().Fence || err != nil {
 		return time.After(time.Second)
 	}
-	o.held, o.overFor = false, v.Seq
+	o.held, o.overFor = false, v.Zxid
 	o.signal()
 	return nil
 }
@@ -311,7 +311,7 @@ func (o *outlet) turn(v *topics.View, physical string) error {
 	next := &target{conn: conn, physical: physical, view: v}
 	o.mu.Lock()
 	old := o.cur
-	o.cur, o.held = next, v.Route.Hold != nil && o.overFor != v.Seq
+	o.cur, o.held = next, v.Route.Hold != nil && o.overFor != v.Zxid
 	if old != nil {
 		old.left.Store(true)
 		o.leaving = append(o.leaving, old)
@@ -397,7 +397,7 @@ func (o *outlet) settle(v *topics.View, err error) {
 		}
 	}
 	if o.cur != nil && o.cur.view == v && len(o.leaving) == 0 && err == nil && v.Written {
-		o.applied = max(o.applied, v.Zxid)
+		o.applied = v.Zxid
 	}
 	o.mu.Unlock()
 	for _, c := range drop {

@@ -27,8 +27,8 @@ const (
 //
 // Errors: errs.ErrInvalid, errs.ErrTooLarge and errs.ErrUnsupported (m is not acceptable), errs.ErrUnknownTopic,
 // errs.ErrNoMetadata, errs.ErrFenced (the cluster refuses writers and ZooKeeper can not be asked where to go),
-// errs.ErrClosed, errs.ErrNotAllowed, and ctx's. After ctx's error the message may have been stored, and its memory must
-// not be changed for as long as the producer is open.
+// errs.ErrClosed, errs.ErrNotAllowed, and ctx's. After ctx's error or errs.ErrClosed the message may have been stored or
+// may be stored yet, and its memory must not be changed for as long as the producer is open.
 func (p *Producer) Send(ctx context.Context, topic string, m *broker.Message) (Result, error) {
 	if err := p.enter(); err != nil {
 		return Result{}, err
@@ -181,11 +181,15 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.E
 	r.last = fmt.Errorf("cluster %q: %w", failed.conn.Name, err)
 	switch failed.conn.Classify(err) {
 	case broker.Fatal:
-		// The topic may be gone because it has moved and this process has not heard of it yet.
-		if !errors.Is(err, errs.ErrUnknownTopic) || !o.moved(ctx, failed) {
+		// The topic may be gone because it has moved and this process has not heard of it yet, and a broker that has just
+		// come back may not know its topics for a moment.
+		if !errors.Is(err, errs.ErrUnknownTopic) || !o.moved(ctx, failed) && !o.there(ctx, failed) {
 			return nil, r.last
 		}
 	case broker.Refused:
+		if errors.Is(err, errs.ErrTooLarge) { // the driver knows its limit
+			return nil, r.last
+		}
 		why, cause := o.tooLargeOrFenced(ctx, failed, sizeOf(m))
 		if why == tooLarge {
 			return nil, cause
@@ -239,6 +243,12 @@ func (o *outlet) isTarget(t *target) bool {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	return o.cur != nil && o.cur.conn.Cluster == t.conn.Cluster && o.cur.physical == t.physical
+}
+
+// there asks the cluster again whether it has the topic; an answer that does not come says nothing.
+func (o *outlet) there(ctx context.Context, t *target) bool {
+	_, err := t.conn.DescribeTopic(ctx, t.physical)
+	return !errors.Is(err, errs.ErrUnknownTopic)
 }
 
 // moved asks ZooKeeper whether the topic has left t's cluster, and gives the switch a moment.

@@ -79,7 +79,7 @@ func (c *claim) pump(ctx context.Context) {
 			return
 		}
 		d := delivery(record, c.partition, c.retry)
-		if c.tags != nil && !c.wanted(d) {
+		if c.tags != nil && !c.retry && !c.wanted(d) {
 			continue
 		}
 		select {
@@ -109,7 +109,7 @@ func (c *claim) wanted(d *broker.Delivery) bool {
 
 // Commit implements broker.Claim.
 func (c *claim) Commit(next int64) {
-	if c.tags == nil {
+	if c.tags == nil || c.retry {
 		c.session.MarkOffset(c.topic, c.number, next, "")
 		return
 	}

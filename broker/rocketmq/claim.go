@@ -343,6 +343,12 @@ func (s *session) store(ctx context.Context) error {
 		return nil
 	}
 	err := s.broker(ctx, heartbeatTimeout, func(ctx context.Context, addr string) error {
+		// The broker takes a lower position than it has. A listener that ends after its queue went to another member must
+		// not set that member's progress back: nobody would store it again, and the group would never be at the end.
+		committed, found, _, err := s.m.client.ConsumerOffset(ctx, addr, s.m.want.Group, s.queue)
+		if err != nil || found && committed >= at {
+			return err
+		}
 		return s.m.client.UpdateConsumerOffset(ctx, addr, s.m.want.Group, s.queue, at)
 	})
 	if err == nil {
