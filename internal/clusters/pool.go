@@ -4,6 +4,7 @@ package clusters
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -21,6 +22,7 @@ import (
 const (
 	openTimeout  = 15 * time.Second
 	closeTimeout = 30 * time.Second
+	firstUse     = time.Second // who asked for a connection takes it within this
 )
 
 // OpenFunc is a driver's Open, or a choice among several by cfg.Kind.
@@ -128,7 +130,10 @@ func (p *Pool) Acquire(ctx context.Context, name string) (*Conn, error) {
 		case !e.known:
 			err := e.err
 			p.mu.Unlock()
-			return nil, fmt.Errorf("cluster %q (create it with: turnout cluster put %s …): %w", name, name, err)
+			if errors.Is(err, errs.ErrNotFound) {
+				return nil, fmt.Errorf("cluster %q (create it with: turnout cluster put %s …): %w", name, name, err)
+			}
+			return nil, fmt.Errorf("cluster %q: %w", name, err)
 		case e.conn != nil && !e.conn.outdated:
 			c := e.conn
 			c.use()
@@ -173,7 +178,7 @@ func (c *Conn) Release() {
 		c.shut()
 		return
 	}
-	c.rest()
+	c.rest(c.pool.linger)
 }
 
 // Names are the clusters that are open, for reports.
@@ -317,7 +322,7 @@ func (p *Pool) openEntry(ctx context.Context, e *entry) error {
 		return nil // the caller looks again
 	}
 	e.conn = c
-	c.rest() // whoever asked for it may have gone
+	c.rest(max(p.linger, firstUse)) // whoever asked for it may have gone
 	return nil
 }
 
@@ -330,9 +335,9 @@ func (c *Conn) use() {
 	}
 }
 
-// rest starts the linger time of an unused connection. Pool.mu is held.
-func (c *Conn) rest() {
-	c.idle = time.AfterFunc(c.pool.linger, func() {
+// rest lets an unused connection stay open for d. Pool.mu is held.
+func (c *Conn) rest(d time.Duration) {
+	c.idle = time.AfterFunc(d, func() {
 		c.pool.mu.Lock()
 		defer c.pool.mu.Unlock()
 		if c.refs == 0 && !c.closed {
