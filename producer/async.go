@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,19 +31,18 @@ func (p *Producer) SendAsync(ctx context.Context, topic string, m *broker.Messag
 
 // call is one SendAsync on its way.
 type call struct {
-	p     *Producer
-	o     *outlet
-	t     *target
-	ctx   context.Context
-	topic string
-	fn    func(Result, error)
-	env   broker.Envelope
-	ended atomic.Bool
-	mu    sync.Mutex // guards stops, which finish may want before both are there
-	stops []func() bool
-	again retry
-	lane  *lane
-	seq   uint64
+	p      *Producer
+	o      *outlet
+	t      *target
+	ctx    context.Context
+	topic  string
+	fn     func(Result, error)
+	env    broker.Envelope
+	ended  atomic.Bool
+	mu     sync.Mutex // guards stops, which finish may want before both are there
+	stops  []func() bool
+	again  retry
+	inLane bool
 }
 
 func (c *call) begin(m *broker.Message) error {
@@ -75,8 +73,10 @@ func (c *call) begin(m *broker.Message) error {
 		context.AfterFunc(c.p.ctx, func() { c.finish(Result{ID: c.env.ID}, errs.ErrClosed) }),
 	}
 	c.mu.Unlock()
-	if c.t.view.Route.Order == metadata.OrderKey && len(c.env.Key) > 0 && !c.o.lanes.join(c) {
-		return nil // behind others of its key
+	if c.t.view.Route.Order == metadata.OrderKey && len(c.env.Key) > 0 {
+		if first, err := c.o.lanes.join(c); err != nil || !first {
+			return err
+		}
 	}
 	c.send()
 	return nil
@@ -89,17 +89,13 @@ func (c *call) send() {
 		c.o.release(t)
 		if err == nil {
 			c.finish(Result{c.env.ID, t.conn.Name, r.Partition, r.Offset}, nil)
-			if c.lane != nil {
-				c.o.lanes.leave(c, false)
-			}
+			c.leave()
 			return
 		}
-		if c.lane != nil {
-			c.again.failed, c.again.why = t, err
-			c.o.lanes.leave(c, true)
-			return
-		}
-		c.p.spawn(func() { c.repeat(t, err) })
+		c.p.spawn(func() {
+			c.repeat(t, err)
+			c.leave()
+		})
 	})
 }
 
@@ -113,12 +109,7 @@ func (c *call) repeat(t *target, err error) {
 		c.finish(Result{ID: c.env.ID}, err)
 		return
 	}
-	c.deliver(next)
-}
-
-// deliver waits for the message to be stored. t is acquired.
-func (c *call) deliver(t *target) {
-	a := newAttempt(c.o, t)
+	a := newAttempt(c.o, next)
 	a.env = c.env
 	c.finish(a.deliver(c.ctx, c.again))
 }
@@ -146,46 +137,105 @@ func (c *call) finish(r Result, err error) {
 	c.p.sends.Done()
 }
 
-// lanes keep the asynchronous sends of a key in order over repetitions and switches (R24). As long as nothing fails
-// and the cluster stays, the sends of a key are pipelined and the driver keeps their order.
+// laneRoom is how many sends may wait behind one of their key before SendAsync waits.
+const laneRoom = 1024
+
+// lanes keep the asynchronous sends of a key in order over repetitions and switches, on topics with order by key (R24):
+// one is under way, the others wait behind it. More under way would be faster, and the second could be stored before the
+// first is repeated.
 type lanes struct {
 	mu    sync.Mutex
-	byKey map[string]*lane
-	seq   uint64
+	byKey map[string]*lane // keys with a send under way
 }
 
-// lane is one key that has sends on their way. It is guarded by lanes.mu.
+// lane is what waits behind a send under way. It is guarded by lanes.mu.
 type lane struct {
-	inflight int
-	on       *target
-	waiting  []*call // to be sent one after the other when nothing is in flight
-	walking  bool    // somebody does that now
+	waiting []*call
+	room    chan struct{} // not nil: closed when there is room again
 }
 
-// join puts c at the end of its key's lane; false: it has to wait there and will be sent from there.
-func (ls *lanes) join(c *call) bool {
+// join puts c, whose target is acquired, into the lane of its key. first: nothing is before it. Else the target is given
+// back, and c will be sent from the lane.
+func (ls *lanes) join(c *call) (first bool, err error) {
+	for {
+		ls.mu.Lock()
+		l := ls.byKey[string(c.env.Key)]
+		if l == nil {
+			if ls.byKey == nil {
+				ls.byKey = map[string]*lane{}
+			}
+			ls.byKey[string(c.env.Key)] = &lane{}
+			ls.mu.Unlock()
+			c.inLane = true
+			return true, nil
+		}
+		if len(l.waiting) < laneRoom {
+			c.inLane = true
+			l.waiting = append(l.waiting, c)
+			ls.mu.Unlock()
+			c.o.release(c.t)
+			return false, nil
+		}
+		if l.room == nil {
+			l.room = make(chan struct{})
+		}
+		room := l.room
+		ls.mu.Unlock()
+		select {
+		case <-room:
+		case <-c.ctx.Done():
+			c.o.release(c.t)
+			return false, c.ctx.Err()
+		case <-c.p.ctx.Done():
+			c.o.release(c.t)
+			return false, errs.ErrClosed
+		}
+	}
+}
+
+// leave lets the next send of the key go, when c is one of a lane and its last attempt has ended.
+func (c *call) leave() {
+	if !c.inLane {
+		return
+	}
+	if next := c.o.lanes.next(string(c.env.Key)); next != nil {
+		c.p.spawn(next.follow)
+	}
+}
+
+// follow sends a call that waited in a lane.
+func (c *call) follow() {
+	if c.ended.Load() {
+		c.leave()
+		return
+	}
+	t, err := c.o.acquire(c.ctx)
+	if err != nil {
+		c.finish(Result{ID: c.env.ID}, err)
+		c.leave()
+		return
+	}
+	c.t = t
+	c.send()
+}
+
+// next takes the next call out of a lane; nil: there is none, and the lane ends.
+func (ls *lanes) next(key string) *call {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	key := string(c.env.Key)
 	l := ls.byKey[key]
-	if l == nil {
-		if ls.byKey == nil {
-			ls.byKey = map[string]*lane{}
-		}
-		l = &lane{}
-		ls.byKey[key] = l
+	if l.room != nil {
+		close(l.room)
+		l.room = nil
 	}
-	ls.seq++
-	c.seq, c.lane = ls.seq, l
-	if l.walking || len(l.waiting) > 0 || l.inflight > 0 && l.on.conn.Cluster != c.t.conn.Cluster {
-		c.o.release(c.t)
-		c.t = nil
-		l.waiting = append(l.waiting, c)
-		return false
+	if len(l.waiting) == 0 {
+		delete(ls.byKey, key)
+		return nil
 	}
-	l.inflight++
-	l.on = c.t
-	return true
+	c := l.waiting[0]
+	l.waiting[0] = nil
+	l.waiting = l.waiting[1:]
+	return c
 }
 
 // empty says that no send is in any lane.
@@ -193,53 +243,4 @@ func (ls *lanes) empty() bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	return len(ls.byKey) == 0
-}
-
-// leave takes c, whose attempt has ended, out of flight; failed puts it back before those behind it.
-func (ls *lanes) leave(c *call, failed bool) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	l := c.lane
-	l.inflight--
-	if failed {
-		l.waiting = append(l.waiting, c)
-	}
-	if l.inflight > 0 || l.walking {
-		return
-	}
-	if len(l.waiting) == 0 {
-		delete(ls.byKey, string(c.env.Key))
-		return
-	}
-	l.walking = true
-	key := string(c.env.Key)
-	c.p.spawn(func() { ls.walk(key, l) })
-}
-
-// walk sends what waits in a lane, one message after the other.
-func (ls *lanes) walk(key string, l *lane) {
-	for {
-		ls.mu.Lock()
-		if len(l.waiting) == 0 {
-			delete(ls.byKey, key)
-			ls.mu.Unlock()
-			return
-		}
-		slices.SortFunc(l.waiting, func(a, b *call) int { return int(int64(a.seq) - int64(b.seq)) })
-		c := l.waiting[0]
-		l.waiting = l.waiting[1:]
-		ls.mu.Unlock()
-		switch {
-		case c.ended.Load():
-		case c.again.failed != nil:
-			c.repeat(c.again.failed, c.again.why)
-		default:
-			t, err := c.o.acquire(c.ctx)
-			if err != nil {
-				c.finish(Result{ID: c.env.ID}, err)
-				continue
-			}
-			c.deliver(t)
-		}
-	}
 }

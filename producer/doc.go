@@ -22,5 +22,6 @@
 // # Order
 //
 // Sends of one key that do not overlap keep their order as long as the topic stays on one cluster. On topics with
-// order "key" a send that has to be repeated keeps the later sends of its key behind it (R24).
+// order "key" asynchronous sends of one key wait for each other, so that one that has to be repeated keeps the later ones
+// behind it (R24).
 package producer

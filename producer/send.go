@@ -160,8 +160,6 @@ type retry struct {
 	wait    time.Duration
 	refused time.Time // since when the cluster has refused without anybody saying why
 	last    error
-	failed  *target // of an attempt that waits in a lane, and why it failed
-	why     error
 }
 
 // because joins why a send ended with what its last attempt met.
