@@ -9,4 +9,6 @@
 //
 // TURNOUT_SOAK=1 makes the cases as long as the promises are: flips for a minute, an outage of half a minute, 200 flips
 // also on servers. Without it they are as short as they can be and still show what they are to show.
+//
+// A case that fails shows what its applications logged last; go test -artifacts keeps their logs and histories.
 package faulttest

@@ -56,7 +56,7 @@ func newStage(t *testing.T, env *testenv.Env, clusters ...string) *stage {
 	t.Helper()
 	n := stages.Add(1)
 	s := &stage{t: t, env: env, clusters: clusters, root: fmt.Sprintf("/stage%d", n), topic: fmt.Sprintf("order_topic_%d", n),
-		groups: []string{fmt.Sprintf("order_bil_group_%d", n)}, brokers: map[string]broker.Cluster{}, dir: t.TempDir(),
+		groups: []string{fmt.Sprintf("order_bil_group_%d", n)}, brokers: map[string]broker.Cluster{}, dir: t.ArtifactDir(),
 		roles: map[*scene.Process]scene.Role{}, missing: map[string][]string{}}
 	s.follow = history.NewFollower(scene.HistoryDir(s.dir))
 	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: s.root})
@@ -441,9 +441,6 @@ func (s *stage) state() any {
 func (s *stage) explain() {
 	if !s.t.Failed() {
 		return
-	}
-	if d := os.Getenv("FT_DBG"); d != "" {
-		os.CopyFS(filepath.Join(d, s.root), os.DirFS(s.dir))
 	}
 	files, _ := filepath.Glob(filepath.Join(s.dir, "log", "*.log"))
 	for _, file := range files {
