@@ -62,24 +62,52 @@ func (c *call) begin(m *broker.Message) error {
 			return err
 		}
 		c.o, c.t, c.env.Message = o, t, *m
-		break
+		if c.env.ID == "" {
+			c.env.ID = NewID()
+		}
+		first, room := true, (<-chan struct{})(nil)
+		if t.view.Route.Order == metadata.OrderKey && len(c.env.Key) > 0 {
+			first, room = o.lanes.join(c)
+		}
+		if room == nil && first {
+			break
+		}
+		o.release(t)
+		if room == nil { // it is sent from the lane
+			c.watch()
+			return nil
+		}
+		if err := c.wait(room); err != nil {
+			return err
+		}
 	}
-	if c.env.ID == "" {
-		c.env.ID = NewID()
+	c.watch()
+	c.send()
+	return nil
+}
+
+func (c *call) wait(room <-chan struct{}) error {
+	select {
+	case <-room:
+		return nil
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	case <-c.p.ctx.Done():
+		return errs.ErrClosed
 	}
+}
+
+// watch ends the call when ctx ends or Close gives up.
+func (c *call) watch() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended.Load() {
+		return
+	}
 	c.stops = []func() bool{
 		context.AfterFunc(c.ctx, func() { c.finish(Result{ID: c.env.ID}, c.ctx.Err()) }),
 		context.AfterFunc(c.p.ctx, func() { c.finish(Result{ID: c.env.ID}, errs.ErrClosed) }),
 	}
-	c.mu.Unlock()
-	if c.t.view.Route.Order == metadata.OrderKey && len(c.env.Key) > 0 {
-		if first, err := c.o.lanes.join(c); err != nil || !first {
-			return err
-		}
-	}
-	c.send()
-	return nil
 }
 
 // send makes one attempt on c.t, which is acquired.
@@ -154,43 +182,30 @@ type lane struct {
 	room    chan struct{} // not nil: closed when there is room again
 }
 
-// join puts c, whose target is acquired, into the lane of its key. first: nothing is before it. Else the target is given
-// back, and c will be sent from the lane.
-func (ls *lanes) join(c *call) (first bool, err error) {
-	for {
-		ls.mu.Lock()
-		l := ls.byKey[string(c.env.Key)]
-		if l == nil {
-			if ls.byKey == nil {
-				ls.byKey = map[string]*lane{}
-			}
-			ls.byKey[string(c.env.Key)] = &lane{}
-			ls.mu.Unlock()
-			c.inLane = true
-			return true, nil
+// join puts c into the lane of its key. first: nothing is before it, it is to be sent now; else it will be sent from the
+// lane, or, when room is not nil, nothing was done and join is to be called again when that is closed.
+func (ls *lanes) join(c *call) (first bool, room <-chan struct{}) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	key := string(c.env.Key)
+	l := ls.byKey[key]
+	switch {
+	case l == nil:
+		if ls.byKey == nil {
+			ls.byKey = map[string]*lane{}
 		}
-		if len(l.waiting) < laneRoom {
-			c.inLane = true
-			l.waiting = append(l.waiting, c)
-			ls.mu.Unlock()
-			c.o.release(c.t)
-			return false, nil
-		}
-		if l.room == nil {
-			l.room = make(chan struct{})
-		}
-		room := l.room
-		ls.mu.Unlock()
-		select {
-		case <-room:
-		case <-c.ctx.Done():
-			c.o.release(c.t)
-			return false, c.ctx.Err()
-		case <-c.p.ctx.Done():
-			c.o.release(c.t)
-			return false, errs.ErrClosed
-		}
+		ls.byKey[key] = &lane{}
+		c.inLane = true
+		return true, nil
+	case len(l.waiting) < laneRoom:
+		c.inLane = true
+		l.waiting = append(l.waiting, c)
+		return false, nil
 	}
+	if l.room == nil {
+		l.room = make(chan struct{})
+	}
+	return false, l.room
 }
 
 // leave lets the next send of the key go, when c is one of a lane and its last attempt has ended.
