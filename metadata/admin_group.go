@@ -29,13 +29,16 @@ func unknownGroup(name string) error {
 // ListGroups are the names of all groups.
 func (s *Store) ListGroups(ctx context.Context) ([]string, error) { return s.list(ctx, s.GroupsPath()) }
 
-// eachGroup calls f with every group that can be read.
-func (s *Store) eachGroup(ctx context.Context, f func(Group)) error {
+// eachGroup calls f with every group but the one named except.
+func (s *Store) eachGroup(ctx context.Context, except string, f func(Group)) error {
 	names, err := s.ListGroups(ctx)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
+		if name == except {
+			continue
+		}
 		g, _, err := s.GetGroup(ctx, name)
 		switch {
 		case err == nil:
@@ -189,10 +192,7 @@ func (s *Store) topicsExist(ctx context.Context, topics []string) error {
 // among all members of a group name.
 func (s *Store) physicalGroupsFree(ctx context.Context, g Group) error {
 	var taken []error
-	err := s.eachGroup(ctx, func(other Group) {
-		if other.Name == g.Name {
-			return
-		}
+	err := s.eachGroup(ctx, g.Name, func(other Group) {
 		theirs := map[string]bool{}
 		for _, name := range other.Names {
 			theirs[name] = true

@@ -299,7 +299,7 @@ func (s *Store) topicUsers(ctx context.Context, topic string) (users []string, e
 	for _, id := range participants {
 		users = append(users, "participant "+id)
 	}
-	err = s.eachGroup(ctx, func(g Group) {
+	err = s.eachGroup(ctx, "", func(g Group) {
 		if slices.Contains(g.Topics, topic) {
 			users = append(users, "group "+g.Name)
 		}

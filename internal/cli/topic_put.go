@@ -79,7 +79,7 @@ settings that are not valid, with all reasons.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&p.cluster, "cluster", "", "the cluster that the topic shall be on")
-	f.StringVar(&p.order, "order", "", "none or key: whether messages of one key are read in their order over a move too (default: as it is, none for a new topic)")
+	f.StringVar(&p.order, "order", "", "none or key: whether messages of one key are handled in their order; a hand edit keeps it on each cluster, not over the move (default: as it is, none for a new topic)")
 	f.BoolVar(&p.create, "create", false, "create the topic on the cluster if it is not there")
 	f.IntVar(&p.partitions, "partitions", 0, "partitions (Kafka) or queues (RocketMQ) of a topic that is created (default: as many as on the present cluster, 4 for a new topic)")
 	f.BoolVar(&p.dryRun, "dry-run", false, "show what would change and change nothing")
