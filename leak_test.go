@@ -74,11 +74,11 @@ func TestWhatIsDoneAgainAndAgainLeavesNothingBehind(t *testing.T) { // alone, be
 				w.eventually(func() bool { return len(in.bodies()) >= sent }, nil, "handled")
 				require.NoError(t, s.Close(w.ctx()))
 			}
-			for i := range 6 {
+			for i := range 4 {
 				round(i)
 			}
 			before := goroutines()
-			const rounds = 30
+			const rounds = 20
 			for i := range rounds {
 				round(i)
 			}

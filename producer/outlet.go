@@ -22,7 +22,6 @@ const (
 	warmLimit  = 10 * time.Second
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 5 * time.Second
-	settleWait = time.Second // R4: a send waits at most this long for a new session to be read
 )
 
 // target is one cluster under one view, with the sends that use it.
@@ -128,13 +127,11 @@ var errRetired = errors.New("given up while idle")
 // while a new session was not read yet, and until the first target is there.
 func (o *outlet) acquire(ctx context.Context) (*target, error) {
 	if settled := o.topic.Settled(); settled != nil {
-		timer := time.NewTimer(settleWait)
 		select {
 		case <-settled:
-		case <-timer.C:
 		case <-ctx.Done():
+		case <-o.p.ctx.Done():
 		}
-		timer.Stop()
 	}
 	for {
 		o.mu.RLock()

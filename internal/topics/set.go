@@ -20,6 +20,7 @@ import (
 const (
 	unknownFor  = time.Second      // an unknown topic is not looked up again for this long
 	lookupLimit = 10 * time.Second // reading one topic's nodes for the first time
+	settleWait  = time.Second      // R4: sends wait at most this long for a new session to be read
 )
 
 // Set is the topics that one process uses. All methods may be called concurrently.

@@ -176,8 +176,9 @@ func (t *Topic) Refresh(ctx context.Context) error {
 	return err
 }
 
-// Settled returns nil when the view was read in the current session, else a channel that is closed when it was, or
-// when the connection is lost again (R4).
+// Settled returns nil when there is nothing to wait for before the next send: the view was read in the current session.
+// Else a channel that is closed when it was, when the connection is lost again, and at the latest a second after the
+// session began (R4).
 func (t *Topic) Settled() <-chan struct{} {
 	if ch := t.unsettled.Load(); ch != nil {
 		return *ch
@@ -377,7 +378,14 @@ func (t *Topic) newSession() {
 	}
 	t.sessions++
 	mine := t.sessions
+	open := func() {
+		if t.unsettled.CompareAndSwap(&gate, nil) {
+			close(gate)
+		}
+	}
+	limit := time.AfterFunc(settleWait, open)
 	t.wg.Go(func() {
+		defer limit.Stop()
 		wait := 50 * time.Millisecond
 		for t.settleOnce() != nil && pause(t.ctx, wait) {
 			wait = min(2*wait, 2*time.Second)
@@ -388,9 +396,7 @@ func (t *Topic) newSession() {
 				break
 			}
 		}
-		if t.unsettled.CompareAndSwap(&gate, nil) {
-			close(gate)
-		}
+		open()
 		t.kick()
 	})
 }
