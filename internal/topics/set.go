@@ -172,13 +172,15 @@ func (s *Set) open(ctx context.Context, name string) (*Topic, error) {
 	}
 	t := newTopic(s, name)
 	err := t.enter(ctx)
-	if v := t.View(); v == nil && err == nil {
-		err = t.whyNot()
-	} else if v != nil {
-		if err != nil {
-			s.log.Warn("topic in use without ZooKeeper, by the snapshot", zap.String("topic", name), zap.Error(err))
-		}
+	v := t.View()
+	switch {
+	case v != nil && err == nil:
 		return t, nil
+	case v != nil && !errors.Is(err, errs.ErrNotAllowed): // what may not be done is not mended by a snapshot
+		s.log.Warn("topic in use without ZooKeeper, by the snapshot", zap.String("topic", name), zap.Error(err))
+		return t, nil
+	case err == nil:
+		err = t.whyNot()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
