@@ -2,6 +2,7 @@ package faulttest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +44,46 @@ func TestThereAndBackAtOnce(t *testing.T) {
 					s.flows(m[0])
 				}
 				s.verdict()
+			})
+		}
+	})
+}
+
+// An application acts on a wish that nobody has recorded when it is taken back: the one whose turn it is to record it is
+// stopped. What was sent meanwhile is found.
+func TestWishIsTakenBackBeforeAnybodyRecordedIt(t *testing.T) {
+	harmless(t, func(t *testing.T, env *testenv.Env) {
+		for _, m := range moves(env.Backend()) {
+			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				// The others record it after up to two seconds, by chance, so it may take more than one try.
+				for try := 1; ; try++ {
+					s := newStage(t, env, m[0], m[1])
+					s.receiver("billing", nil)
+					s.sender("orders-1", nil)
+					s.sender("orders-2", nil)
+					first := slices.MinFunc(s.running, func(a, b *scene.Process) int {
+						all := s.participants()
+						return strings.Compare(all[a.Pid()].ID, all[b.Pid()].ID)
+					})
+					require.NoError(t, first.Pause())
+					edited := time.Now()
+					s.edit(m[1])
+					s.eventually(func() bool {
+						return slices.ContainsFunc(s.history(), func(e history.Event) bool { return e.Op == history.OpOK && e.Cluster == m[1] })
+					}, s.state, "messages are stored on %s", m[1])
+					s.edit(m[0])
+					topic, err := s.store.GetTopic(s.ctx(), s.topic)
+					require.NoError(t, err)
+					recorded := len(topic.Route.Stays) > 1
+					t.Logf("taken back after %v, recorded: %v", time.Since(edited).Round(time.Millisecond), recorded)
+					require.NoError(t, first.Resume())
+					s.applied(m[0])
+					s.verdict()
+					if !recorded {
+						return
+					}
+					require.Less(t, try, 10, "it was never taken back in time")
+				}
 			})
 		}
 	})

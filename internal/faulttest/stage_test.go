@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,8 +57,9 @@ func newStage(t *testing.T, env *testenv.Env, clusters ...string) *stage {
 	t.Helper()
 	n := stages.Add(1)
 	s := &stage{t: t, env: env, clusters: clusters, root: fmt.Sprintf("/stage%d", n), topic: fmt.Sprintf("order_topic_%d", n),
-		groups: []string{fmt.Sprintf("order_bil_group_%d", n)}, brokers: map[string]broker.Cluster{}, dir: t.ArtifactDir(),
+		groups: []string{fmt.Sprintf("order_bil_group_%d", n)}, brokers: map[string]broker.Cluster{}, dir: filepath.Join(t.ArtifactDir(), strconv.FormatInt(n, 10)),
 		roles: map[*scene.Process]scene.Role{}, missing: map[string][]string{}}
+	require.NoError(t, os.MkdirAll(scene.HistoryDir(s.dir), 0o755))
 	s.follow = history.NewFollower(scene.HistoryDir(s.dir))
 	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: s.root})
 	require.NoError(t, err)
