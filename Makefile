@@ -55,7 +55,7 @@ server-packages:
 
 race: ## all tests under the race detector; needs a C compiler
 	@command -v "$$(go env CC)" >/dev/null || { echo "make race: the race detector needs a C compiler ($$(go env CC) is not on the PATH); install gcc or set CC" >&2; exit 1; }
-	CGO_ENABLED=1 go test -race -count=1 -timeout $(RACE_TIMEOUT) $(run_flag) $(PKG)
+	CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout $(RACE_TIMEOUT) $(run_flag) $(PKG)
 
 lint: $(LINT) ## golangci-lint, rules in .golangci.yml
 	$(LINT) run $(PKG)
