@@ -95,10 +95,15 @@ func TestRetriesAreNotLeftBehind(t *testing.T) {
 		for _, m := range moves(env.Backend()) {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
-				s.receiver("billing", func(spec *scene.Spec) { spec.FailRate, spec.FailTimes, spec.RetryDelay = 0.05, 4, time.Second })
-				s.sender("orders", func(spec *scene.Spec) { spec.Rate = 50 })
-				for _, cluster := range []string{m[1], m[0], m[1]} {
-					s.flows(s.other(cluster))
+				// Longer in the retry topic than the group stays for nothing.
+				s.receiver("billing", func(spec *scene.Spec) { spec.FailRate, spec.FailTimes, spec.RetryDelay = 0.3, 4, 2*time.Second })
+				s.sender("orders", func(spec *scene.Spec) { spec.Rate = 30 })
+				for i, cluster := range []string{m[1], m[0], m[1]} {
+					s.eventually(func() bool {
+						pending, err := s.brokers[m[i%2]].Pending(s.ctx(), s.groups[0], s.topic)
+						require.NoError(t, err)
+						return pending.Retries+pending.Delayed > 0
+					}, s.state, "a retry is pending on %s", m[i%2])
 					s.edit(cluster)
 					s.applied(cluster)
 				}

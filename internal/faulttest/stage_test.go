@@ -188,11 +188,6 @@ func (s *stage) of(role scene.Role) (found []*scene.Process) {
 	return found
 }
 
-// other is the other one of two clusters.
-func (s *stage) other(cluster string) string {
-	return s.clusters[1-slices.Index(s.clusters, cluster)]
-}
-
 // edit writes the wish as a tool would, again when the connection is lost.
 func (s *stage) edit(cluster string) {
 	s.t.Helper()
