@@ -259,6 +259,31 @@ func TestMessagesThatMayNotBeSentAreRefusedWithEveryReason(t *testing.T) {
 	})
 }
 
+// Settings portable: false allow what the topic's cluster can do, and no more.
+func TestTopicThatNeedNotBePortableTakesWhatItsClusterCan(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a")
+		w.putGroup(nil)
+		settings := metadata.DefaultTopicSettings()
+		settings.Portable = false
+		w.put(w.store.SettingsPath(w.topic), settings)
+		client := w.open("order_service")
+		var in inbox
+		_, err := client.Subscribe(w.ctx(), w.group, in.listen)
+		require.NoError(t, err)
+		_, err = client.Send(w.ctx(), w.topic, &turnout.Message{Body: []byte("1"), Headers: []turnout.Header{{Name: "binary", Value: "\xff\x01"}, {Name: "long", Value: strings.Repeat("x", 20_000)}}})
+		require.NoError(t, err)
+		w.has(&in, "1")
+		require.Equal(t, "\xff\x01", in.deliveries()[0].Headers[0].Value)
+		_, err = client.Send(context.Background(), w.topic, &turnout.Message{Body: []byte("2"), Delay: time.Second})
+		require.ErrorIs(t, err, turnout.ErrUnsupported)
+		_, err = client.Send(context.Background(), w.topic, &turnout.Message{Body: make([]byte, 2<<20)})
+		require.ErrorIs(t, err, turnout.ErrTooLarge)
+		_, err = client.Send(w.ctx(), w.topic, &turnout.Message{Body: []byte("3"), Headers: []turnout.Header{{Name: "KEYS", Value: "x"}}})
+		require.ErrorIs(t, err, turnout.ErrInvalid, "what is ours is ours")
+	})
+}
+
 func TestOpenRefusesASettingsMistakeWithEveryReason(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg  turnout.Config

@@ -188,3 +188,21 @@ func TestOrderOfKeysIsKeptOverARestartOfTheBroker(t *testing.T) {
 		order.none(t)
 	})
 }
+
+func TestOrderIsTurnedOnAndOffWhileTheGroupRuns(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(func(g *metadata.Group) { g.Order = metadata.OrderKey })
+		client := w.open("order_service")
+		rec := w.recorder("one")
+		w.listen(client, rec)
+		stop := w.traffic(client, rec, 3)
+		for _, order := range []metadata.Order{metadata.OrderKey, metadata.OrderNone, metadata.OrderKey} {
+			w.acked(w.change(func(r *metadata.Route) { r.Order = order }))
+			sent := client.Stats().Sent
+			w.eventually(func() bool { return client.Stats().Sent > sent+30 }, nil, "sends go on")
+		}
+		stop()
+		require.NoError(t, w.verdict("kafka-a").Err())
+	})
+}

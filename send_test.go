@@ -206,6 +206,46 @@ func TestCloseThatRunsOutOfTimeAnswersEverySendOnce(t *testing.T) {
 	})
 }
 
+// probe is a ctx that never ends and tells when somebody waits for that.
+type probe struct {
+	context.Context
+	asked chan struct{}
+	once  func()
+}
+
+func newProbe() probe {
+	asked := make(chan struct{})
+	return probe{context.Background(), asked, sync.OnceFunc(func() { close(asked) })}
+}
+
+func (p probe) Done() <-chan struct{} {
+	p.once()
+	return nil
+}
+
+func TestCloseEndsSendsThatWaitForAHold(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a")
+		client := w.open("order_service")
+		w.send(client, "1")
+		w.acked(w.change(func(r *metadata.Route) { r.Hold = &metadata.Hold{MS: 600_000} }))
+		one, two := newProbe(), newProbe()
+		waiting := w.sending(one, client, &turnout.Message{Body: []byte("2")})
+		called := make(chan error, 2)
+		go client.SendAsync(two, w.topic, &turnout.Message{Body: []byte("3")}, func(_ turnout.SendResult, err error) { called <- err })
+		<-one.asked
+		<-two.asked
+		require.ErrorIs(t, client.Close(w.short()), context.DeadlineExceeded)
+		_, err := w.done(waiting)
+		require.ErrorIs(t, err, turnout.ErrClosed)
+		require.ErrorIs(t, <-called, turnout.ErrClosed)
+		require.NoError(t, client.Close(w.ctx()))
+		for _, end := range w.ends("kafka-a") {
+			require.LessOrEqual(t, end, int64(1))
+		}
+	})
+}
+
 func TestAClosedClientRefusesEverything(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.putTopic("kafka-a")

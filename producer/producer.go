@@ -163,14 +163,19 @@ func (p *Producer) giveUpIdle() {
 			return
 		case <-tick.C:
 		}
-		p.outlets.Range(func(name, v any) bool {
-			if o := v.(*outlet); !o.used.Swap(false) && o.retire() {
-				p.outlets.Delete(name)
-				o.close()
-			}
-			return true
-		})
+		p.sweep()
 	}
+}
+
+// sweep leaves the topics that were not sent to since the sweep before.
+func (p *Producer) sweep() {
+	p.outlets.Range(func(name, v any) bool {
+		if o := v.(*outlet); !o.used.Swap(false) && o.retire() {
+			p.outlets.Delete(name)
+			o.close()
+		}
+		return true
+	})
 }
 
 // portable says whether messages of the topic must be within what every kind can carry.

@@ -111,6 +111,13 @@ func (r *rig) write(cluster string) metadata.Zxid {
 	return node.Mzxid
 }
 
+func (r *rig) registered() bool {
+	r.Helper()
+	node, err := r.store.Read(r.ctx(), r.store.ParticipantPath(topic, r.instance))
+	require.NoError(r, err)
+	return node.Exists
+}
+
 func (r *rig) participant() metadata.Participant {
 	r.Helper()
 	node, err := r.store.Read(r.ctx(), r.store.ParticipantPath(topic, r.instance))
@@ -523,6 +530,55 @@ func TestSendOverAConnectionThatIsClosedGoesOverTheNextOne(t *testing.T) {
 	again.ok()
 	require.NoError(t, <-sent)
 	r.eventually(one.c.Closed, "the old one is closed")
+}
+
+func TestTopicThatNobodySendsToIsGivenUpAndTakenAgain(t *testing.T) {
+	r := newRig(t, metadata.OrderKey, &clustertest.Driver{})
+	_, err := r.producer.Send(r.ctx(), topic, message("k", "1"))
+	require.NoError(t, err)
+	r.producer.Sweep()
+	require.True(t, r.registered(), "it was sent to since the last time")
+	r.producer.Sweep()
+	r.eventually(func() bool { return !r.registered() }, "no participant any more")
+	_, err = r.producer.Send(r.ctx(), topic, message("k", "2"))
+	require.NoError(t, err)
+	require.True(t, r.registered(), "before the send")
+
+	// Sends and sweeps at once.
+	ctx, cancel := context.WithCancel(r.ctx())
+	var senders sync.WaitGroup
+	var sent, called atomic.Int64
+	for i := range 4 {
+		senders.Go(func() {
+			for range 100 {
+				m := message(fmt.Sprint(i), "3")
+				if i%2 == 0 {
+					if _, err := r.producer.Send(r.ctx(), topic, m); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				sent.Add(1)
+				r.producer.SendAsync(r.ctx(), topic, m, func(_ producer.Result, err error) {
+					if err != nil {
+						t.Error(err)
+					}
+					called.Add(1)
+				})
+			}
+		})
+	}
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() {
+		for ctx.Err() == nil {
+			r.producer.Sweep()
+		}
+	})
+	senders.Wait()
+	cancel()
+	sweeper.Wait()
+	r.eventually(func() bool { return sent.Load() == called.Load() }, "each is answered")
+	require.Len(t, r.cluster("a").Stored(), 402)
 }
 
 func TestIDsAreOrderedAndUnique(t *testing.T) {
