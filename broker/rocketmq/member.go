@@ -292,7 +292,9 @@ func (m *member) heartbeats(addrs map[string]string) error {
 			continue
 		}
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(m.ctx, heartbeatTimeout)
+			// Not under m.ctx: a heartbeat that is given up is still taken by the broker, maybe after the unregistering and
+			// the end of the connection, and the member would be in the group for two minutes more.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), heartbeatTimeout)
 			defer cancel()
 			begin := time.Now()
 			err := m.client.Heartbeat(ctx, addr, beat)
