@@ -19,7 +19,7 @@ func brokerOf(env *testenv.Env, cluster string) string {
 
 func TestBrokerIsKilledAndStartedAgain(t *testing.T) {
 	harmful(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range leaving(env) {
 			t.Run(m[0], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				s.receiver("billing-1", nil)
@@ -40,7 +40,7 @@ func TestBrokerIsKilledAndStartedAgain(t *testing.T) {
 // is handled when it is back.
 func TestTopicMovesAwayFromABadBroker(t *testing.T) {
 	harmful(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range leaving(env) {
 			node := brokerOf(env, m[0])
 			for name, fault := range map[string]struct{ begin, end func() error }{
 				"is dead": {

@@ -72,6 +72,18 @@ func moves(backend testenv.Backend) [][2]string {
 	return pairs
 }
 
+// leaving is moves; in a short run one for each kind of cluster that is left.
+func leaving(env *testenv.Env) (pairs [][2]string) {
+	seen := map[string]bool{}
+	for _, m := range moves(env.Backend()) {
+		if kind := env.Kind(m[0]); soak || !seen[kind] {
+			seen[kind] = true
+			pairs = append(pairs, m)
+		}
+	}
+	return pairs
+}
+
 // three are the clusters for cases about many moves.
 func three(backend testenv.Backend) []string {
 	if backend == testenv.Servers {

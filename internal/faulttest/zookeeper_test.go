@@ -93,7 +93,7 @@ func TestApplicationsStartFromTheSnapshotWhileZooKeeperIsDown(t *testing.T) {
 // the group that has left that cluster comes back for what they send.
 func TestApplicationsThatAreCutOffDuringAMove(t *testing.T) {
 	harmful(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range leaving(env) {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				island := func(spec *scene.Spec) {

@@ -87,7 +87,10 @@ func stacks() string {
 }
 
 // helpers run a function that is given to them in a goroutine.
-var helpers = []string{"sync.(*WaitGroup).Go.", "golang.org/x/sync/errgroup.(*Group).Go."}
+var helpers = []string{
+	"sync.(*WaitGroup).Go.", "golang.org/x/sync/errgroup.(*Group).Go.",
+	"github.com/IBM/sarama.withRecover(", "github.com/apache/rocketmq-client-go/v2/primitive.WithRecover(",
+}
 
 func goroutines(stacks string) map[string]int {
 	count := map[string]int{}
