@@ -130,7 +130,7 @@ func (s *suite) commitKeepsBack() {
 }
 
 // lateCommit: what is finished after the claim has ended still counts, both for a member that leaves and for one that
-// must share.
+// must share. Exclusive, for without it RocketMQ lets the next member begin before the last one has ended.
 func (s *suite) lateCommit() {
 	topic, group := s.topic(s.c, 2), s.name()
 	ends := broker.Offsets{}
@@ -140,7 +140,7 @@ func (s *suite) lateCommit() {
 	var taken sync.WaitGroup
 	taken.Add(2)
 	join := func(c broker.Cluster) *reader {
-		return s.join(c, broker.Membership{Group: group, Topic: topic, Claim: func(ctx context.Context, c broker.Claim) {
+		return s.join(c, broker.Membership{Group: group, Topic: topic, Exclusive: true, Claim: func(ctx context.Context, c broker.Claim) {
 			for range ends[c.Partition()] {
 				if _, ok := <-c.Messages(); !ok {
 					return
@@ -156,7 +156,7 @@ func (s *suite) lateCommit() {
 	}
 	first := join(s.c)
 	taken.Wait()
-	second := s.join(open(s.T, s.Target, 0), broker.Membership{Group: group, Topic: topic}, nil).attached(1)
+	second := s.join(open(s.T, s.Target, 0), broker.Membership{Group: group, Topic: topic, Exclusive: true}, nil).attached(1)
 	second.leave()
 	require.Empty(s, second.messages(), "what the first had finished")
 	first.leave()
