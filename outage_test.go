@@ -312,7 +312,7 @@ func TestWritesWhoseAnswerIsLostAreNotDoneTwice(t *testing.T) {
 func TestChangedAddressOfAClusterReachesItsUsers(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		address := w.env.Addresses("kafka-a")
-		doc := metadata.Cluster{V: 1, Kind: broker.Kafka, Addresses: address, ClusterID: w.env.ClusterID("kafka-a")}
+		doc := metadata.Cluster{V: 1, Kind: broker.Kafka, Addresses: address}
 		path := w.store.ClusterPath("moving")
 		w.put(path, doc)
 		set := func(addresses ...string) {
@@ -339,6 +339,22 @@ func TestChangedAddressOfAClusterReachesItsUsers(t *testing.T) {
 		w.participant(func(p metadata.Participant) bool { return p.Error == "" }, "put right")
 		w.send(client, "3")
 		w.has(&in, "3")
+
+		// Other servers altogether: what is sent now is there, and it is read there.
+		w.createTopic("kafka-b")
+		set(w.env.Addresses("kafka-b")...)
+		w.eventually(func() bool {
+			w.send(client, "4")
+			for _, end := range w.ends("kafka-b") {
+				if end > 0 {
+					return true
+				}
+			}
+			return false
+		}, nil, "sends go to the new address")
+		_, err = client.Send(w.ctx(), w.topic, &turnout.Message{Body: []byte("5")})
+		require.NoError(t, err)
+		w.has(&in, "5")
 	})
 }
 
