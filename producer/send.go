@@ -203,7 +203,7 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.E
 		ask, cancel := context.WithTimeout(ctx, refreshLimit)
 		cause = o.topic.Refresh(ask)
 		cancel()
-		if cause != nil && ctx.Err() == nil {
+		if cause != nil && ctx.Err() == nil && !o.topic.Connected() { // slow is not away
 			// As text: that the question ran out of time is not that ctx did.
 			return nil, fmt.Errorf("%w, and ZooKeeper can not be asked where it has gone: %s", r.last, cause.Error())
 		}

@@ -176,6 +176,9 @@ func (t *Topic) Refresh(ctx context.Context) error {
 	return err
 }
 
+// Connected says whether ZooKeeper can be reached now.
+func (t *Topic) Connected() bool { return t.set.store.Session().Connected }
+
 // Settled returns nil when there is nothing to wait for before the next send: the view was read in the current session.
 // Else a channel that is closed when it was, when the connection is lost again, and at the latest a second after the
 // session began (R4).
