@@ -392,7 +392,12 @@ func TestLookUpThatWasGivenUpLeavesNoParticipant(t *testing.T) {
 			_, err := client.Send(ctx, w.topic, &turnout.Message{Body: []byte("1")})
 			require.ErrorIs(t, err, context.Canceled)
 		}
-		w.eventually(func() bool { return len(w.participants()) == 0 }, func() any { return w.participants() }, "no participant")
+		raw := w.raw()
+		w.eventually(func() bool {
+			exists, stat, err := raw.Exists(w.store.ParticipantsPath(w.topic))
+			require.NoError(t, err)
+			return exists && stat.Cversion > 1 && stat.NumChildren == 0
+		}, func() any { return w.participants() }, "a participant came and went")
 		w.send(client, "2")
 		require.Len(t, w.participants(), 1)
 	})

@@ -157,15 +157,20 @@ func TestEditAfterTheRouteWasDeletedWritesItAnew(t *testing.T) {
 func TestEditIsNotFollowedWhileTheRouteIsUnreadable(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.putTopic("kafka-a", "kafka-b")
+		mark := w.another("mark")
+		mark.putTopic("kafka-a", "kafka-b")
 		client := w.open("order_service")
 		w.send(client, "1")
+		mark.send(client, "1")
 		w.applied("kafka-a")
 		good, err := w.store.Read(w.ctx(), w.store.RoutePath(w.topic))
 		require.NoError(t, err)
 		w.write(w.store.RoutePath(w.topic), []byte(`{"v":2}`))
 		w.says("knows only v 1")
 		w.edit("kafka-b")
-		for range 20 {
+		for _, cluster := range []string{"kafka-b", "kafka-a", "kafka-b"} { // edits made later are followed by now
+			mark.edit(cluster)
+			mark.applied(cluster)
 			require.Equal(t, "kafka-a", w.send(client, "2"))
 		}
 		w.write(w.store.RoutePath(w.topic), good.Data)
