@@ -386,12 +386,30 @@ func worldName(test string) string {
 	return fmt.Sprintf("%.70s-%d", name, worlds.Add(1))
 }
 
-// own runs f in an environment of its own, for tests that break something in it.
+// own runs f in an environment that no other test uses meanwhile, for tests that break something in it: one of its own
+// if that is embedded; the shared one, mended afterwards, if it is of servers, which take long to start.
 func own(t *testing.T, spec testenv.Spec, f func(t *testing.T, w *world)) {
-	if backends, err := testenv.Backends(); err == nil && !slices.Contains(backends, testenv.Servers) {
+	backends, err := testenv.Backends()
+	require.NoError(t, err)
+	if !slices.Contains(backends, testenv.Servers) {
 		t.Parallel()
 	}
-	testenv.Each(t, spec, func(t *testing.T, env *testenv.Env) { f(t, newWorld(t, env, spec.Kafka...)) })
+	if spec.ZooKeeper > 1 {
+		testenv.Each(t, spec, func(t *testing.T, env *testenv.Env) { f(t, newWorld(t, env, spec.Kafka...)) })
+		return
+	}
+	testenv.EachOf(t, spec, []testenv.Backend{testenv.Embedded}, func(t *testing.T, env *testenv.Env) { f(t, newWorld(t, env, spec.Kafka...)) })
+	if slices.Contains(backends, testenv.Servers) {
+		t.Run(string(testenv.Servers), func(t *testing.T) {
+			env := sharedEnv(t, testenv.Servers)
+			defer func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+				defer cancel()
+				require.NoError(t, env.Mend(ctx))
+			}()
+			f(t, newWorld(t, env, spec.Kafka...))
+		})
+	}
 }
 
 // instances are the sessions of an application's instances.

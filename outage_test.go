@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout"
@@ -263,6 +266,77 @@ func TestDamagedSnapshotIsSetAsideAndSaid(t *testing.T) {
 		_, err = turnout.Open(w.short(), turnout.Config{App: "order_service", ZooKeeper: w.env.ZooKeeper(), Root: w.root, SnapshotDir: dir, Logger: w.log})
 		require.ErrorIs(t, err, turnout.ErrNoMetadata)
 	})
+}
+
+// A backup that was restored into an empty ZooKeeper: its change numbers are far behind, and edits there are followed.
+func TestSuccessorOfTheEnsembleIsFollowed(t *testing.T) {
+	own(t, twoKafkas, func(t *testing.T, w *world) {
+		other, err := testenv.Start(w.ctx(), testenv.Spec{Backend: w.env.Backend(), ZooKeeper: 1})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, other.Close()) })
+		require.NoError(t, other.Cut("zookeeper"))
+
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(nil)
+		client, err := turnout.Open(w.ctx(), turnout.Config{App: "order_service", ZooKeeper: w.env.ZooKeeper() + "," + other.ZooKeeper(),
+			Root: w.root, SnapshotDir: t.TempDir(), Logger: w.log}, turnout.WithSessionTimeout(2*time.Second))
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, client.Close(w.ctx())) })
+		rec := w.recorder("one")
+		w.listen(client, rec)
+		stop := w.traffic(client, rec, 2)
+		w.applied("kafka-a")
+		for range 300 { // so that the other one's change numbers are behind
+			w.edit("kafka-a")
+		}
+		before := w.mzxid(w.store.RoutePath(w.topic))
+
+		backup := map[string][]byte{}
+		w.backup(w.root, backup)
+		var ensemble struct{ ID string }
+		require.NoError(t, json.Unmarshal(backup[w.store.EnsemblePath()], &ensemble))
+		backup[w.store.EnsemblePath()] = fmt.Appendf(nil, `{"id":"restored","succeeds":[%q]}`, ensemble.ID)
+		require.NoError(t, w.env.Stop(w.ctx(), "zookeeper"))
+		require.NoError(t, other.Heal("zookeeper"))
+		restored := *w
+		restored.env = other
+		conn := restored.raw()
+		for _, path := range slices.Sorted(maps.Keys(backup)) { // parents first
+			_, err := conn.Create(path, backup[path], 0, zk.WorldACL(zk.PermAll))
+			require.NoError(t, err, path)
+		}
+		restored.store, err = metadata.Open(metadata.Config{ZooKeeper: other.ZooKeeper(), Root: w.root})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, restored.store.Close(context.Background())) })
+		_, err = restored.store.WaitConnected(w.ctx())
+		require.NoError(t, err)
+		restored.registered("order_service")
+		for _, cluster := range []string{"kafka-b", "kafka-a", "kafka-b"} {
+			restored.edit(cluster)
+			restored.applied(cluster)
+		}
+		require.Less(t, restored.mzxid(w.store.RoutePath(w.topic)), before)
+		stop()
+		restored.env = w.env
+		require.NoError(t, restored.verdict("kafka-a", "kafka-b").Err())
+		require.Zero(t, client.Stats().Failed)
+	})
+}
+
+// backup reads the nodes of a subtree that stay when nobody is connected.
+func (w *world) backup(path string, into map[string][]byte) {
+	w.t.Helper()
+	node, err := w.store.Read(w.ctx(), path)
+	require.NoError(w.t, err)
+	if node.EphemeralOwner != 0 {
+		return
+	}
+	into[path] = node.Data
+	names, err := w.store.Children(w.ctx(), path)
+	require.NoError(w.t, err)
+	for _, name := range names {
+		w.backup(path+"/"+name, into)
+	}
 }
 
 // The watches are lost without anybody being told; the regular look finds what they would have said.

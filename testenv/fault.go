@@ -111,3 +111,13 @@ func (e *Env) Delay(name string, d time.Duration) error {
 	}
 	return e.fault("delay "+d.String(), name, func(n *node) error { return n.setDelay(d) })
 }
+
+// Mend undoes what faults did: nodes that were ended run again, paused ones go on, and nothing is cut or delayed. It
+// returns when all serve.
+func (e *Env) Mend(ctx context.Context) error {
+	ctx, cancel := e.untilClose(ctx)
+	defer cancel()
+	return each(e.Nodes(), func(name string) error {
+		return e.fault("mend", name, func(n *node) error { return n.mend(ctx) })
+	})
+}

@@ -150,6 +150,24 @@ func TestADelayedNodeAnswersLater(t *testing.T) {
 	})
 }
 
+func TestMendUndoesEveryFault(t *testing.T) {
+	everyNode(t, func(t *testing.T, e *Env, node string) {
+		for name, fault := range map[string]func() error{
+			"nothing": func() error { return nil },
+			"kill":    func() error { return e.Kill(t.Context(), node) },
+			"pause":   func() error { return e.Pause(node) },
+			"cut":     func() error { return e.Cut(node) },
+			"delay":   func() error { return e.Delay(node, time.Hour) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				require.NoError(t, fault())
+				require.NoError(t, e.Mend(t.Context()))
+				require.NoError(t, ask(e, node, late))
+			})
+		}
+	})
+}
+
 func TestCutAndDelayNeedAProxy(t *testing.T) {
 	Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
 		require.ErrorContains(t, e.Cut("kafka-a"), "Spec.Proxy")

@@ -103,6 +103,20 @@ func (n *node) resume() error {
 	return n.server.resume()
 }
 
+func (n *node) mend(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.relay != nil {
+		if err := errors.Join(n.setDelay(0), n.setCut(false)); err != nil {
+			return err
+		}
+	}
+	if n.server.resume() == nil {
+		return nil
+	}
+	return n.startLocked(ctx) // it does not run
+}
+
 func (n *node) setCut(cut bool) error {
 	if n.relay == nil {
 		return n.noRelay()
