@@ -289,6 +289,10 @@ func TestSuccessorOfTheEnsembleIsFollowed(t *testing.T) {
 		for range 300 { // so that the other one's change numbers are behind
 			w.edit("kafka-a")
 		}
+		for _, cluster := range []string{"kafka-b", "kafka-a"} {
+			w.edit(cluster)
+			w.applied(cluster)
+		}
 		before := w.mzxid(w.store.RoutePath(w.topic))
 
 		backup := map[string][]byte{}

@@ -164,7 +164,7 @@ type Membership struct {
 	// Tag filters, "" reads all: words separated by "||".
 	Tag string
 	// Claim is called in a goroutine of its own for every partition that this member gets, and returns soon after
-	// c.Messages() is closed or ctx ended, when no listener works on messages of it any more. ctx ends when the
+	// c.Take gave nothing or ctx ended, when no listener works on messages of it any more. ctx ends when the
 	// partition is taken away or the member leaves. If it returns earlier the partition is read no further until the
 	// next assignment.
 	Claim func(ctx context.Context, c Claim)
@@ -178,10 +178,12 @@ type Claim interface {
 	Partition() string
 	// Retry says that it is a partition of the retry topic.
 	Retry() bool
-	// Messages are handed over in offset order. The channel is closed when the claim ends; what was taken from it
-	// and not finished then will be delivered to the next owner. Not reading from it for any length of time is legal
-	// and stops the fetching (that is how a group is paused).
-	Messages() <-chan *Delivery
+	// Take waits until there are messages and puts them into the slice from its begin on, in offset order, as many as
+	// are there and find room. It returns how many; 0: the claim has ended, and what was taken and not finished will be
+	// delivered to the next owner. A slice of what was taken before is overwritten, the driver keeps none. Not calling
+	// it for any length of time is legal and stops the fetching (that is how a group is paused). To be called by
+	// one goroutine at a time.
+	Take(into []Delivery) int
 	// Commit says that every message below next is finished; a smaller next than before is ignored. It is stored within
 	// Features.CommitInterval, and when the claim ends. Legal until Membership.Claim has returned.
 	Commit(next int64)

@@ -41,7 +41,7 @@ type claimed struct {
 	keys map[string][]*item // with order: those that wait behind the one of their key that is being handled
 }
 
-// batch is how many messages are taken from a claim in one go, when they are there.
+// batch is how many messages are allocated for, and at most taken from a claim, in one go.
 const batch = 64
 
 // claim reads one partition until it is taken away.
@@ -56,21 +56,26 @@ func (a *attachment) claim(ctx context.Context, c broker.Claim) {
 	if a.limit != nil && !c.Retry() {
 		limit = a.limit[c.Partition()]
 	}
-	taken := make([]*broker.Delivery, 0, batch)
+	var room []broker.Delivery
 	for {
-		taken = take(ctx, c.Messages(), taken[:0])
-		if len(taken) == 0 {
+		if len(room) == 0 {
+			room = make([]broker.Delivery, batch)
+		}
+		n := c.Take(room)
+		if n == 0 || ctx.Err() != nil {
 			return
 		}
+		taken := room[:n]
+		room = room[n:]
 		a.lastNew.Store(time.Now().UnixNano())
 		beyond := limit >= 0 && taken[len(taken)-1].Offset >= limit
 		if beyond {
-			taken = slices.DeleteFunc(taken, func(d *broker.Delivery) bool { return d.Offset >= limit })
+			taken = slices.DeleteFunc(taken, func(d broker.Delivery) bool { return d.Offset >= limit })
 		}
 		items := make([]item, len(taken))
 		ready := make([]*item, len(taken))
-		for i, d := range taken {
-			items[i] = item{ctx: ctx, d: d, claim: cl}
+		for i := range taken {
+			items[i] = item{ctx: ctx, d: &taken[i], claim: cl}
 			ready[i] = &items[i]
 		}
 		if !cl.tracker.add(ctx, ready...) {
@@ -86,31 +91,6 @@ func (a *attachment) claim(ctx context.Context, c broker.Claim) {
 	}
 }
 
-// take waits for a message and takes those that are there too; none: the claim has ended.
-func take(ctx context.Context, messages <-chan *broker.Delivery, into []*broker.Delivery) []*broker.Delivery {
-	select {
-	case <-ctx.Done():
-		return into
-	case d, ok := <-messages:
-		if !ok || ctx.Err() != nil {
-			return into
-		}
-		into = append(into, d)
-	}
-	for len(into) < batch {
-		select {
-		case d, ok := <-messages:
-			if !ok {
-				return into
-			}
-			into = append(into, d)
-		default:
-			return into
-		}
-	}
-	return into
-}
-
 // dispatch hands items to workers when their time has come: when they are due, and with order when their key is free.
 func (cl *claimed) dispatch(items []*item) {
 	now := items[:0]
@@ -118,11 +98,11 @@ func (cl *claimed) dispatch(items []*item) {
 		if !cl.first(it) {
 			continue
 		}
-		cl.running.Add(1)
 		if it.d.Due.IsZero() || !it.d.Due.After(time.Now()) {
 			now = append(now, it)
 			continue
 		}
+		cl.running.Add(1)
 		go func() { // at most window of them a partition
 			if pause(it.ctx, time.Until(it.d.Due)) {
 				cl.s.workers.put(it)
@@ -131,6 +111,7 @@ func (cl *claimed) dispatch(items []*item) {
 			}
 		}()
 	}
+	cl.running.Add(len(now))
 	cl.s.workers.put(now...)
 }
 
@@ -150,15 +131,51 @@ func (cl *claimed) first(it *item) bool {
 	return !busy
 }
 
-// work is a worker's part: the message, and with order the next one that came for its key meanwhile.
-func work(it *item) (next *item) {
-	cl := it.claim
-	if cl.process(it) {
-		cl.tracker.finish(it)
+// work is a worker's part: messages, and with order the next ones that came for their keys meanwhile.
+func work(items []*item) (next []*item) {
+	for len(items) > 0 {
+		cl, n := items[0].claim, 1
+		for n < len(items) && items[n].claim == cl {
+			n++
+		}
+		next = append(next, cl.handle(items[:n])...)
+		items = items[n:]
 	}
-	if next = cl.next(it); next == nil {
-		cl.running.Done()
+	return next
+}
+
+// handle hands messages of the claim to the listener. When it fails with one, that one is repeated here and the others are
+// left to other workers.
+func (cl *claimed) handle(items []*item) (next []*item) {
+	n := 0 // so many are handled
+	var failed error
+	for n < len(items) && cl.s.workers.admit(items[n].ctx) {
+		cl.a.show(items[n])
+		if failed = cl.s.call(&items[n].public); failed != nil {
+			break
+		}
+		n++
 	}
+	cl.s.count.handled.Add(int64(n))
+	cl.tracker.finish(items[:n]...)
+	if failed == nil {
+		return cl.release(items)
+	}
+	cl.s.workers.back(append(cl.release(items[:n]), items[n+1:]...))
+	if cl.repeat(items[n], failed) {
+		cl.tracker.finish(items[n])
+	}
+	return cl.release(items[n : n+1])
+}
+
+// release lets go of messages that are handled, or whose claim has ended, and with order takes the next ones of their keys.
+func (cl *claimed) release(items []*item) (next []*item) {
+	for _, it := range items {
+		if after := cl.next(it); after != nil {
+			next = append(next, after)
+		}
+	}
+	cl.running.Add(len(next) - len(items))
 	return next
 }
 
@@ -179,9 +196,9 @@ func (cl *claimed) next(it *item) *item {
 	return behind[0]
 }
 
-// process handles one message until it is done with or its claim has ended; true: done with.
-func (cl *claimed) process(it *item) bool {
-	cl.a.show(it)
+// repeat goes on with one message with which the listener failed, until it is done with or its claim has ended; true: done
+// with.
+func (cl *claimed) repeat(it *item, err error) bool {
 	group := cl.s.settings()
 	limit := tries
 	if cl.ordered {
@@ -189,21 +206,17 @@ func (cl *claimed) process(it *item) bool {
 	}
 	wait := triesFirst
 	for try := 1; ; try++ {
-		if !cl.s.workers.admit(it.ctx) {
-			return false
-		}
-		err := cl.s.call(&it.public)
-		if err == nil {
-			cl.s.count.handled.Add(1)
-			return true
-		}
 		cl.s.count.failed.Add(1)
 		cl.s.log.Debug("listener failed", zap.String("id", it.d.ID), zap.Int("try", try), zap.Error(err))
 		if try >= limit {
 			return cl.setAside(it, group, err)
 		}
-		if !pause(it.ctx, wait) {
+		if !pause(it.ctx, wait) || !cl.s.workers.admit(it.ctx) {
 			return false
+		}
+		if err = cl.s.call(&it.public); err == nil {
+			cl.s.count.handled.Add(1)
+			return true
 		}
 		wait = min(5*wait, triesMost)
 	}

@@ -48,11 +48,16 @@ func (t *tracker) add(ctx context.Context, items ...*item) bool {
 	}
 }
 
-// finish says that it was handled, or is safe elsewhere.
-func (t *tracker) finish(it *item) {
+// finish says that they were handled, or are safe elsewhere.
+func (t *tracker) finish(items ...*item) {
+	if len(items) == 0 {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	it.finished = true
+	for _, it := range items {
+		it.finished = true
+	}
 	n := 0
 	for n < len(t.items) && t.items[n].finished {
 		n++

@@ -17,8 +17,11 @@ import (
 //
 // The queue is a list under a lock rather than a channel: a partition that is read at full speed hands over many messages
 // in one go, and a worker that finds the next message there needs nobody to wake it.
+//
+// A worker takes one message at a time, so that no message waits behind a slow one while there are workers without work;
+// more in one go only while the listener is so quick that the taking would be what costs.
 type workers struct {
-	handle func(*item) (next *item)
+	handle func([]*item) (next []*item)
 
 	mu      sync.Mutex
 	more    sync.Cond // the queue has grown, or there are workers too many
@@ -34,8 +37,13 @@ type workers struct {
 	wg      sync.WaitGroup
 }
 
-// newWorkers returns none yet. handle handles a message and may return another one that the same worker goes on with.
-func newWorkers(handle func(*item) *item) *workers {
+const (
+	quick   = 20 * time.Microsecond // a worker that handled all it took in less takes twice as many
+	atATime = 32                    // at most
+)
+
+// newWorkers returns none yet. handle handles messages and may return others that the same worker goes on with.
+func newWorkers(handle func([]*item) []*item) *workers {
 	w := &workers{handle: handle, changed: make(chan struct{}), limit: rate.NewLimiter(rate.Inf, 1)}
 	w.more.L = &w.mu
 	w.free.Store(true)
@@ -93,6 +101,17 @@ func (w *workers) put(items ...*item) {
 	}
 }
 
+// back puts back what was taken and not begun.
+func (w *workers) back(items []*item) {
+	if len(items) == 0 {
+		return
+	}
+	w.mu.Lock()
+	w.queue = slices.Insert(w.queue, w.head, items...)
+	w.mu.Unlock()
+	w.more.Broadcast()
+}
+
 // drop takes back what no worker has begun of a claim, and says how much that was.
 func (w *workers) drop(cl *claimed) int {
 	w.mu.Lock()
@@ -105,28 +124,33 @@ func (w *workers) drop(cl *claimed) int {
 }
 
 func (w *workers) work() {
-	var next *item
-	for {
+	var items []*item
+	for most := 1; ; {
 		w.mu.Lock()
-		for w.running <= w.size && next == nil && w.head == len(w.queue) {
+		for w.running <= w.size && len(items) == 0 && w.head == len(w.queue) {
 			w.more.Wait()
 		}
 		if w.running > w.size {
 			w.running--
-			if next != nil { // somebody else goes on with it, or its claim ends
-				w.queue = append(w.queue, next)
-			}
+			w.queue = append(w.queue, items...) // somebody else goes on with them, or their claim ends
 			w.mu.Unlock()
 			w.more.Signal() // what was put may have been meant for this one
 			return
 		}
-		if next == nil {
-			next = w.queue[w.head]
-			w.queue[w.head] = nil
-			w.head++
+		if len(items) == 0 {
+			waiting := w.queue[w.head:]
+			n := min(most, max(1, len(waiting)/w.size)) // the others shall have some too
+			items = append(items, waiting[:n]...)
+			clear(waiting[:n])
+			w.head += n
 		}
 		w.mu.Unlock()
-		next = w.handle(next)
+		began := time.Now()
+		items = append(items[:0], w.handle(items)...)
+		if most *= 2; time.Since(began) > quick {
+			most = 1
+		}
+		most = min(most, atATime)
 	}
 }
 

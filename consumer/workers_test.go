@@ -23,13 +23,11 @@ func concurrency(n int) *metadata.Group {
 
 // fakeClaim is a claim whose messages the test makes.
 func fakeClaim(ordered bool, handle func(*item)) (*claimed, *workers) {
-	w := newWorkers(func(it *item) *item {
-		handle(it)
-		next := it.claim.next(it)
-		if next == nil {
-			it.claim.running.Done()
+	w := newWorkers(func(items []*item) []*item {
+		for _, it := range items {
+			handle(it)
 		}
-		return next
+		return items[0].claim.release(items)
 	})
 	return &claimed{s: &Subscription{workers: w}, ordered: ordered, keys: map[string][]*item{}}, w
 }
@@ -151,7 +149,7 @@ func TestSettingsChangeWhileMessagesAreHandled(t *testing.T) {
 }
 
 func TestAMessageThatWaitsForTheRateGoesOnWhenTheRateIsRaised(t *testing.T) {
-	w := newWorkers(func(*item) *item { return nil })
+	w := newWorkers(func([]*item) []*item { return nil })
 	slow := concurrency(1)
 	slow.Rate = 0.001 // one in a quarter of an hour
 	w.set(slow)

@@ -27,7 +27,7 @@ func (s *suite) group() {
 			}
 			owner[c.Partition()] = who
 			mu.Unlock()
-			for d := range c.Messages() {
+			for d := range Deliveries(c) {
 				mu.Lock()
 				seen[string(d.Body)] = true
 				mu.Unlock()
@@ -142,13 +142,13 @@ func (s *suite) lateCommit() {
 	join := func(c broker.Cluster) *reader {
 		return s.join(c, broker.Membership{Group: group, Topic: topic, Exclusive: true, Claim: func(ctx context.Context, c broker.Claim) {
 			for range ends[c.Partition()] {
-				if _, ok := <-c.Messages(); !ok {
+				if _, ok := Next(c); !ok {
 					return
 				}
 			}
 			taken.Done()
 			<-ctx.Done()
-			for range c.Messages() {
+			for range Deliveries(c) {
 				s.Errorf("a message that nobody sent")
 			}
 			c.Commit(ends[c.Partition()])
@@ -345,7 +345,7 @@ func (s *suite) startStoredFirst() {
 		Group: group, Topic: topic,
 		Start: func() broker.Offsets { return broker.Offsets{partition: 5} },
 		Claim: func(ctx context.Context, c broker.Claim) {
-			d, ok := <-c.Messages()
+			d, ok := Next(c)
 			if !ok {
 				return
 			}

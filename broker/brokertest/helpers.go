@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -190,7 +191,7 @@ func (r *reader) claim(ctx context.Context, c broker.Claim) {
 			r.mu.Unlock()
 		}()
 	}
-	for d := range c.Messages() {
+	for d := range Deliveries(c) {
 		r.mu.Lock()
 		r.got = append(r.got, d)
 		r.mu.Unlock()
@@ -198,6 +199,30 @@ func (r *reader) claim(ctx context.Context, c broker.Claim) {
 			c.Commit(d.Offset + 1)
 		}
 	}
+}
+
+// Deliveries are the messages of a claim until it ends.
+func Deliveries(c broker.Claim) iter.Seq[*broker.Delivery] {
+	return func(yield func(*broker.Delivery) bool) {
+		for {
+			into := make([]broker.Delivery, 16)
+			n := c.Take(into)
+			for i := range n {
+				if !yield(&into[i]) {
+					return
+				}
+			}
+			if n == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Next is the next message of a claim; false: it has ended.
+func Next(c broker.Claim) (*broker.Delivery, bool) {
+	var into [1]broker.Delivery
+	return &into[0], c.Take(into[:]) == 1
 }
 
 func (r *reader) leave() {

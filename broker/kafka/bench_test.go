@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/brokertest"
 	"github.com/turnout-mq/turnout/broker/kafka"
 	"github.com/turnout-mq/turnout/testenv"
 )
@@ -95,7 +96,7 @@ func BenchmarkConsume(b *testing.B) {
 
 	driver := func(group string, each func()) (leave func()) {
 		member, err := c.Join(ctx, broker.Membership{Group: group, Topic: "bench", Claim: func(_ context.Context, claim broker.Claim) {
-			for d := range claim.Messages() {
+			for d := range brokertest.Deliveries(claim) {
 				claim.Commit(d.Offset + 1)
 				each()
 			}

@@ -19,7 +19,8 @@ type claim struct {
 	number    int32
 	retry     bool
 	tags      map[string]bool
-	out       chan *broker.Delivery
+	ctx       context.Context
+	end       context.CancelFunc // of ctx: the source has ended
 
 	// With a tag filter the position must also pass what was left out, or it never reaches the end.
 	mu       sync.Mutex
@@ -28,11 +29,11 @@ type claim struct {
 	skipped  int64 // one more than the last offset that was left out since then
 }
 
-// ahead is how many messages are decoded before somebody asks for them.
-const ahead = 16
-
 func newClaim(r *member, s sarama.ConsumerGroupSession, source sarama.ConsumerGroupClaim) *claim {
+	ctx, end := context.WithCancel(s.Context())
 	return &claim{
+		ctx:       ctx,
+		end:       end,
 		session:   s,
 		source:    source,
 		topic:     source.Topic(),
@@ -40,58 +41,54 @@ func newClaim(r *member, s sarama.ConsumerGroupSession, source sarama.ConsumerGr
 		number:    source.Partition(),
 		retry:     source.Topic() == r.retry,
 		tags:      r.tags,
-		out:       make(chan *broker.Delivery, ahead),
 		handed:    source.InitialOffset(),
 		finished:  source.InitialOffset(),
 	}
 }
 
-func (c *claim) Topic() string                     { return c.topic }
-func (c *claim) Partition() string                 { return c.partition }
-func (c *claim) Retry() bool                       { return c.retry }
-func (c *claim) Messages() <-chan *broker.Delivery { return c.out }
+func (c *claim) Topic() string     { return c.topic }
+func (c *claim) Partition() string { return c.partition }
+func (c *claim) Retry() bool       { return c.retry }
 
-// pump hands over until ctx or the source ends. What nobody has taken then is taken back.
-func (c *claim) pump(ctx context.Context) {
-	defer func() {
-		for {
-			select {
-			case <-c.out:
-				continue
-			default:
+// Take implements broker.Claim.
+func (c *claim) Take(into []broker.Delivery) int {
+	if c.ctx.Err() != nil {
+		return 0 // what sarama still has belongs to the next owner
+	}
+	for n := 0; ; {
+		record, more := c.receive(n == 0)
+		switch {
+		case record != nil:
+			d := &into[n]
+			decode(d, record, c.partition, c.retry)
+			if c.tags == nil || c.retry || c.wanted(d) {
+				n++
 			}
-			close(c.out)
-			return
+		case !more:
+			c.end()
+			return n
 		}
-	}()
-	for {
-		var record *sarama.ConsumerMessage
-		var more bool
-		select { // without a second case where there is no need to wait: it costs a third
-		case record, more = <-c.source.Messages():
-		default:
-			select {
-			case record, more = <-c.source.Messages():
-			case <-ctx.Done():
-			}
-		}
-		if !more {
-			return
-		}
-		d := delivery(record, c.partition, c.retry)
-		if c.tags != nil && !c.retry && !c.wanted(d) {
-			continue
-		}
-		select {
-		case c.out <- d:
-		default:
-			select {
-			case c.out <- d:
-			case <-ctx.Done():
-				return
-			}
+		if record == nil || n == len(into) {
+			return n
 		}
 	}
+}
+
+// receive returns the next record; nil: more says that the claim goes on and only has none now, when it is not to wait.
+func (c *claim) receive(wait bool) (record *sarama.ConsumerMessage, more bool) {
+	select { // without a second case where there is no need to wait: it costs a third
+	case record, more = <-c.source.Messages():
+		return record, more
+	default:
+	}
+	if !wait {
+		return nil, true
+	}
+	select {
+	case record, more = <-c.source.Messages():
+	case <-c.ctx.Done():
+	}
+	return record, more
 }
 
 // wanted applies the tag filter and remembers what becomes of d.

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/brokertest"
 	"github.com/turnout-mq/turnout/broker/kafka"
 )
 
@@ -86,7 +87,7 @@ func join(t *testing.T, c broker.Cluster, m broker.Membership) *reading {
 	t.Helper()
 	r := &reading{}
 	m.Claim = func(_ context.Context, claim broker.Claim) {
-		for d := range claim.Messages() {
+		for d := range brokertest.Deliveries(claim) {
 			r.mu.Lock()
 			r.got = append(r.got, d)
 			r.mu.Unlock()

@@ -344,16 +344,9 @@ func (r *member) ConsumeClaim(s sarama.ConsumerGroupSession, source sarama.Consu
 		r.mu.Unlock()
 		r.changed()
 	}
-	ctx, cancel := context.WithCancel(s.Context())
-	defer cancel()
-	var pump sync.WaitGroup
-	pump.Go(func() {
-		defer cancel() // the claim has ended, perhaps before the session
-		c.pump(ctx)
-	})
-	r.m.Claim(ctx, c)
-	<-ctx.Done()
-	pump.Wait()
+	defer c.end()
+	r.m.Claim(c.ctx, c)
+	<-c.ctx.Done()
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/brokertest"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/testenv"
 )
@@ -72,7 +73,7 @@ func whereAGroupBegins(t *testing.T, e *testenv.Env) {
 					t.Error(err)
 				}
 				at <- positions["0"]
-				if d, ok := <-claim.Messages(); ok && d.Offset != test.begins {
+				if d, ok := brokertest.Next(claim); ok && d.Offset != test.begins {
 					t.Errorf("begins at %d, want %d", d.Offset, test.begins)
 				}
 				<-ctx.Done()
@@ -126,7 +127,7 @@ func TestStartIsStoredDespiteFailures(t *testing.T) {
 	})
 	read := make(chan broker.Offsets, 2)
 	_, err = c.Join(t.Context(), broker.Membership{Group: "g", Topic: name, Claim: func(ctx context.Context, claim broker.Claim) {
-		if _, ok := <-claim.Messages(); ok {
+		if _, ok := brokertest.Next(claim); ok {
 			positions, err := c.Positions(context.WithoutCancel(ctx), "g", name)
 			if errors.Is(err, errs.ErrClosed) {
 				return // the other partition was enough for the test

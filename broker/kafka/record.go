@@ -46,8 +46,8 @@ func headers(to []broker.Header, m *broker.Envelope, more []broker.Header) []bro
 }
 
 // delivery is the message in a record.
-func delivery(r *sarama.ConsumerMessage, partition string, retry bool) *broker.Delivery {
-	d := &broker.Delivery{Topic: r.Topic, Partition: partition, Offset: r.Offset, Stored: r.Timestamp, Retry: retry}
+func decode(d *broker.Delivery, r *sarama.ConsumerMessage, partition string, retry bool) {
+	*d = broker.Delivery{Topic: r.Topic, Partition: partition, Offset: r.Offset, Stored: r.Timestamp, Retry: retry}
 	d.Key, d.Body = r.Key, r.Value
 	own := 0
 	for _, h := range r.Headers {
@@ -84,7 +84,6 @@ func delivery(r *sarama.ConsumerMessage, partition string, retry bool) *broker.D
 			}
 		}
 	}
-	return d
 }
 
 // firstTopic is the physical topic that d, perhaps a retry, was first read from.

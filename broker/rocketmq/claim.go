@@ -259,8 +259,23 @@ func (s *session) Partition() string { return partition(s.queue) }
 // Retry implements broker.Claim.
 func (s *session) Retry() bool { return s.queue.Topic == s.m.retry.Topic }
 
-// Messages implements broker.Claim.
-func (s *session) Messages() <-chan *broker.Delivery { return s.messages }
+// Take implements broker.Claim.
+func (s *session) Take(into []broker.Delivery) int {
+	d, ok := <-s.messages // closed soon after the claim has ended
+	n := 0
+	for ok {
+		into[n] = *d
+		if n++; n == len(into) {
+			return n
+		}
+		select {
+		case d, ok = <-s.messages:
+		default:
+			return n
+		}
+	}
+	return n
+}
 
 // Commit implements broker.Claim.
 func (s *session) Commit(next int64) {

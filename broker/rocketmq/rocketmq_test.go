@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/brokertest"
 	"github.com/turnout-mq/turnout/broker/rocketmq"
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -135,7 +136,7 @@ func (w *world) join(c broker.Cluster, m broker.Membership) *reader {
 	r := &reader{}
 	m.Group, m.Topic = w.group, w.topic
 	m.Claim = func(_ context.Context, c broker.Claim) {
-		for d := range c.Messages() {
+		for d := range brokertest.Deliveries(c) {
 			r.mu.Lock()
 			r.got = append(r.got, d)
 			r.mu.Unlock()
