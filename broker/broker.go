@@ -55,6 +55,9 @@ type Delivery struct {
 	Stored    time.Time // the broker's time
 	Due       time.Time // not to be handled before this, the caller waits; zero: at once
 	Retry     bool      // read from the group's retry topic
+	// Writer is who stored it, as far as the cluster tells: Kafka "producer 4711" (its id), "" of a producer without one;
+	// RocketMQ the address of the sender. Filled in by Peek only. A message that was not sent with Turnout has no ID.
+	Writer string
 	// Native is the driver's own record where Retry and DeadLetter need more than the fields above.
 	Native any
 }
@@ -222,12 +225,23 @@ type TopicInfo struct {
 	// Fenced: the cluster refuses writers of the topic now. Kafka: max.message.bytes ≤ 1; RocketMQ: no queue to write to.
 	Fenced bool
 	Config map[string]string // settings that differ from the broker's defaults
+	// Settings are those in effect, by the broker's names, as far as this user may see them; nil: not permitted to ask.
+	// Kafka: all topic settings (retention.ms, cleanup.policy …); RocketMQ: queue numbers, perm and attributes of the topic, and
+	// of its brokers what a topic has no setting of its own for (fileReservedTime, maxMessageSize, autoCreateTopicEnable);
+	// where brokers differ the values are separated by "|".
+	Settings map[string]string
+	// Restore is what Unfence must know to put the topic back as it is now; to be stored before Fence. Of a fenced topic
+	// it is "", because a fence is nobody's setting. Kafka: max.message.bytes where the topic has its own, else "".
+	Restore string
 }
 
 // Info is what a cluster says of itself.
 type Info struct {
 	ClusterID string
 	Brokers   []string // addresses
+	// AutoCreate: a send to a topic that does not exist creates it; also true when this user may not ask.
+	AutoCreate bool
+	Version    string // of the brokers, "" where it can not be told; the lowest where they differ
 }
 
 // Pending is what a group has not finished beside its topic.
