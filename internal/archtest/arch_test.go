@@ -46,6 +46,7 @@ var layers = map[string][]string{
 
 	// Beside the SDK: nothing below may import these.
 	"admin":              {"metadata", "broker/...", "internal/...", "admin/..."},
+	"admin/coord":        {"metadata", "internal/errs"},
 	"testenv":            {"metadata", "broker/...", "internal/...", "testenv/..."},
 	"internal/cli":       {"/..."},
 	"internal/scene":     {"/..."},

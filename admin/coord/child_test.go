@@ -1,0 +1,3 @@
+package coord_test
+
+func child() {}
