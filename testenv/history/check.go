@@ -20,6 +20,10 @@ func Check(events []Event, o Options) Verdict {
 		o:        o,
 		messages: make(map[string]*message, len(events)/4),
 		open:     map[handler]*Event{},
+		again:    map[*handlings][]*Event{},
+		logs:     map[partition]*log{},
+		lastAck:  map[string]*Event{},
+		facts:    factsOf(events, o),
 		groups:   map[string]int{},
 		findings: map[Rule]*Finding{},
 		clusters: map[string]*ClusterCount{},
@@ -40,10 +44,14 @@ func Check(events []Event, o Options) Verdict {
 	for i := range events {
 		c.event(&events[i])
 	}
+	c.measure(events)
 	for _, m := range c.sent {
 		c.answered(m)
+	}
+	for _, m := range c.sent {
 		c.handled(m)
 	}
+	c.compareLogs()
 	c.unfinished()
 	c.order()
 	return c.conclude()
@@ -51,11 +59,15 @@ func Check(events []Event, o Options) Verdict {
 
 type checker struct {
 	o        Options
-	zero     int64               // t of the first event; what is said of times is relative to it
-	messages map[string]*message // by id
-	sent     []*message          // in the order of sending
-	open     map[handler]*Event  // recv events of handlings that have not ended
-	groups   map[string]int      // index in o.Groups
+	facts    facts
+	zero     int64                   // t of the first event; what is said of times is relative to it
+	messages map[string]*message     // by id
+	sent     []*message              // in the order of sending
+	open     map[handler]*Event      // recv events of handlings that have not ended
+	again    map[*handlings][]*Event // recv events behind the first
+	logs     map[partition]*log
+	lastAck  map[string]*Event // by topic, of production messages
+	groups   map[string]int    // index in o.Groups
 	findings map[Rule]*Finding
 	clusters map[string]*ClusterCount
 	verdict  Verdict
@@ -66,6 +78,8 @@ type message struct {
 	send    *Event // nil: it was never sent
 	outcome *Event // nil: none
 	groups  []handlings
+	reused  bool // sent twice
+	sealed  bool // found behind a seal
 }
 
 // handlings are what one group did with one message.
@@ -89,6 +103,7 @@ func (c *checker) message(id string) *message {
 func (c *checker) send(e *Event) {
 	m := c.message(e.ID)
 	if m.send != nil {
+		m.reused = true
 		c.found(Reused, e.ID, "sent by %s at %s and by %s at %s", m.send.Producer, c.at(m.send.T), e.Producer, c.at(e.T))
 		return
 	}
@@ -106,6 +121,7 @@ func (c *checker) event(e *Event) {
 		c.recv(e)
 	case OpDone, OpRetry:
 		c.end(e)
+	default: // facts
 	}
 }
 
@@ -120,6 +136,12 @@ func (c *checker) outcome(e *Event) {
 		c.found(Twice, e.ID, "%s at %s, then %s at %s", m.outcome.Op, c.at(m.outcome.T), e.Op, c.at(e.T))
 	default:
 		m.outcome = e
+		if e.Op == OpOK {
+			c.behindSeal(m, e)
+			if !m.send.Shadow {
+				c.lastAck[m.send.Topic] = e
+			}
+		}
 	}
 }
 
@@ -132,14 +154,16 @@ func (c *checker) recv(e *Event) {
 	m := c.message(e.ID)
 	g := &m.groups[i]
 	if g.begun > g.failed {
-		c.verdict.Groups[i].Duplicates++
-		c.found(Duplicate, e.ID, "handled by %s at %s (%s), again at %s (%s)",
-			e.Group, c.at(g.recv.T), where(g.recv), c.at(e.T), where(e))
+		c.duplicate(m, g, e, &c.verdict.Groups[i])
 	}
 	g.begun++
 	if g.recv == nil {
 		g.recv = e
+	} else {
+		c.again[g] = append(c.again[g], e)
 	}
+	c.readAt(m, e, i)
+	c.behindSeal(m, e)
 	c.verdict.Groups[i].Begun++
 	c.cluster(e.Cluster).Received++
 	c.open[handler{e.ID, e.Group, e.Member}] = e
@@ -209,15 +233,12 @@ func (c *checker) answered(m *message) {
 	s, out := m.send, m.outcome
 	if out == nil {
 		c.verdict.Unanswered++
-		if !slices.Contains(c.o.Killed, s.Producer) {
+		if !c.facts.killed[s.Producer] {
 			c.found(Unanswered, s.ID, "sent by %s at %s", s.Producer, c.at(s.T))
 		}
 		return
 	}
 	took := time.Duration(out.T - s.T)
-	if took > c.verdict.Longest.Took {
-		c.verdict.Longest = Longest{Took: took, ID: s.ID, Producer: s.Producer, Cluster: out.Cluster, Began: time.Unix(0, s.T)}
-	}
 	if c.o.MaxSend > 0 && took > c.o.MaxSend {
 		c.found(Slow, s.ID, "sent by %s at %s, %s after %s", s.Producer, c.at(s.T), out.Op, took)
 	}
@@ -246,12 +267,8 @@ func (c *checker) acknowledged(s, ok *Event) {
 	if len(c.o.Clusters) > 0 && !slices.Contains(c.o.Clusters, ok.Cluster) {
 		c.found(Elsewhere, s.ID, "acknowledged by %s at %s", where(ok), c.at(ok.T))
 	}
-	for _, left := range c.o.Left {
-		if left.Cluster == ok.Cluster && (left.Topic == "" || left.Topic == s.Topic) &&
-			s.T > left.From.UnixNano() && (left.Until.IsZero() || ok.T < left.Until.UnixNano()) {
-			c.found(Late, s.ID, "sent by %s at %s, acknowledged by %s, which had been left at %s",
-				s.Producer, c.at(s.T), where(ok), c.at(left.From.UnixNano()))
-		}
+	if since, left := c.facts.leftBefore(physical{ok.Cluster, s.Topic, s.Shadow}, s.T, ok.T); left {
+		c.found(Late, s.ID, "sent by %s at %s, acknowledged by %s, which had been left at %s", s.Producer, c.at(s.T), where(ok), c.at(since))
 	}
 }
 
@@ -275,13 +292,7 @@ func (c *checker) handled(m *message) {
 		if out.Op != OpOK || h.done != 0 || g.Partial {
 			continue
 		}
-		c.verdict.Groups[i].Lost++
-		what := "never reached it"
-		if h.begun > 0 {
-			what = fmt.Sprintf("begun %d times, the first at %s by %s, never done", h.begun, c.at(h.recv.T), h.recv.Member)
-		}
-		c.found(Lost, s.ID, "sent by %s at %s, acknowledged by %s at %s; group %s: %s",
-			s.Producer, c.at(s.T), where(out), c.at(out.T), g.Name, what)
+		c.lost(s, out, h, i)
 	}
 	// Nobody has to read the messages of a stress test; a production topic without a group is a mistake in Options.
 	if readers == 0 && out.Op == OpOK && !s.Shadow {
@@ -289,10 +300,39 @@ func (c *checker) handled(m *message) {
 	}
 }
 
+// lost names a message that a group should have handled, and what became of it as far as the history tells.
+func (c *checker) lost(s, ok *Event, h *handlings, group int) {
+	name, count := c.o.Groups[group].Name, &c.verdict.Groups[group]
+	count.Lost++
+	lost := func(format string, args ...any) {
+		c.found(Lost, s.ID, "sent by %s at %s, acknowledged by %s at %s; group %s: "+format,
+			append([]any{s.Producer, c.at(s.T), where(ok), c.at(ok.T), name}, args...)...)
+	}
+	upTo, passed := c.passed(s, ok, group)
+	switch {
+	case h.begun > 0:
+		lost("begun %d times, the first at %s by %s, never done", h.begun, c.at(h.recv.T), h.recv.Member)
+	case passed:
+		lost("never reached it, and it read on to %d", upTo)
+	case !ok.placed():
+		lost("never reached it")
+	default:
+		lost("never reached it, nor anything behind it")
+		r, left := Unseen, ""
+		if c.hasLeft(s.Topic, ok.Cluster) {
+			r, left = Stranded, ", which the topic has left"
+			count.Stranded++
+		} else {
+			count.Unseen++
+		}
+		c.found(r, s.ID, "acknowledged at %s, still unread by %s on %s%s", c.at(ok.T), name, where(ok), left)
+	}
+}
+
 func (c *checker) unfinished() {
 	events := make([]*Event, 0, len(c.open))
 	for key, e := range c.open {
-		if !slices.Contains(c.o.Killed, key.member) {
+		if !c.facts.killed[key.member] {
 			events = append(events, e)
 		}
 	}
@@ -331,10 +371,10 @@ func (c *checker) order() {
 }
 
 // orderOf walks the messages of one key in the order of sending and keeps, of those whose Send had returned by then, the
-// one that was done last.
+// one that was done last. A message that was rescued has no place in the order.
 func (c *checker) orderOf(group int, sent []*message) {
 	returned := slices.DeleteFunc(slices.Clone(sent), func(m *message) bool {
-		return m.outcome == nil || m.outcome.Op != OpOK || m.groups[group].done == 0
+		return m.outcome == nil || m.outcome.Op != OpOK || m.groups[group].done == 0 || c.facts.rescued[m.send.ID]
 	})
 	slices.SortStableFunc(returned, func(a, b *message) int { return byTime(*a.outcome, *b.outcome) })
 	var latest *message
@@ -346,7 +386,7 @@ func (c *checker) orderOf(group int, sent []*message) {
 			returned = returned[1:]
 		}
 		h := &m.groups[group]
-		if latest == nil || h.recv == nil || latest.groups[group].done <= h.recv.T {
+		if latest == nil || h.recv == nil || latest.groups[group].done <= h.recv.T || c.facts.rescued[m.send.ID] {
 			continue
 		}
 		c.found(Reordered, m.send.ID,
@@ -386,9 +426,19 @@ func (c *checker) conclude() Verdict {
 	for _, n := range c.clusters {
 		v.Clusters = append(v.Clusters, *n)
 	}
+	slices.SortFunc(v.Producers, func(a, b ProducerCount) int {
+		return cmp.Or(cmp.Compare(max(b.Longest.Took, b.Pause.Took), max(a.Longest.Took, a.Pause.Took)), cmp.Compare(a.Producer, b.Producer))
+	})
+	for _, g := range v.Groups {
+		if g.Pause.Took > v.LongestPause.Took {
+			v.LongestPause = g.Pause
+		}
+	}
 	slices.SortFunc(v.Clusters, func(a, b ClusterCount) int { return cmp.Compare(a.Cluster, b.Cluster) })
 	return v
 }
+
+func byTime(a, b Event) int { return cmp.Compare(a.T, b.T) }
 
 func (c *checker) cluster(name string) *ClusterCount {
 	n := c.clusters[name]
@@ -409,6 +459,9 @@ func (g Group) reads(topic string) bool {
 }
 
 func where(e *Event) string {
+	if e.Partition == "" && e.Cluster == "" {
+		return "nowhere told"
+	}
 	if e.Partition == "" {
 		return e.Cluster
 	}

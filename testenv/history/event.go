@@ -8,7 +8,7 @@ import (
 // Op says what happened.
 type Op string
 
-// The operations, see the package comment.
+// What applications do, see the package comment.
 const (
 	OpSend    Op = "send"
 	OpOK      Op = "ok"
@@ -19,24 +19,41 @@ const (
 	OpRetry   Op = "retry"
 )
 
+// What is done to topics, groups and processes, see the package comment. A history without any of them is complete.
+const (
+	OpRoute  Op = "route"
+	OpMove   Op = "move"
+	OpFence  Op = "fence"
+	OpSeal   Op = "seal"
+	OpOpen   Op = "open"
+	OpRescue Op = "rescue"
+	OpKill   Op = "kill"
+	OpGroup  Op = "group"
+)
+
 // Event is one line of a history.
 type Event struct {
-	T         int64  `json:"t"` // ns since 1970
-	Op        Op     `json:"op"`
-	ID        string `json:"id"`
-	Topic     string `json:"topic,omitempty"`
-	Key       string `json:"key,omitempty"`
-	Seq       int64  `json:"seq,omitempty"`
-	Producer  string `json:"producer,omitempty"` // process that sends
-	Group     string `json:"group,omitempty"`
-	Member    string `json:"member,omitempty"` // process that handles
-	Cluster   string `json:"cluster,omitempty"`
-	Partition string `json:"partition,omitempty"`
-	Offset    int64  `json:"offset,omitempty"`
-	Attempt   int    `json:"attempt,omitempty"`
-	Route     string `json:"route,omitempty"` // mzxid of the route that the send went by
-	Shadow    bool   `json:"shadow,omitempty"`
-	Error     string `json:"error,omitempty"`
+	T         int64            `json:"t"` // ns since 1970
+	Op        Op               `json:"op"`
+	ID        string           `json:"id,omitempty"`
+	Topic     string           `json:"topic,omitempty"`
+	Key       string           `json:"key,omitempty"`
+	Seq       int64            `json:"seq,omitempty"`
+	Producer  string           `json:"producer,omitempty"` // process that sends
+	Group     string           `json:"group,omitempty"`
+	Member    string           `json:"member,omitempty"` // process that handles; of a kill: the process
+	Cluster   string           `json:"cluster,omitempty"`
+	Partition string           `json:"partition,omitempty"`
+	Offset    int64            `json:"offset,omitempty"`
+	Attempt   int              `json:"attempt,omitempty"`
+	Route     string           `json:"route,omitempty"`  // mzxid of the route that the send went by; of a route: its own
+	Move      string           `json:"move,omitempty"`   // id of a migration
+	State     string           `json:"state,omitempty"`  // that the migration entered
+	Offsets   map[string]int64 `json:"offsets,omitzero"` // by partition
+	Shadow    bool             `json:"shadow,omitempty"`
+	Ordered   bool             `json:"ordered,omitempty"` // of a group
+	Partial   bool             `json:"partial,omitempty"` // of a group
+	Error     string           `json:"error,omitempty"`
 }
 
 // Message is what an event says of the message itself.
@@ -51,9 +68,9 @@ type Message struct {
 // Place says where a message was stored or read.
 type Place struct {
 	Cluster   string
-	Partition string
-	Offset    int64
-	Attempt   int    // of a recv: how often it went through a retry topic
+	Partition string // "": not known
+	Offset    int64  // below 0: not known
+	Attempt   int    // of a recv: how often it went through a retry topic; then partition and offset are that topic's
 	Route     string // of an ok: mzxid of the route it went by, "" when not known
 }
 
@@ -63,4 +80,12 @@ func Key(key []byte) string {
 		return string(key)
 	}
 	return "0x" + hex.EncodeToString(key)
+}
+
+// placed says that e names an offset of the topic itself, not of a retry topic.
+func (e *Event) placed() bool { return e.Partition != "" && e.Offset >= 0 && e.Attempt == 0 }
+
+// samePlace says that two handlings read the same stored copy.
+func samePlace(a, b *Event) bool {
+	return a.Partition != "" && a.Cluster == b.Cluster && a.Partition == b.Partition && a.Offset == b.Offset && a.Attempt == b.Attempt
 }

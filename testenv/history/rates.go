@@ -53,7 +53,7 @@ func (r *Rates) Add(events ...Event) {
 			if b := r.bucket(e.T); b != nil {
 				b.add(e.Cluster, Rate{Received: 1})
 			}
-		case OpDone, OpRetry:
+		default: // nothing to count
 		}
 	}
 }

@@ -1,18 +1,24 @@
 package history
 
 import (
-	"bytes"
-	"cmp"
-	"encoding/json"
+	"bufio"
+	"container/heap"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
-	"slices"
+
+	"github.com/turnout-mq/turnout/internal/errs"
 )
 
-// Load reads the files of all processes in dir and returns their events in the order of time. No file is an error.
+// maxLine is the longest line that is read; the Recorder's own are some hundred bytes.
+const maxLine = 1 << 20
+
+// Load reads the files of all processes in dir and returns their events in the order of time. No file is an error; a
+// damaged line is ErrInvalid and named as file:line.
 func Load(dir string) ([]Event, error) {
 	f := NewFollower(dir)
 	events, err := f.Next()
@@ -22,16 +28,116 @@ func Load(dir string) ([]Event, error) {
 	return events, err
 }
 
+// Input is what Read has read.
+type Input struct {
+	Events []Event  // of all files, in the order of time
+	Torn   []string // files whose last line has no end: their process died while writing, and the line was left out
+}
+
+// Stdin is the path that makes Read take its standard input.
+const Stdin = "-"
+
+// Read reads one run from several paths: files, folders (all files of processes in them) and Stdin. A file is that of one
+// process, so that its stamps grow; what comes through stdin may be several files, one after the other. A damaged line is
+// ErrInvalid and named as file:line, and so are a path that is given twice and a folder without histories; a path that does
+// not exist is ErrNotFound.
+func Read(stdin io.Reader, paths ...string) (Input, error) {
+	r := newReader()
+	var in Input
+	var runs [][]Event
+	take := func(s *source, from io.Reader) error {
+		read, err := r.read(s, from)
+		runs = append(runs, read...)
+		if s.torn {
+			in.Torn = append(in.Torn, s.path)
+		}
+		return err
+	}
+	files, err := expand(paths)
+	if err != nil {
+		return in, err
+	}
+	for _, path := range files {
+		if path == Stdin {
+			err = take(&source{path: "stdin", mixed: true}, stdin)
+		} else {
+			err = r.open(&source{path: path}, take)
+		}
+		if err != nil {
+			return Input{}, err
+		}
+	}
+	in.Events = merge(runs)
+	return in, nil
+}
+
+// expand puts the files of a folder in its place.
+func expand(paths []string) ([]string, error) {
+	var files []string
+	var seen []os.FileInfo
+	stdin := false
+	add := func(path string, info os.FileInfo) error {
+		for _, other := range seen {
+			if os.SameFile(info, other) {
+				return fmt.Errorf("%w: %s is given twice: every event would count twice", errs.ErrInvalid, path)
+			}
+		}
+		seen, files = append(seen, info), append(files, path)
+		return nil
+	}
+	for _, path := range paths {
+		if path == Stdin {
+			if stdin {
+				return nil, fmt.Errorf("%w: history: standard input (%s) is given twice", errs.ErrInvalid, Stdin)
+			}
+			stdin, files = true, append(files, path)
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, broken(err)
+		}
+		if !info.IsDir() {
+			if err := add(path, info); err != nil {
+				return nil, broken(err)
+			}
+			continue
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, broken(err)
+		}
+		before := len(files)
+		for _, entry := range entries {
+			if filepath.Ext(entry.Name()) != fileSuffix {
+				continue
+			}
+			file := filepath.Join(path, entry.Name())
+			info, err := os.Stat(file)
+			if err == nil {
+				err = add(file, info)
+			}
+			if err != nil {
+				return nil, broken(err)
+			}
+		}
+		if len(files) == before {
+			return nil, fmt.Errorf("%w: history: no *%s in %s: nothing was recorded", errs.ErrInvalid, fileSuffix, path)
+		}
+	}
+	return files, nil
+}
+
 // Follower reads a history while it is written. It is for one goroutine.
 type Follower struct {
 	dir   string
 	files map[string]*source
-	names map[string]string // one copy of each word that comes again and again
+	r     *reader
 }
 
 // NewFollower begins at the beginning of every file in dir, also of those that appear later.
 func NewFollower(dir string) *Follower {
-	return &Follower{dir: dir, files: map[string]*source{}, names: map[string]string{}}
+	return &Follower{dir: dir, files: map[string]*source{}, r: newReader()}
 }
 
 // Next returns what was recorded since the last call, in the order of time. Over several calls the events of one process
@@ -39,9 +145,9 @@ func NewFollower(dir string) *Follower {
 func (f *Follower) Next() ([]Event, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
-		return nil, fmt.Errorf("history: %w", err)
+		return nil, broken(err)
 	}
-	var events []Event
+	var runs [][]Event
 	for _, entry := range entries {
 		name := entry.Name()
 		if filepath.Ext(name) != fileSuffix {
@@ -52,84 +158,160 @@ func (f *Follower) Next() ([]Event, error) {
 			s = &source{path: filepath.Join(f.dir, name)}
 			f.files[name] = s
 		}
-		if events, err = s.read(events, f.names); err != nil {
+		err := f.r.open(s, func(s *source, from io.Reader) error {
+			read, err := f.r.read(s, from)
+			runs = append(runs, read...)
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
-	slices.SortStableFunc(events, byTime)
-	return events, nil
+	return merge(runs), nil
 }
-
-func byTime(a, b Event) int { return cmp.Compare(a.T, b.T) }
 
 // source is one file and how far it was read.
 type source struct {
 	path   string
+	mixed  bool  // may be the files of several processes: time may go back
 	offset int64 // of the first line not yet read
 	line   int   // lines read
 	last   int64 // t of the last of them
+	torn   bool  // something without an end of line is behind offset
 }
 
-// read appends the complete lines behind offset.
-func (s *source) read(events []Event, names map[string]string) ([]Event, error) {
-	b, err := s.rest()
-	if err != nil {
-		return nil, fmt.Errorf("history: %w", err)
-	}
-	for {
-		end := bytes.IndexByte(b, '\n')
-		if end < 0 {
-			return events, nil
-		}
-		e, err := parse(b[:end])
-		if err == nil && e.T <= s.last {
-			err = errors.New("time goes back: the machine's clock was set while the process recorded")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("history: %s line %d: %w", s.path, s.line+1, err)
-		}
-		for _, word := range []*string{&e.Topic, &e.Producer, &e.Group, &e.Member, &e.Cluster, &e.Partition, &e.Route} {
-			*word = intern(names, *word)
-		}
-		events = append(events, e)
-		b, s.offset, s.line, s.last = b[end+1:], s.offset+int64(end)+1, s.line+1, e.T
-	}
+// reader is what reading many files shares.
+type reader struct {
+	lines *bufio.Reader
+	names map[string]string // one copy of each word that comes again and again
 }
 
-func (s *source) rest() ([]byte, error) {
+func newReader() *reader {
+	return &reader{lines: bufio.NewReaderSize(nil, maxLine), names: map[string]string{}}
+}
+
+// open lets take read the part of s that was not read yet.
+func (r *reader) open(s *source, take func(*source, io.Reader) error) error {
 	file, err := os.Open(s.path)
 	if err != nil {
-		return nil, err
+		return broken(err)
 	}
 	defer file.Close()
 	if _, err := file.Seek(s.offset, io.SeekStart); err != nil {
-		return nil, err
+		return broken(err)
 	}
-	return io.ReadAll(file)
+	return take(s, file)
 }
 
-func parse(line []byte) (Event, error) {
-	var e Event
-	if err := json.Unmarshal(line, &e); err != nil {
-		return e, err
+// read returns the events of the complete lines, in runs of growing time.
+func (r *reader) read(s *source, from io.Reader) (runs [][]Event, err error) {
+	r.lines.Reset(from)
+	var run []Event
+	for {
+		line, err := r.lines.ReadSlice('\n')
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			s.torn = len(line) > 0
+			if len(run) > 0 {
+				runs = append(runs, run)
+			}
+			return runs, nil
+		case errors.Is(err, bufio.ErrBufferFull):
+			return nil, s.damaged(fmt.Errorf("longer than %d bytes: not a line of a history", maxLine))
+		default:
+			return nil, fmt.Errorf("history: reading %s: %w", s.path, err)
+		}
+		e, err := parse(line[:len(line)-1], r.names)
+		if err != nil {
+			return nil, s.damaged(err)
+		}
+		if e.T <= s.last && !s.mixed {
+			return nil, s.damaged(errors.New("time goes back: the machine's clock was set while the process recorded; " +
+				"or the file holds several processes, which can only be read through standard input"))
+		}
+		if e.T < s.last {
+			runs, run = append(runs, run), nil
+		}
+		run = append(run, e)
+		s.offset, s.line, s.last = s.offset+int64(len(line)), s.line+1, e.T
 	}
-	switch {
-	case e.ID == "":
-		return e, errors.New("no id")
-	case e.T <= 0:
-		return e, fmt.Errorf("t is %d: must be nanoseconds since 1970", e.T)
-	}
-	switch e.Op {
-	case OpSend, OpOK, OpFail, OpUnknown, OpRecv, OpDone, OpRetry:
-		return e, nil
-	}
-	return e, fmt.Errorf("unknown op %q", e.Op)
 }
 
-func intern(names map[string]string, s string) string {
-	if known, ok := names[s]; ok {
-		return known
+// damaged is what is wrong with the line behind the last one that was read.
+func (s *source) damaged(err error) error {
+	return fmt.Errorf("%w: history: %s:%d: %w", errs.ErrInvalid, s.path, s.line+1, err)
+}
+
+func broken(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: history: %w", errs.ErrNotFound, err)
 	}
-	names[s] = s
-	return s
+	return fmt.Errorf("history: %w", err)
+}
+
+// merge puts runs that are each in the order of time into one; of two events of one moment the one of the earlier run comes
+// first.
+func merge(runs [][]Event) []Event {
+	if len(runs) == 1 {
+		return runs[0]
+	}
+	total := 0
+	h := make(heads, 0, len(runs))
+	for i, run := range runs {
+		if len(run) > 0 {
+			total += len(run)
+			h = append(h, head{run, i})
+		}
+	}
+	if total == 0 {
+		return nil
+	}
+	heap.Init(&h)
+	events := make([]Event, 0, total)
+	for len(h) > 0 {
+		first := &h[0]
+		until := h.next()
+		n := 0
+		for n < len(first.run) && (n == 0 || first.run[n].T < until) {
+			n++
+		}
+		events = append(events, first.run[:n]...)
+		if first.run = first.run[n:]; len(first.run) > 0 {
+			heap.Fix(&h, 0)
+		} else {
+			heap.Pop(&h)
+		}
+	}
+	return events
+}
+
+// head is what is left of a run.
+type head struct {
+	run    []Event
+	number int
+}
+
+type heads []head
+
+func (h heads) Len() int { return len(h) }
+func (h heads) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	return a.run[0].T < b.run[0].T || a.run[0].T == b.run[0].T && a.number < b.number
+}
+func (h heads) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *heads) Push(x any)   { *h = append(*h, x.(head)) }
+func (h *heads) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// next is the time of the first event that is not of the first run.
+func (h heads) next() int64 {
+	t := int64(math.MaxInt64)
+	for i := 1; i < min(3, len(h)); i++ {
+		t = min(t, h[i].run[0].T)
+	}
+	return t
 }

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,6 +112,57 @@ func (h Handling) Retry(err error) {
 	h.r.record(Event{Op: OpRetry, ID: h.id, Group: h.group, Member: h.r.process, Error: text(err)})
 }
 
+// Route records that a route of topic is in force: zxid is its mzxid, write the cluster that sends go to.
+func (r *Recorder) Route(topic, zxid, write string) {
+	r.record(Event{Op: OpRoute, Topic: topic, Route: zxid, Cluster: write})
+}
+
+// Move records that a migration of topic has entered a state.
+func (r *Recorder) Move(topic, move, state string) {
+	r.record(Event{Op: OpMove, Topic: topic, Move: move, State: state})
+}
+
+// Fence records that cluster was seen to refuse everybody's messages for topic. It may be recorded again and again.
+func (r *Recorder) Fence(topic, cluster string) {
+	r.record(Event{Op: OpFence, Topic: topic, Cluster: cluster})
+}
+
+// Seal records the end of topic on cluster: for each partition the first offset that does not belong to it. A partition that
+// is not named is not judged.
+func (r *Recorder) Seal(topic, cluster string, ends map[string]int64) {
+	if ends == nil {
+		ends = map[string]int64{}
+	}
+	r.record(Event{Op: OpSeal, Topic: topic, Cluster: cluster, Offsets: ends})
+}
+
+// Open records that cluster is about to take messages of topic again; it ends fence and seal. starts are the end offsets
+// read before that; nil: not known, then what is seen after it counts as written after it.
+func (r *Recorder) Open(topic, cluster string, starts map[string]int64) {
+	r.record(Event{Op: OpOpen, Topic: topic, Cluster: cluster, Offsets: starts})
+}
+
+// Rescue records that the message that was found at p is sent again to another cluster, with its id.
+func (r *Recorder) Rescue(id string, p Place) {
+	r.record(Event{Op: OpRescue, ID: id, Cluster: p.Cluster, Partition: p.Partition, Offset: p.Offset})
+}
+
+// Kill records that a process was killed, by the name that it records under.
+func (r *Recorder) Kill(process string) {
+	r.record(Event{Op: OpKill, Member: process})
+}
+
+// Group records what is expected of a group, for Expect.
+func (r *Recorder) Group(g Group) {
+	topics := g.Topics
+	if len(topics) == 0 {
+		topics = []string{""}
+	}
+	for _, topic := range topics {
+		r.record(Event{Op: OpGroup, Group: g.Name, Topic: topic, Shadow: g.Shadow, Ordered: g.Ordered, Partial: g.Partial})
+	}
+}
+
 // record stamps and writes e in one critical section, so that a file is in the order of its stamps. One write a line:
 // after it the kernel has the event, whatever becomes of the process.
 func (r *Recorder) record(e Event) {
@@ -120,7 +172,7 @@ func (r *Recorder) record(e Event) {
 		return
 	}
 	if r.file == nil {
-		r.err = fmt.Errorf("history: %s of %s recorded after Close", e.Op, e.ID)
+		r.err = fmt.Errorf("history: %s of %s recorded after Close", e.Op, cmp.Or(e.ID, e.Topic, e.Group, e.Member))
 		return
 	}
 	e.T = time.Now().UnixNano()
@@ -133,7 +185,7 @@ func (r *Recorder) record(e Event) {
 		_, err = r.file.Write(append(line, '\n'))
 	}
 	if err != nil {
-		r.err = fmt.Errorf("history: %s of %s was not recorded: %w", e.Op, e.ID, err)
+		r.err = fmt.Errorf("history: %s of %s was not recorded: %w", e.Op, cmp.Or(e.ID, e.Topic, e.Group, e.Member), err)
 	}
 }
 

@@ -2,6 +2,7 @@ package history
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/internal/errs"
 )
 
 // childVariable makes this test binary a process that records until it is killed.
@@ -80,6 +83,101 @@ func TestWhatWasRecordedIsRead(t *testing.T) {
 		recv,
 		{Op: OpDone, ID: "m1", Group: "g", Member: "c1"},
 	}, events)
+}
+
+func TestWhatIsDoneToTopicsIsRecorded(t *testing.T) {
+	dir := t.TempDir()
+	rec, err := Create(dir, "harness")
+	require.NoError(t, err)
+	rec.Group(Group{Name: "bill", Topics: []string{"orders", "returns"}, Ordered: true})
+	rec.Group(Group{Name: "all", Shadow: true, Partial: true})
+	rec.Route("orders", "0x1f", "kafka-b")
+	rec.Move("orders", "m-17", "draining")
+	rec.Fence("orders", "kafka-a")
+	rec.Seal("orders", "kafka-a", map[string]int64{"0": 9120, "1": 0})
+	rec.Seal("empty", "kafka-a", nil)
+	rec.Open("orders", "kafka-a", map[string]int64{"0": 9121})
+	rec.Open("orders", "kafka-b", nil)
+	rec.Rescue("m1", Place{Cluster: "kafka-a", Partition: "0", Offset: 9120})
+	rec.Kill("p1")
+	require.NoError(t, rec.Close())
+	events, err := Load(dir)
+	require.NoError(t, err)
+	for i := range events {
+		events[i].T = 0
+	}
+	require.Equal(t, []Event{
+		{Op: OpGroup, Group: "bill", Topic: "orders", Ordered: true},
+		{Op: OpGroup, Group: "bill", Topic: "returns", Ordered: true},
+		{Op: OpGroup, Group: "all", Shadow: true, Partial: true},
+		{Op: OpRoute, Topic: "orders", Route: "0x1f", Cluster: "kafka-b"},
+		{Op: OpMove, Topic: "orders", Move: "m-17", State: "draining"},
+		{Op: OpFence, Topic: "orders", Cluster: "kafka-a"},
+		{Op: OpSeal, Topic: "orders", Cluster: "kafka-a", Offsets: map[string]int64{"0": 9120, "1": 0}},
+		{Op: OpSeal, Topic: "empty", Cluster: "kafka-a", Offsets: map[string]int64{}},
+		{Op: OpOpen, Topic: "orders", Cluster: "kafka-a", Offsets: map[string]int64{"0": 9121}},
+		{Op: OpOpen, Topic: "orders", Cluster: "kafka-b"},
+		{Op: OpRescue, ID: "m1", Cluster: "kafka-a", Partition: "0", Offset: 9120},
+		{Op: OpKill, Member: "p1"},
+	}, events)
+	require.Equal(t, []Group{
+		{Name: "all", Shadow: true, Partial: true},
+		{Name: "bill", Topics: []string{"orders", "returns"}, Ordered: true},
+	}, Expect(events).Groups)
+}
+
+func TestGroupsThatNobodyNamedAreThoseThatHandle(t *testing.T) {
+	events, o := scene()
+	for i := range o.Groups {
+		o.Groups[i].Ordered, o.Groups[i].Topics = false, []string{"orders"}
+	}
+	require.Equal(t, o.Groups, Expect(events).Groups)
+	require.NoError(t, Check(events, Expect(events)).Err())
+}
+
+func TestReadMergesWhatBelongsToOneRun(t *testing.T) {
+	dir := t.TempDir()
+	line := func(t int, id string) string { return fmt.Sprintf(`{"t":%d,"op":"send","id":%q}`+"\n", t, id) }
+	inside := filepath.Join(dir, "run")
+	require.NoError(t, os.Mkdir(inside, 0o700))
+	write(t, filepath.Join(inside, "a.jsonl"), line(1, "a1")+line(5, "a5")+line(6, "a6"))
+	write(t, filepath.Join(inside, "b.jsonl"), line(2, "b2")+line(7, "b7")+`{"t":8`)
+	write(t, filepath.Join(inside, "notes.txt"), "no history")
+	write(t, filepath.Join(dir, "c"), line(5, "c5"))
+	ids := func(in Input) (ids []string) {
+		for _, e := range in.Events {
+			ids = append(ids, e.ID)
+		}
+		return ids
+	}
+	stdin := line(4, "s4") + line(9, "s9") + line(3, "s3") + line(5, "s5")
+	in, err := Read(strings.NewReader(stdin), Stdin, inside, filepath.Join(dir, "c"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"a1", "b2", "s3", "s4", "s5", "a5", "c5", "a6", "b7", "s9"}, ids(in), "by time; of one moment, the first given first")
+	require.Equal(t, []string{filepath.Join(inside, "b.jsonl")}, in.Torn)
+
+	in, err = Read(nil)
+	require.NoError(t, err)
+	require.Empty(t, in.Events)
+	for name, c := range map[string]struct {
+		paths []string
+		is    error
+		says  string
+	}{
+		"missing file":     {[]string{filepath.Join(dir, "d")}, errs.ErrNotFound, "no such file"},
+		"file twice":       {[]string{inside, filepath.Join(inside, "..", "run", "a.jsonl")}, errs.ErrInvalid, "given twice"},
+		"stdin twice":      {[]string{Stdin, Stdin}, errs.ErrInvalid, "given twice"},
+		"empty folder":     {[]string{dir}, errs.ErrInvalid, "nothing was recorded"},
+		"damaged line":     {[]string{filepath.Join(inside, "notes.txt"), Stdin}, errs.ErrInvalid, "stdin:5: "},
+		"time in one file": {[]string{filepath.Join(dir, "back")}, errs.ErrInvalid, "back:2: time goes back"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(t, filepath.Join(dir, "back"), line(2, "x")+line(1, "y"))
+			_, err := Read(strings.NewReader(stdin+"x\n"), c.paths...)
+			require.ErrorIs(t, err, c.is)
+			require.ErrorContains(t, err, c.says)
+		})
+	}
 }
 
 func TestManyGoroutinesRecordAtOnce(t *testing.T) {
@@ -174,19 +272,27 @@ func TestTornLastLineIsLeftOut(t *testing.T) {
 
 func TestDamagedFileIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ content, says string }{
-		"torn line in the middle": {line1[:10] + "\n" + line2, "line 1: "},
-		"empty line":              {line1 + "\n" + line2, "line 2: "},
-		"unknown op":              {line1 + `{"t":2,"op":"okay","id":"m1"}` + "\n", `line 2: unknown op "okay"`},
-		"no id":                   {`{"t":2,"op":"ok"}` + "\n", "line 1: no id"},
-		"no time":                 {`{"op":"ok","id":"m1"}` + "\n", "line 1: t is 0"},
-		"clock set back":          {line2 + line1, "line 2: time goes back"},
-		"wrong type":              {`{"t":"1","op":"ok","id":"m1"}` + "\n", "line 1: "},
+		"torn line in the middle": {line1[:10] + "\n" + line2, ":1: "},
+		"empty line":              {line1 + "\n" + line2, ":2: "},
+		"unknown op":              {line1 + `{"t":2,"op":"okay","id":"m1"}` + "\n", `:2: unknown op "okay"`},
+		"no id":                   {`{"t":2,"op":"ok"}` + "\n", ":1: no id"},
+		"no time":                 {`{"op":"ok","id":"m1"}` + "\n", ":1: t is 0"},
+		"clock set back":          {line2 + line1, ":2: time goes back"},
+		"seal without offsets":    {`{"t":2,"op":"seal","topic":"o","cluster":"a"}` + "\n", ":1: no offsets"},
+		"fence of no cluster":     {`{"t":2,"op":"fence","topic":"o"}` + "\n", ":1: no cluster"},
+		"move to no state":        {`{"t":2,"op":"move","topic":"o","move":"m-1"}` + "\n", ":1: no state"},
+		"nobody killed":           {`{"t":2,"op":"kill"}` + "\n", ":1: no member"},
+		"no group":                {`{"t":2,"op":"group"}` + "\n", ":1: no group"},
+		"endless line":            {line1 + strings.Repeat("x", maxLine+1), ":2: longer than"},
+		"number too large":        {`{"t":9999999999999999999,"op":"ok","id":"m1"}` + "\n", ":1: "},
+		"wrong type":              {`{"t":"1","op":"ok","id":"m1"}` + "\n", ":1: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "p.jsonl"), c.content)
 			_, err := Load(dir)
-			require.ErrorContains(t, err, filepath.Join(dir, "p.jsonl")+" "+c.says)
+			require.ErrorContains(t, err, filepath.Join(dir, "p.jsonl")+c.says)
+			require.ErrorIs(t, err, errs.ErrInvalid)
 		})
 	}
 }
@@ -227,11 +333,29 @@ func write(t *testing.T, path, content string) {
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 }
 
+// The quick way to read a line and encoding/json agree, or the quick way does not apply.
+func FuzzParsePlain(f *testing.F) {
+	for _, line := range []string{line1, line2, `{"t":1763789000000000000,"op":"recv","id":"m","offset":-1,"attempt":2,"shadow":true}`,
+		`{"t":1,"t":2,"op":"ok","id":"é"}`, `{"t":-0,"op":"\u006fk"}`, `{"t":01}`, `{"t":1e3}`, `{"shadow":false}`, `{"T":1}`, `{}`, `{"t":9223372036854775808}`,
+		`{"key":"a"b"}`, `{"t":1,}`, `{"t":1}}`} {
+		f.Add([]byte(strings.TrimSuffix(line, "\n")))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var quick, slow Event
+		if !parsePlain(line, &quick, map[string]string{}) {
+			return
+		}
+		require.NoError(t, json.Unmarshal(line, &slow))
+		require.Equal(t, slow, quick)
+	})
+}
+
 // Whatever is in a file, Load says what is wrong or returns events that Check can judge.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(line1 + line2))
 	f.Add([]byte(line1 + line2[:9]))
 	f.Add([]byte(`{"t":1,"op":"recv","id":"m","group":"g"}` + "\n" + `{"t":2,"op":"retry","id":"m","group":"g"}` + "\n"))
+	f.Add([]byte(`{"t":1,"op":"seal","topic":"o","cluster":"a","offsets":{"0":1}}` + "\n" + `{"t":2,"op":"recv","id":"m","group":"g","topic":"o","cluster":"a","partition":"0","offset":1}` + "\n"))
 	f.Add([]byte(`{"t":9223372036854775807,"op":"done","id":"m","group":"g"}` + "\n"))
 	dir := f.TempDir()
 	path := filepath.Join(dir, "p.jsonl")
@@ -246,6 +370,9 @@ func FuzzLoad(f *testing.F) {
 		v := Check(events, Options{Groups: []Group{{Name: "g", Ordered: true}}, MaxSend: 1})
 		if v.String() == "" || v.Clean != (v.Err() == nil) {
 			t.Fatal("no verdict")
+		}
+		if v := Check(events, Expect(events)); v.String() == "" {
+			t.Fatal("no verdict on what is expected")
 		}
 		rates := NewRates(time.Second)
 		rates.Add(events...)

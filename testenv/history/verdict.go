@@ -1,8 +1,12 @@
 package history
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -10,18 +14,20 @@ import (
 
 // Verdict is what Check found. It prints as a table and marshals to JSON.
 type Verdict struct {
-	Clean        bool           `json:"clean"` // no breach of a rule that was not allowed
-	From         time.Time      `json:"from"`  // first event
-	To           time.Time      `json:"to"`    // last event
-	Sent         int            `json:"sent"`
-	Acknowledged int            `json:"acknowledged"`
-	Failed       int            `json:"failed"`
-	Unknown      int            `json:"unknown"`
-	Unanswered   int            `json:"unanswered"`  // also in processes that were killed
-	Longest      Longest        `json:"longestSend"` // of the sends that have an outcome
-	Clusters     []ClusterCount `json:"clusters"`
-	Groups       []GroupCount   `json:"groups"`
-	Findings     []Finding      `json:"findings"` // one for each rule, always in the same order
+	Clean        bool            `json:"clean"` // no breach of a rule that was not allowed
+	From         time.Time       `json:"from"`  // first event
+	To           time.Time       `json:"to"`    // last event
+	Sent         int             `json:"sent"`
+	Acknowledged int             `json:"acknowledged"`
+	Failed       int             `json:"failed"`
+	Unknown      int             `json:"unknown"`
+	Unanswered   int             `json:"unanswered"`   // also in processes that were killed
+	Longest      Longest         `json:"longestSend"`  // of the sends that have an outcome
+	LongestPause Longest         `json:"longestPause"` // of consumption: the longest Pause of a group
+	Clusters     []ClusterCount  `json:"clusters"`
+	Producers    []ProducerCount `json:"producers"` // the one that stood still longest first
+	Groups       []GroupCount    `json:"groups"`
+	Findings     []Finding       `json:"findings"` // one for each rule, always in the same order
 }
 
 // Finding is how often one rule was broken.
@@ -40,13 +46,17 @@ type Example struct {
 	Text string `json:"text"`
 }
 
-// Longest is the send that took longest.
+// Longest is what took longest of its kind, and where and when it was.
 type Longest struct {
-	Took     time.Duration `json:"ns"`
-	ID       string        `json:"id,omitempty"`
-	Producer string        `json:"producer,omitempty"`
-	Cluster  string        `json:"cluster,omitempty"` // that acknowledged it
-	Began    time.Time     `json:"began,omitzero"`
+	Took      time.Duration `json:"ns"`
+	Began     time.Time     `json:"began,omitzero"`
+	ID        string        `json:"id,omitempty"` // of the message whose send or handling ended it
+	Producer  string        `json:"producer,omitempty"`
+	Group     string        `json:"group,omitempty"`
+	Member    string        `json:"member,omitempty"`
+	Cluster   string        `json:"cluster,omitempty"` // that acknowledged the message, or that it was read from
+	Partition string        `json:"partition,omitempty"`
+	During    string        `json:"during,omitempty"` // the states that migrations of the topic were in: "m-17: holding fencing"
 }
 
 // ClusterCount is what one cluster carried.
@@ -58,14 +68,35 @@ type ClusterCount struct {
 	LastAck      time.Time `json:"lastAck,omitzero"`
 }
 
+// ProducerCount is what one sending process did.
+type ProducerCount struct {
+	Producer     string `json:"producer"`
+	Sent         int    `json:"sent"`
+	Acknowledged int    `json:"acknowledged"`
+	Errors       int    `json:"errors"` // sends that failed, or whose outcome is not known
+	// Longest is its longest send.
+	Longest Longest `json:"longestSend"`
+	// Pause is the longest time in which it had something to send and nothing was acknowledged: one slow send, or one after
+	// the other that failed.
+	Pause Longest `json:"pause"`
+}
+
 // GroupCount is what one group did.
 type GroupCount struct {
-	Group      string `json:"group"`
-	Handled    int    `json:"handled"` // messages, each counted once
-	Begun      int    `json:"begun"`   // handlings
-	Retried    int    `json:"retried"` // handlings that ended with an error
-	Duplicates int    `json:"duplicates"`
-	Lost       int    `json:"lost"`
+	Group      string        `json:"group"`
+	Handled    int           `json:"handled"` // messages, each counted once
+	Begun      int           `json:"begun"`   // handlings
+	Retried    int           `json:"retried"` // handlings that ended with an error
+	Duplicates int           `json:"duplicates"`
+	Causes     map[Cause]int `json:"causes,omitempty"` // of the duplicates
+	Lost       int           `json:"lost"`
+	Stranded   int           `json:"stranded"` // of the lost
+	Unseen     int           `json:"unseen"`   // of the lost
+	// Pause is the longest time in which a message that it handled later had been acknowledged, and it neither began nor
+	// ended to handle any.
+	Pause Longest `json:"pause"`
+	// Wait is the longest time from the acknowledgement of a message to the beginning of its first handling.
+	Wait Longest `json:"wait"`
 }
 
 // Count is how often a rule was broken.
@@ -91,8 +122,14 @@ func (v Verdict) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "verdict: %s\n\n", v.headline())
 	table(&b, func(row func(cells ...any)) {
-		row("sent", "acknowledged", "failed", "unknown", "unanswered", "longest send")
-		row(v.Sent, v.Acknowledged, v.Failed, v.Unknown, v.Unanswered, v.Longest)
+		row("sent", "acknowledged", "failed", "unknown", "unanswered")
+		row(v.Sent, v.Acknowledged, v.Failed, v.Unknown, v.Unanswered)
+	})
+	table(&b, func(row func(cells ...any)) {
+		row("longest", "time", "began", "where", "during")
+		row("send", took(v.Longest), v.since(v.Longest.Began), v.Longest.where(v.Longest.Producer), cmp.Or(v.Longest.During, "-"))
+		row("pause of consumption", took(v.LongestPause), v.since(v.LongestPause.Began), v.LongestPause.where(v.LongestPause.Group),
+			cmp.Or(v.LongestPause.During, "-"))
 	})
 	table(&b, func(row func(cells ...any)) {
 		row("cluster", "acknowledged", "received", "first ack", "last ack")
@@ -101,9 +138,19 @@ func (v Verdict) String() string {
 		}
 	})
 	table(&b, func(row func(cells ...any)) {
-		row("group", "handled", "lost", "duplicates", "retried")
+		row("producer", "sent", "acknowledged", "errors", "longest send", "longest pause")
+		for i, p := range v.Producers {
+			if i == maxExamples {
+				row(fmt.Sprintf("… and %d with less", len(v.Producers)-i))
+				break
+			}
+			row(p.Producer, p.Sent, p.Acknowledged, p.Errors, v.short(p.Longest), v.short(p.Pause))
+		}
+	})
+	table(&b, func(row func(cells ...any)) {
+		row("group", "handled", "lost", "stranded", "unseen", "duplicates", "retried", "longest pause", "longest wait")
 		for _, g := range v.Groups {
-			row(g.Group, g.Handled, g.Lost, g.Duplicates, g.Retried)
+			row(g.Group, g.Handled, g.Lost, g.Stranded, g.Unseen, g.duplicates(), g.Retried, v.short(g.Pause), v.short(g.Wait))
 		}
 	})
 	var kept []string
@@ -161,7 +208,47 @@ func (l Longest) String() string {
 	if l.ID == "" {
 		return "-"
 	}
-	return fmt.Sprintf("%s (%s on %s)", l.Took.Round(time.Microsecond), l.ID, l.Cluster)
+	return fmt.Sprintf("%s (%s on %s)", took(l), l.ID, l.Cluster)
+}
+
+// where names the message, the process or group, and the cluster.
+func (l Longest) where(who string) string {
+	if l.ID == "" {
+		return "-"
+	}
+	at := l.Cluster
+	if l.Partition != "" {
+		at += "/" + l.Partition
+	}
+	return fmt.Sprintf("%s, %s, %s", who, cmp.Or(at, "no cluster"), l.ID)
+}
+
+func took(l Longest) string {
+	if l.ID == "" {
+		return "-"
+	}
+	return l.Took.Round(time.Microsecond).String()
+}
+
+// short says how long and when.
+func (v Verdict) short(l Longest) string {
+	if l.ID == "" {
+		return "-"
+	}
+	return took(l) + " at " + v.since(l.Began)
+}
+
+// duplicates are how many, and why.
+func (g GroupCount) duplicates() string {
+	text := strconv.Itoa(g.Duplicates)
+	var why []string
+	for _, c := range slices.Sorted(maps.Keys(g.Causes)) {
+		why = append(why, fmt.Sprintf("%d %s", g.Causes[c], c))
+	}
+	if why == nil {
+		return text
+	}
+	return text + " (" + strings.Join(why, ", ") + ")"
 }
 
 func table(b *strings.Builder, fill func(row func(cells ...any))) {
