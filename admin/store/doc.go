@@ -1,0 +1,26 @@
+// Package store is the SQL store of the platform: migrations with their history, the fences that are wanted, receipts, and
+// small settings. It is what a controller that takes over continues from, so it is written before ZooKeeper and before a
+// broker is told anything.
+//
+// A store is a file of SQLite, for the servers on one machine, or a database of PostgreSQL, for servers on many
+// (see [Open]). Both behave the same; the same tests run on both.
+//
+// # Who may write
+//
+// Several servers work on one store, and one of them may believe for a while that it still leads. So every row that matters
+// is guarded:
+//
+//   - A migration has a version. [Store.Update] writes only what was read at that version, all of its changes or none.
+//   - A fence has a version too ([Store.PutFence]), and it belongs to the newest migration that wrote it: a change by an
+//     older one is refused, because two migrations of one topic never run at the same time.
+//   - What people ask for ([Store.Ask], [Store.Pause], [Store.Resume]) raises the version, so a controller that did not see
+//     it can not write over it.
+//
+// # Errors
+//
+// All methods may be called concurrently and end with the error of ctx when ctx ends. Sentinels of internal/errs:
+// ErrInvalid (an argument, named in the text), ErrNotFound, ErrConflict (somebody else was faster: read again, decide
+// again), ErrClosed (after Close). After any other error, that of ctx included, a change may have happened or not: read
+// again. A database that is locked and a transaction that PostgreSQL could not order are tried again inside, for up to 30
+// seconds.
+package store
