@@ -71,6 +71,7 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newSendCommand(a),
 		newTailCommand(a),
 		newDemoCommand(a),
+		newCheckCommand(a),
 	)
 	for _, cmd := range root.Commands() {
 		finish(cmd, a)

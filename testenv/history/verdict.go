@@ -120,7 +120,7 @@ func (v Verdict) Err() error {
 // String is the table that people read: the sums, then the rules that were broken with examples, then what was kept.
 func (v Verdict) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "verdict: %s\n\n", v.headline())
+	fmt.Fprintf(&b, "verdict: %s\n\n", v.Headline())
 	table(&b, func(row func(cells ...any)) {
 		row("sent", "acknowledged", "failed", "unknown", "unanswered")
 		row(v.Sent, v.Acknowledged, v.Failed, v.Unknown, v.Unanswered)
@@ -165,7 +165,8 @@ func (v Verdict) String() string {
 	return b.String()
 }
 
-func (v Verdict) headline() string {
+// Headline is "clean", or "NOT CLEAN: " and what was found that is not allowed.
+func (v Verdict) Headline() string {
 	if v.Clean {
 		return "clean"
 	}
