@@ -12,7 +12,7 @@ const maxExamples = 10
 
 // Check judges a history. The events may have any order; see Options for what is expected.
 func Check(events []Event, o Options) Verdict {
-	if !slices.IsSortedFunc(events, byTime) {
+	if !inOrder(events) {
 		events = slices.Clone(events)
 		slices.SortStableFunc(events, byTime)
 	}
@@ -436,6 +436,15 @@ func (c *checker) conclude() Verdict {
 	}
 	slices.SortFunc(v.Clusters, func(a, b ClusterCount) int { return cmp.Compare(a.Cluster, b.Cluster) })
 	return v
+}
+
+func inOrder(events []Event) bool {
+	for i := 1; i < len(events); i++ {
+		if events[i].T < events[i-1].T {
+			return false
+		}
+	}
+	return true
 }
 
 func byTime(a, b Event) int { return cmp.Compare(a.T, b.T) }

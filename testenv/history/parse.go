@@ -7,17 +7,16 @@ import (
 	"fmt"
 )
 
-// parse reads one line.
-func parse(line []byte, names map[string]string) (Event, error) {
-	var e Event
-	if !parsePlain(line, &e, names) {
-		e = Event{}
-		if err := json.Unmarshal(line, &e); err != nil {
-			return e, err
+// parse reads one line into e, which is empty.
+func (e *Event) parse(line []byte, names map[string]string) error {
+	if !e.parsePlain(line, names) {
+		*e = Event{}
+		if err := json.Unmarshal(line, e); err != nil {
+			return err
 		}
 		e.intern(names)
 	}
-	return e, e.check()
+	return e.check()
 }
 
 // check says what the event lacks.
@@ -71,7 +70,7 @@ func (e *Event) intern(names map[string]string) {
 // parsePlain reads what the Recorder writes of nearly every event, several times faster than encoding/json: one object of
 // known names in lower case, with whole numbers, booleans, and strings of ASCII without escapes. false: the line is something
 // else, or damaged, and e may have been touched; encoding/json decides.
-func parsePlain(line []byte, e *Event, names map[string]string) bool {
+func (e *Event) parsePlain(line []byte, names map[string]string) bool {
 	if len(line) < 2 || line[0] != '{' {
 		return false
 	}

@@ -203,6 +203,9 @@ func (r *reader) open(s *source, take func(*source, io.Reader) error) error {
 	return take(s, file)
 }
 
+// maxRun bounds a run, so that what is long is never copied to grow.
+const maxRun = 1 << 13
+
 // read returns the events of the complete lines, in runs of growing time.
 func (r *reader) read(s *source, from io.Reader) (runs [][]Event, err error) {
 	r.lines.Reset(from)
@@ -222,19 +225,23 @@ func (r *reader) read(s *source, from io.Reader) (runs [][]Event, err error) {
 		default:
 			return nil, fmt.Errorf("history: reading %s: %w", s.path, err)
 		}
-		e, err := parse(line[:len(line)-1], r.names)
-		if err != nil {
+		run = append(run, Event{})
+		e := &run[len(run)-1]
+		if err := e.parse(line[:len(line)-1], r.names); err != nil {
 			return nil, s.damaged(err)
 		}
 		if e.T <= s.last && !s.mixed {
 			return nil, s.damaged(errors.New("time goes back: the machine's clock was set while the process recorded; " +
 				"or the file holds several processes, which can only be read through standard input"))
 		}
-		if e.T < s.last {
-			runs, run = append(runs, run), nil
-		}
-		run = append(run, e)
+		back := e.T < s.last
 		s.offset, s.line, s.last = s.offset+int64(len(line)), s.line+1, e.T
+		switch n := len(run); {
+		case back:
+			runs, run = append(runs, run[:n-1]), []Event{*e}
+		case n == maxRun:
+			runs, run = append(runs, run), make([]Event, 0, maxRun)
+		}
 	}
 }
 
@@ -251,7 +258,7 @@ func broken(err error) error {
 }
 
 // merge puts runs that are each in the order of time into one; of two events of one moment the one of the earlier run comes
-// first.
+// first. It empties the list of runs, so that memory becomes free as it goes.
 func merge(runs [][]Event) []Event {
 	if len(runs) == 1 {
 		return runs[0]
@@ -267,6 +274,7 @@ func merge(runs [][]Event) []Event {
 	if total == 0 {
 		return nil
 	}
+	clear(runs)
 	heap.Init(&h)
 	events := make([]Event, 0, total)
 	for len(h) > 0 {
