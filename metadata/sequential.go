@@ -172,7 +172,8 @@ func (s *Store) discard(q Sequential, id string) {
 }
 
 // WaitDeleted returns nil when there is no node at path, which should be one whose name is never used again. It watches
-// that node alone. session is the one in which the caller waits: ErrConflict when it is not the present one any more.
+// that node alone; the library can not take the watch back, so after a wait that was given up its end is notified once for
+// nothing. session is the one in which the caller waits: ErrConflict when it is not the present one any more.
 func (s *Store) WaitDeleted(ctx context.Context, path string, session int64) error {
 	defer s.watches.forget(path)
 	for {

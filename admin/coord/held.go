@@ -116,7 +116,8 @@ func (l line) wait(ctx context.Context) (*Held, error) {
 		case errors.Is(err, errPlaceGone):
 			continue
 		}
-		return nil, errors.Join(fmt.Errorf("%s: %w", l.what, err), l.leave(ctx, node))
+		_ = l.store.Remove(ctx, node.Path) // goes on behind us for as long as it takes
+		return nil, fmt.Errorf("%s: %w", l.what, err)
 	}
 }
 
@@ -154,15 +155,6 @@ func (l line) first(ctx context.Context, node metadata.Node) (since time.Time, e
 // places are the names of the nodes in the line, in order.
 func (l line) places(ctx context.Context) ([]string, error) {
 	return numbered(ctx, l.store, l.dir, place)
-}
-
-// leave removes our place. Without a connection that goes on behind us.
-func (l line) leave(ctx context.Context, node metadata.Node) error {
-	err := l.store.Remove(ctx, node.Path)
-	if errors.Is(err, errs.ErrClosed) || ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // hold makes the Held and looks after it.

@@ -3,6 +3,7 @@ package coord_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -14,9 +15,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	"go.uber.org/zap/zaptest"
 
 	"github.com/turnout-mq/turnout/admin/coord"
+	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
 )
@@ -41,18 +42,8 @@ type tree struct {
 	root string
 }
 
-// each plays the case on every ZooKeeper, in a tree of its own.
-func each(t *testing.T, servers int, play func(t *tree)) {
-	testenv.Each(t, testenv.Spec{ZooKeeper: servers}, func(t *testing.T, e *testenv.Env) { play(newTree(t, e)) })
-}
-
 func newTree(t *testing.T, e *testenv.Env) *tree {
 	return &tree{t, e, fmt.Sprintf("/coord-%d", roots.Add(1))}
-}
-
-// sub plays a part of a case in a tree of its own.
-func (t *tree) sub(name string, play func(t *tree)) {
-	t.Run(name, func(inner *testing.T) { play(newTree(inner, t.env)) })
 }
 
 func (t *tree) ctx() context.Context {
@@ -84,17 +75,32 @@ func (t *tree) open(change ...func(*metadata.Config)) *metadata.Store {
 // brief makes a session end soon after its client is gone.
 func brief(c *metadata.Config) { c.SessionTimeout = 2 * time.Second }
 
-func (t *tree) job(s *metadata.Store, name string) (job *coord.Job, instance string) {
+func (t *tree) job(s *metadata.Store) (job *coord.Job, instance string) {
 	t.Helper()
 	instance = metadata.NewInstanceID()
-	job, err := coord.NewJob(s, name, instance, zaptest.NewLogger(t))
+	job, err := coord.NewJob(s, "controller", instance, nil)
 	require.NoError(t, err)
 	return job, instance
 }
 
+// background runs f, which is to end when its ctx does, and gives its result. The test ends it.
+func (t *tree) background(f func(ctx context.Context) error) <-chan error {
+	ctx, cancel := context.WithCancel(context.Background())
+	done, result := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(done)
+		result <- f(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		wait(t, done, "what runs in the background")
+	})
+	return result
+}
+
 func (t *tree) queue(s *metadata.Store) *coord.Queue {
 	t.Helper()
-	q, err := coord.NewQueue(s, "requests", zaptest.NewLogger(t))
+	q, err := coord.NewQueue(s, "requests", nil)
 	require.NoError(t, err)
 	return q
 }
@@ -106,9 +112,14 @@ func (t *tree) lock(s *metadata.Store) *coord.Held {
 	return held
 }
 
+// eventually waits until ok is true. ok runs in the test's goroutine and may fail it.
 func (t *tree) eventually(ok func() bool, format string, args ...any) {
 	t.Helper()
-	require.Eventuallyf(t, ok, patience, moment, format, args...)
+	for end := time.Now().Add(patience); !ok(); <-time.After(moment) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for: "+format, args...)
+		}
+	}
 }
 
 // wait waits for a channel.
@@ -122,13 +133,17 @@ func wait[T any](t *tree, c <-chan T, what string) (v T) {
 	return v
 }
 
-// places are the nodes in the line at dir.
+// places are the nodes in the line at dir, in order.
 func (t *tree) places(s *metadata.Store, dir string) []string {
 	t.Helper()
 	require.NoError(t, s.Sync(t.ctx(), t.root))
 	names, err := s.Children(t.ctx(), t.root+dir)
-	require.NoError(t, err)
-	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, "n_") })
+	if !errors.Is(err, errs.ErrNotFound) {
+		require.NoError(t, err)
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, "n_") })
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(a[len(a)-10:], b[len(b)-10:]) })
+	return names
 }
 
 // until waits until the line at dir has n places.
@@ -137,30 +152,43 @@ func (t *tree) until(s *metadata.Store, dir string, n int) {
 	t.eventually(func() bool { return len(t.places(s, dir)) == n }, "%d places at %s", n, dir)
 }
 
-// notices counts the notices of watches that ZooKeeper sends to a client.
-type notices struct{ atomic.Int64 }
+// traffic counts, of one client, the watches on nodes that ZooKeeper has taken and the notices that it has sent.
+type traffic struct{ watches, notices atomic.Int64 }
 
 // count makes a Store's connections count.
-func (n *notices) count(c *metadata.Config) {
+func (n *traffic) count(c *metadata.Config) {
 	c.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
 		nc, err := (&net.Dialer{}).DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &countingConn{Conn: nc, n: n}, nil
+		return &countingConn{Conn: nc, n: n, asked: map[int32]bool{}}, nil
 	}
 }
 
-// countingConn looks at the frames that come in: a length of 4 bytes, and in all but the first one the xid in the next 4,
-// which is -1 in notices.
+const headSize = 20
+
+// countingConn looks at the frames. In: a length of 4 bytes, and in all but the first one the xid (4), which is -1 in notices, the
+// zxid (8) and an error (4). Out: length, xid, operation; a request to read data ends with a 1 if it is also to watch.
 type countingConn struct {
 	net.Conn
-	n *notices
+	n *traffic
 
 	mu     sync.Mutex
+	asked  map[int32]bool // xids
 	head   []byte
 	left   int
 	frames int
+}
+
+func (c *countingConn) Write(b []byte) (int, error) {
+	const getData = 4
+	if len(b) > 12 && binary.BigEndian.Uint32(b[8:]) == getData && b[len(b)-1] == 1 {
+		c.mu.Lock()
+		c.asked[int32(binary.BigEndian.Uint32(b[4:]))] = true
+		c.mu.Unlock()
+	}
+	return c.Conn.Write(b)
 }
 
 func (c *countingConn) Read(b []byte) (int, error) {
@@ -174,16 +202,26 @@ func (c *countingConn) Read(b []byte) (int, error) {
 			in = in[skip:]
 			continue
 		}
-		take := min(8-len(c.head), len(in))
+		take := min(headSize-len(c.head), len(in))
 		c.head = append(c.head, in[:take]...)
 		in = in[take:]
-		if len(c.head) == 8 {
-			if c.frames++; c.frames > 1 && int32(binary.BigEndian.Uint32(c.head[4:])) == -1 {
-				c.n.Add(1)
-			}
-			c.left = int(binary.BigEndian.Uint32(c.head)) - 4
-			c.head = c.head[:0]
+		if len(c.head) < headSize {
+			continue
 		}
+		if c.frames++; c.frames > 1 {
+			c.received(int32(binary.BigEndian.Uint32(c.head[4:])), binary.BigEndian.Uint32(c.head[16:]) == 0)
+		}
+		c.left = int(binary.BigEndian.Uint32(c.head)) + 4 - headSize
+		c.head = c.head[:0]
 	}
 	return got, err
+}
+
+func (c *countingConn) received(xid int32, ok bool) {
+	switch {
+	case xid == -1:
+		c.n.notices.Add(1)
+	case ok && c.asked[xid]:
+		c.n.watches.Add(1)
+	}
 }
