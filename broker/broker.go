@@ -88,6 +88,7 @@ type Cluster interface {
 	Producer
 	Consumer
 	Admin
+	Mover
 	Features() Features
 	// Classify never sees nil.
 	Classify(err error) Class
@@ -241,7 +242,7 @@ type Info struct {
 	Brokers   []string // addresses
 	// AutoCreate: a send to a topic that does not exist creates it; also true when this user may not ask.
 	AutoCreate bool
-	Version    string // of the brokers, "" where it can not be told; the lowest where they differ
+	Version    string // of the brokers, as they say it; "" where it can not be told; separated by "|" where they differ
 }
 
 // Pending is what a group has not finished beside its topic.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -16,8 +17,6 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 )
-
-const maxMessageBytes = "max.message.bytes"
 
 // unlimited: the limit of a topic is not known.
 const unlimited int64 = math.MaxInt64
@@ -48,11 +47,15 @@ func (c *Cluster) lookup(topic string) (*sarama.TopicMetadata, error) {
 
 // config are the settings of topic; nil when this user may not ask.
 func (c *Cluster) config(topic string) ([]*sarama.ConfigEntry, error) {
-	req := &sarama.DescribeConfigsRequest{
+	return request(c, func(b *sarama.Broker) ([]*sarama.ConfigEntry, error) { return describe(b, sarama.TopicResource, topic) })
+}
+
+// describe asks one broker for settings; nil when this user may not ask.
+func describe(b *sarama.Broker, kind sarama.ConfigResourceType, name string) ([]*sarama.ConfigEntry, error) {
+	resp, err := b.DescribeConfigs(&sarama.DescribeConfigsRequest{
 		Version:   2,
-		Resources: []*sarama.ConfigResource{{Type: sarama.TopicResource, Name: topic}},
-	}
-	resp, err := request(c, func(b *sarama.Broker) (*sarama.DescribeConfigsResponse, error) { return b.DescribeConfigs(req) })
+		Resources: []*sarama.ConfigResource{{Type: kind, Name: name}},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -101,17 +104,24 @@ func (c *Cluster) DescribeTopic(ctx context.Context, topic string) (broker.Topic
 			return broker.TopicInfo{}, err
 		}
 		info := broker.TopicInfo{Config: map[string]string{}}
+		if entries != nil {
+			info.Settings = make(map[string]string, len(entries))
+		}
 		for _, p := range t.Partitions {
 			info.Partitions = append(info.Partitions, strconv.Itoa(int(p.ID)))
 			info.Replicas = max(info.Replicas, len(p.Replicas))
 		}
 		for _, e := range entries {
+			info.Settings[e.Name] = e.Value
 			if e.Source == sarama.SourceTopic {
 				info.Config[e.Name] = e.Value
 			}
 		}
 		if limit := limitIn(entries); limit != unlimited {
 			info.MaxMessageBytes, info.Fenced = limit, limit <= fenceBytes
+		}
+		if !info.Fenced {
+			info.Restore = info.Config[maxMessageBytes]
 		}
 		return info, nil
 	})
@@ -252,58 +262,80 @@ func partitionsOf(t *sarama.TopicMetadata) []int32 {
 // offsets asks the leaders, all at once, for the newest or oldest offsets of an existing topic; once more with fresh
 // metadata where a leader has changed.
 func (c *Cluster) offsets(ctx context.Context, topic string, partitions []int32, at int64) (broker.Offsets, error) {
+	return c.visible(ctx, topic, partitions, at, sarama.ReadUncommitted)
+}
+
+// visible is offsets as a reader of that isolation level sees them.
+func (c *Cluster) visible(ctx context.Context, topic string, partitions []int32, at int64, isolation sarama.IsolationLevel) (broker.Offsets, error) {
 	found := make(broker.Offsets, len(partitions))
 	var err error
 	for attempt := 0; attempt < 3 && ctx.Err() == nil; attempt++ {
 		if attempt > 0 {
 			_ = c.ask.RefreshMetadata(topic)
 		}
-		if err = c.offsetsOnce(topic, partitions, at, found); err == nil {
+		if err = c.offsetsOnce(topic, partitions, at, isolation, found); err == nil {
 			return found, nil
 		}
 	}
 	return nil, errors.Join(err, ctx.Err())
 }
 
-func (c *Cluster) offsetsOnce(topic string, partitions []int32, at int64, found broker.Offsets) error {
-	requests := make(map[*sarama.Broker]*sarama.OffsetRequest)
-	for _, p := range partitions {
-		leader, err := c.ask.Leader(topic, p)
-		if err != nil {
-			return fmt.Errorf("partition %d: %w", p, err)
-		}
-		if requests[leader] == nil {
-			requests[leader] = sarama.NewOffsetRequest(c.set.version)
-		}
-		requests[leader].AddBlock(topic, p, at, 1)
+func (c *Cluster) offsetsOnce(topic string, partitions []int32, at int64, isolation sarama.IsolationLevel, found broker.Offsets) error {
+	leaders, err := c.leaders(topic, partitions)
+	if err != nil {
+		return err
 	}
 	var mu sync.Mutex
-	var all errgroup.Group
-	for leader, req := range requests {
-		all.Go(func() error {
-			resp, err := leader.GetAvailableOffsets(req)
-			if err != nil {
-				_ = leader.Close()
-				return fmt.Errorf("%s: %w", leader.Addr(), err)
+	err = each(leaders, func(leader *sarama.Broker, ids []int32) error {
+		req := sarama.NewOffsetRequest(c.set.version)
+		req.IsolationLevel = isolation
+		for _, p := range ids {
+			req.AddBlock(topic, p, at, 1)
+		}
+		resp, err := leader.GetAvailableOffsets(req)
+		if err != nil {
+			_ = leader.Close()
+			return fmt.Errorf("%s: %w", leader.Addr(), err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for p, block := range resp.Blocks[topic] {
+			if block.Err != sarama.ErrNoError {
+				return fmt.Errorf("partition %d: %w", p, block.Err)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			for p, block := range resp.Blocks[topic] {
-				if block.Err != sarama.ErrNoError {
-					return fmt.Errorf("partition %d: %w", p, block.Err)
-				}
-				found[strconv.Itoa(int(p))] = block.Offset
-			}
-			return nil
-		})
-	}
-	if err := all.Wait(); err != nil {
+			found[strconv.Itoa(int(p))] = block.Offset
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	if len(found) != len(partitions) {
 		return sarama.ErrIncompleteResponse
 	}
 	return nil
+}
+
+// OpenTransactions implements broker.Mover.
+func (c *Cluster) OpenTransactions(ctx context.Context, topic string) (broker.Offsets, error) {
+	return call(ctx, c, "open transactions on "+topic, func() (broker.Offsets, error) {
+		t, err := c.lookup(topic)
+		if err != nil {
+			return nil, err
+		}
+		// The end first: what is stored between the two questions is not taken for undecided.
+		ends, err := c.offsets(ctx, topic, partitionsOf(t), sarama.OffsetNewest)
+		if err != nil {
+			return nil, err
+		}
+		open, err := c.visible(ctx, topic, partitionsOf(t), sarama.OffsetNewest, sarama.ReadCommitted)
+		for name, stable := range open {
+			if stable >= ends[name] {
+				delete(open, name)
+			}
+		}
+		return open, err
+	})
 }
 
 // Positions implements broker.Consumer. ErrUnknownTopic when the cluster does not have topic.
@@ -407,4 +439,75 @@ func (c *Cluster) GroupMembers(ctx context.Context, group string) ([]string, err
 		slices.Sort(ids)
 		return ids, err
 	})
+}
+
+// Groups implements broker.Mover. Share groups keep no positions of this kind and are not among them.
+func (c *Cluster) Groups(ctx context.Context, topic string) ([]string, error) {
+	return call(ctx, c, "groups on "+topic, func() ([]string, error) {
+		t, err := c.lookup(topic)
+		if err != nil {
+			return nil, err
+		}
+		known, err := c.groups(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var mu sync.Mutex
+		found := []string{}
+		all, ctx := errgroup.WithContext(ctx)
+		all.SetLimit(16)
+		for _, group := range known {
+			all.Go(func() error {
+				positions, err := c.positions(ctx, group, map[string][]int32{topic: partitionsOf(t)})
+				if err != nil {
+					return fmt.Errorf("group %s: %w", group, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if len(positions[topic]) > 0 {
+					found = append(found, group)
+				}
+				return nil
+			})
+		}
+		err = all.Wait()
+		slices.Sort(found)
+		return found, err
+	})
+}
+
+// groups of the whole cluster; each broker knows those that it coordinates.
+func (c *Cluster) groups(ctx context.Context) ([]string, error) {
+	var names []string
+	err := until(ctx, func() error {
+		_, brokers, err := c.identify()
+		if err != nil {
+			return err
+		}
+		lists := make([][]string, len(brokers))
+		var all errgroup.Group
+		for i, b := range brokers {
+			all.Go(func() error {
+				_ = b.Open(c.ask.Config())
+				defer func() { _ = b.Close() }()
+				resp, err := b.ListGroups(&sarama.ListGroupsRequest{Version: 2})
+				if err == nil && resp.Err != sarama.ErrNoError {
+					err = resp.Err
+				}
+				if err != nil {
+					return fmt.Errorf("%s: %w", b.Addr(), err)
+				}
+				lists[i] = slices.Collect(maps.Keys(resp.Groups))
+				return nil
+			})
+		}
+		err = all.Wait()
+		names = slices.Concat(lists...)
+		if err != nil && c.Classify(c.wrap("", err)) != broker.Retry {
+			return backoff.Permanent(err)
+		}
+		return err
+	})
+	slices.Sort(names)
+	return slices.Compact(names), err
 }

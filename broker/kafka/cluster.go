@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/IBM/sarama"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -58,7 +61,10 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 	if c.ask, err = sarama.NewClient(cfg.Addresses, c.base()); err != nil {
 		return nil, c.wrap("open", fmt.Errorf("%w: %w", errs.ErrInvalid, err))
 	}
-	info, err := c.Describe(ctx)
+	info, err := call(ctx, c, "open", func() (info broker.Info, err error) {
+		info, _, err = c.identify()
+		return info, err
+	})
 	if err == nil && cfg.ClusterID != "" && cfg.ClusterID != info.ClusterID {
 		err = fmt.Errorf("%w: kafka cluster %q at %v is cluster %q, not %q: correct the addresses or the cluster id",
 			errs.ErrInvalid, cfg.Name, cfg.Addresses, info.ClusterID, cfg.ClusterID)
@@ -103,6 +109,11 @@ func (c *Cluster) errClosed() error {
 // call runs f in a goroutine, because sarama can not be cancelled, and leaves it alone when ctx ends first; its net
 // timeouts, or Close, end it.
 func call[T any](ctx context.Context, c *Cluster, what string, f func() (T, error)) (T, error) {
+	return callFor(ctx, c, what, f, func(T) {})
+}
+
+// callFor is call where somebody must end what f has made: drop does so when ctx ended first.
+func callFor[T any](ctx context.Context, c *Cluster, what string, f func() (T, error), drop func(T)) (T, error) {
 	var zero T
 	if err := c.begin(); err != nil {
 		return zero, err
@@ -115,11 +126,17 @@ func call[T any](ctx context.Context, c *Cluster, what string, f func() (T, erro
 		value T
 		err   error
 	}
-	answer := make(chan result, 1)
+	answer := make(chan result) // handed over, or nobody waits for it any more
 	go func() {
 		defer c.calls.Done()
 		v, err := f()
-		answer <- result{v, err}
+		select {
+		case answer <- result{v, err}:
+		case <-ctx.Done():
+			if err == nil {
+				drop(v)
+			}
+		}
 	}()
 	select {
 	case r := <-answer:
@@ -177,28 +194,29 @@ func (c *Cluster) shut(ctx context.Context) {
 	close(c.down)
 }
 
-// request asks any broker: one that is known to the client, else one of the addresses.
+// request asks any broker: one that is known to the client, else one of the addresses. What the first one answers is the
+// answer, also when it is an error.
 func request[T any](c *Cluster, f func(*sarama.Broker) (T, error)) (T, error) {
 	var failures []error
-	try := func(b *sarama.Broker) (T, error) {
+	try := func(b *sarama.Broker) (v T, err error, answered bool) {
 		_ = b.Open(c.ask.Config())
-		v, err := f(b)
-		if err != nil {
+		v, err = f(b)
+		if _, answered = errors.AsType[sarama.KError](err); err != nil && !answered {
 			_ = b.Close()
 			failures = append(failures, fmt.Errorf("%s: %w", b.Addr(), err))
 		}
-		return v, err
+		return v, err, err == nil || answered
 	}
 	for _, b := range c.ask.Brokers() {
-		if v, err := try(b); err == nil {
-			return v, nil
+		if v, err, answered := try(b); answered {
+			return v, err
 		}
 	}
 	for _, address := range c.cfg.Addresses {
 		b := sarama.NewBroker(address)
-		if v, err := try(b); err == nil {
+		if v, err, answered := try(b); answered {
 			_ = b.Close()
-			return v, nil
+			return v, err
 		}
 	}
 	var zero T
@@ -212,22 +230,83 @@ func (c *Cluster) metadata(topics ...string) (*sarama.MetadataResponse, error) {
 	})
 }
 
-// Describe implements broker.Admin.
+// identify asks who the cluster is and which brokers are up; about one topic, whether it exists or not, because that saves
+// the list of all.
+func (c *Cluster) identify() (broker.Info, []*sarama.Broker, error) {
+	md, err := c.metadata("__consumer_offsets")
+	if err != nil {
+		return broker.Info{}, nil, err
+	}
+	var info broker.Info
+	if md.ClusterID != nil {
+		info.ClusterID = *md.ClusterID
+	}
+	for _, b := range md.Brokers {
+		info.Brokers = append(info.Brokers, b.Addr())
+	}
+	slices.Sort(info.Brokers)
+	return info, md.Brokers, nil
+}
+
+// Describe implements broker.Admin. Version is the inter.broker.protocol.version, or "metadata.version" and its level where
+// there is none (Kafka 4.0 and later): brokers may be newer.
 func (c *Cluster) Describe(ctx context.Context) (broker.Info, error) {
 	return call(ctx, c, "describe", func() (broker.Info, error) {
-		// A question about one topic, whether it exists or not, saves the list of all.
-		md, err := c.metadata("__consumer_offsets")
+		info, brokers, err := c.identify()
 		if err != nil {
-			return broker.Info{}, err
+			return info, err
 		}
-		var info broker.Info
-		if md.ClusterID != nil {
-			info.ClusterID = *md.ClusterID
+		var mu sync.Mutex
+		var all errgroup.Group
+		var versions []string
+		for _, b := range brokers {
+			all.Go(func() error {
+				_ = b.Open(c.ask.Config())
+				defer func() { _ = b.Close() }()
+				creates, version, err := about(b)
+				if err != nil {
+					return fmt.Errorf("%s: %w", b.Addr(), err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				info.AutoCreate = info.AutoCreate || creates
+				versions = append(versions, version)
+				return nil
+			})
 		}
-		for _, b := range md.Brokers {
-			info.Brokers = append(info.Brokers, b.Addr())
-		}
-		slices.Sort(info.Brokers)
-		return info, nil
+		err = all.Wait()
+		slices.Sort(versions)
+		info.Version = strings.Join(slices.Compact(versions), "|")
+		return info, err
 	})
+}
+
+// about asks one broker whether it creates topics by being sent to, and for its version. Who may not ask is told that it does.
+func about(b *sarama.Broker) (creates bool, version string, err error) {
+	entries, err := describe(b, sarama.BrokerResource, strconv.Itoa(int(b.ID())))
+	if err != nil {
+		return false, "", err
+	}
+	creates = true // the default of Kafka, and of who does not show it
+	for _, e := range entries {
+		switch e.Name {
+		case "auto.create.topics.enable":
+			creates = e.Value != "false"
+		case "inter.broker.protocol.version":
+			version = e.Value
+		}
+	}
+	if version != "" {
+		return creates, version, nil
+	}
+	features, err := b.ApiVersions(&sarama.ApiVersionsRequest{Version: 3, ClientSoftwareName: "turnout", ClientSoftwareVersion: "1"})
+	if err != nil {
+		return false, "", err
+	}
+	for _, f := range features.FinalizedFeatures {
+		if f.Name == "metadata.version" {
+			version = "metadata.version " + strconv.Itoa(int(f.MaxVersionLevel))
+		}
+	}
+	return creates, version, nil
 }

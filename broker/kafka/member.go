@@ -73,14 +73,13 @@ func (c *Cluster) Join(ctx context.Context, m broker.Membership) (broker.Member,
 		}
 		topics = append(topics, r.retry)
 	}
-	client, err := sarama.NewClient(c.cfg.Addresses, c.receiving())
+	group, err := callFor(ctx, c, what,
+		func() (sarama.ConsumerGroup, error) {
+			return sarama.NewConsumerGroup(c.cfg.Addresses, m.Group, c.receiving())
+		},
+		func(g sarama.ConsumerGroup) { _ = g.Close() })
 	if err != nil {
-		return nil, c.wrap(what, err)
-	}
-	group, err := sarama.NewConsumerGroupFromClient(m.Group, client)
-	if err != nil {
-		_ = client.Close()
-		return nil, c.wrap(what, err)
+		return nil, err
 	}
 	r.ctx, r.leave = context.WithCancel(context.Background())
 	c.mu.Lock()
@@ -88,12 +87,11 @@ func (c *Cluster) Join(ctx context.Context, m broker.Membership) (broker.Member,
 		c.mu.Unlock()
 		r.leave()
 		_ = group.Close()
-		_ = client.Close()
 		return nil, c.errClosed()
 	}
 	c.members[r] = struct{}{}
 	c.mu.Unlock()
-	go r.run(client, group, topics)
+	go r.run(group, topics)
 	return r, nil
 }
 
@@ -106,7 +104,7 @@ func (c *Cluster) provideRetries(ctx context.Context, topic, like string) error 
 }
 
 // run is the life of the member.
-func (r *member) run(client sarama.Client, group sarama.ConsumerGroup, topics []string) {
+func (r *member) run(group sarama.ConsumerGroup, topics []string) {
 	var helpers sync.WaitGroup
 	helpers.Go(func() {
 		for err := range group.Errors() {
@@ -137,7 +135,6 @@ func (r *member) run(client sarama.Client, group sarama.ConsumerGroup, topics []
 	if err := group.Close(); err != nil {
 		r.log.Warn("leaving a group failed; the others get its partitions after the session timeout", zap.Error(err))
 	}
-	_ = client.Close()
 	close(stop)
 	helpers.Wait()
 

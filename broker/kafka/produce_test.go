@@ -39,8 +39,10 @@ func smallTopic(t *testing.T, e *testenv.Env) {
 	name := topic(t, c, broker.TopicSpec{Partitions: 1, Config: map[string]string{"max.message.bytes": "2000"}})
 	info, err := c.DescribeTopic(t.Context(), name)
 	require.NoError(t, err)
+	require.Equal(t, "delete", info.Settings["cleanup.policy"])
+	info.Settings = nil
 	require.Equal(t, broker.TopicInfo{
-		Partitions: []string{"0"}, Replicas: 1, MaxMessageBytes: 2000, Config: map[string]string{"max.message.bytes": "2000"},
+		Partitions: []string{"0"}, Replicas: 1, MaxMessageBytes: 2000, Config: map[string]string{"max.message.bytes": "2000"}, Restore: "2000",
 	}, info)
 
 	const n = 300

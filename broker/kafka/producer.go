@@ -166,7 +166,7 @@ func (c *Cluster) warm(topic string) (fenced bool, err error) {
 		return false, err
 	}
 	p.know(topic, limit)
-	return limit != unlimited && limit <= 1, nil
+	return limit <= fenceBytes, nil
 }
 
 // know makes topic one that may be sent to; limit is its max.message.bytes.
@@ -202,11 +202,6 @@ func (p *producer) change(f func(map[string]*target)) {
 	f(topics)
 	p.topics.Store(&topics)
 }
-
-const (
-	fenceBytes    = 1  // a max.message.bytes of so much or less is a fence
-	batchOverhead = 61 // bytes of a record batch beside its records
-)
 
 // Send implements broker.Producer. A topic that is not known yet is looked up first, which takes a Warm.
 func (c *Cluster) Send(ctx context.Context, topic string, m *broker.Envelope, done func(broker.Receipt, error)) {

@@ -315,7 +315,7 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 	if err != nil {
 		return broker.TopicInfo{}, err
 	}
-	info := broker.TopicInfo{Fenced: true}
+	info := broker.TopicInfo{Fenced: true, Settings: map[string]string{}}
 	if r := c.routes.cached(topic); r != nil {
 		info.Replicas = r.replicas
 	}
@@ -338,10 +338,15 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 		if t != nil && t.Perm&remoting.PermWrite != 0 && t.WriteQueues > 0 {
 			info.Fenced = false
 		}
-		limit, err := c.maxBody(ctx, addr)
-		if err != nil {
-			return broker.TopicInfo{}, fmt.Errorf("broker %q: %w", name, err)
+		at, err2 := c.about(ctx, name, addr)
+		if err2 != nil {
+			return broker.TopicInfo{}, err2
 		}
+		if err != nil {
+			t = nil // what the route says is not all
+		}
+		join(info.Settings, settings(t, at))
+		limit, _ := strconv.ParseInt(at["maxMessageSize"], 10, 64) // 0 when it is not there
 		if limit > 0 && (info.MaxMessageBytes == 0 || limit < info.MaxMessageBytes) {
 			info.MaxMessageBytes = limit
 		}
@@ -357,19 +362,6 @@ func countOf(queues []remoting.Queue, brokerName string) int {
 		}
 	}
 	return n
-}
-
-// maxBody is a broker's maxMessageSize; 0 when it may not be asked.
-func (c *Cluster) maxBody(ctx context.Context, addr string) (int64, error) {
-	settings, err := call(ctx, func(ctx context.Context) (map[string]string, error) { return c.admin.BrokerConfig(ctx, addr) })
-	if remoting.HasCode(err, remoting.NotSupported, remoting.NoPermission) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	n, _ := strconv.ParseInt(settings["maxMessageSize"], 10, 64) // 0 when it is not there
-	return n, nil
 }
 
 // Topics implements broker.Admin. Retry and dead letter topics count as the broker's own.
@@ -451,8 +443,19 @@ func (c *Cluster) Describe(ctx context.Context) (broker.Info, error) {
 		return broker.Info{}, c.done("describe", err)
 	}
 	info := broker.Info{ClusterID: masters[0].Cluster}
+	versions := map[string]string{}
 	for _, b := range masters {
 		info.Brokers = append(info.Brokers, b.Master())
+		at, err := c.about(ctx, b.Name, b.Master())
+		if err != nil {
+			return broker.Info{}, c.done("describe", err)
+		}
+		info.AutoCreate = info.AutoCreate || at[autoCreate] != "false"
+		runtime, err := call(ctx, func(ctx context.Context) (map[string]string, error) { return c.admin.BrokerRuntime(ctx, b.Master()) })
+		if err == nil {
+			join(versions, map[string]string{"": runtime["brokerVersionDesc"]})
+		}
 	}
+	info.Version = versions[""]
 	return info, nil
 }

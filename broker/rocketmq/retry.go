@@ -253,7 +253,7 @@ func ignoreUnknownTopic(err error) error {
 
 const (
 	scheduleTopic = "SCHEDULE_TOPIC_XXXX" // queue n-1 has the messages of delay level n
-	scheduleGroup = "TOOLS_CONSUMER"      // a group that every broker has
+	toolsGroup    = "TOOLS_CONSUMER"      // a group that every broker has
 )
 
 // delayed counts the messages that wait in the brokers' schedules for one of topics.
@@ -296,7 +296,7 @@ func (c *Cluster) countFrom(ctx context.Context, addr string, q remoting.Queue, 
 	var n int64
 	for offset < end {
 		r, err := call(ctx, func(ctx context.Context) (*remoting.PullResult, error) {
-			return c.admin.PullMessages(ctx, addr, remoting.Pull{Group: scheduleGroup, Queue: q, Offset: offset, Max: pullMax,
+			return c.admin.PullMessages(ctx, addr, remoting.Pull{Group: toolsGroup, Queue: q, Offset: offset, Max: pullMax,
 				Subscription: remoting.NewSubscription(q.Topic, "", 0)})
 		})
 		if err != nil {

@@ -111,6 +111,14 @@ func (c *Client) ConsumeStats(ctx context.Context, addr, group, topic string) (m
 	return byQueue(v.Offsets)
 }
 
+// ConsumingGroups are the groups that have a position on topic, or are connected and subscribed to it.
+func (c *Client) ConsumingGroups(ctx context.Context, addr, topic string) ([]string, error) {
+	v, err := read[struct {
+		Groups []string `json:"groupList"`
+	}](ctx, c, addr, NewRequest(ReqTopicConsumedByWhom, nil, "topic", topic))
+	return v.Groups, err
+}
+
 // BrokerConfig asks a broker for its settings.
 func (c *Client) BrokerConfig(ctx context.Context, addr string) (map[string]string, error) {
 	a, err := c.Call(ctx, addr, NewRequest(ReqGetBrokerConfig, nil))

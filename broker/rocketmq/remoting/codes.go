@@ -30,6 +30,7 @@ const (
 	ReqConsumeStats            = 208
 	ReqDeleteTopicInBroker     = 215
 	ReqDeleteTopicInNameServer = 216
+	ReqTopicConsumedByWhom     = 300
 	ReqSendMessageV2           = 310
 	ReqSendBatch               = 320
 	ReqGetTopicConfig          = 351

@@ -1,0 +1,190 @@
+package rocketmq
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// unsupported refuses what a broker of this kind can not do.
+func (c *Cluster) unsupported(what, why string) error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	return c.wrap(what, fmt.Errorf("%w: %s", errs.ErrUnsupported, why))
+}
+
+const noFence = "a broker that takes no messages of a topic gives none of it either"
+
+// Fence implements broker.Mover: ErrUnsupported.
+func (c *Cluster) Fence(_ context.Context, topic string) error {
+	return c.unsupported("fence topic "+topic, noFence)
+}
+
+// Fenced implements broker.Mover: ErrUnsupported.
+func (c *Cluster) Fenced(_ context.Context, topic string) error {
+	return c.unsupported("fence of topic "+topic, noFence)
+}
+
+// Unfence implements broker.Mover: ErrUnsupported.
+func (c *Cluster) Unfence(_ context.Context, topic, _ string) error {
+	return c.unsupported("unfence topic "+topic, noFence)
+}
+
+// OpenTransactions implements broker.Mover: ErrUnsupported.
+func (c *Cluster) OpenTransactions(_ context.Context, topic string) (broker.Offsets, error) {
+	return nil, c.unsupported("open transactions on "+topic, "brokers keep what is not committed in one topic for all and do not say of which it is")
+}
+
+// Groups implements broker.Mover. Before 5.0 also groups that are connected and have no position yet.
+func (c *Cluster) Groups(ctx context.Context, topic string) ([]string, error) {
+	ctx, cancel, err := c.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	groups, err := c.groups(ctx, topic)
+	return groups, c.done("groups on topic "+topic, err)
+}
+
+func (c *Cluster) groups(ctx context.Context, topic string) ([]string, error) {
+	r, err := c.routes.complete(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	var known []string
+	for _, name := range r.brokers() {
+		list, err := call(ctx, func(ctx context.Context) ([]string, error) {
+			return c.admin.ConsumingGroups(ctx, r.masters[name], topic)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("broker %q: %w", name, err)
+		}
+		known = append(known, list...)
+	}
+	slices.Sort(known)
+	found := []string{}
+	for _, group := range slices.Compact(known) { // with those that are only connected
+		positions, err := c.positions(ctx, group, topic)
+		if err != nil {
+			return nil, fmt.Errorf("group %q: %w", group, err)
+		}
+		if len(positions) > 0 {
+			found = append(found, group)
+		}
+	}
+	return found, nil
+}
+
+// Peek implements broker.Mover.
+func (c *Cluster) Peek(ctx context.Context, topic, part string, at int64, limit int) ([]broker.Delivery, int64, error) {
+	ctx, cancel, err := c.ask(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer cancel()
+	messages, next, err := c.peek(ctx, topic, part, at, limit)
+	if err != nil {
+		return nil, 0, c.done("peek into queue "+part+" of topic "+topic, err)
+	}
+	return messages, next, nil
+}
+
+func (c *Cluster) peek(ctx context.Context, topic, part string, at int64, limit int) ([]broker.Delivery, int64, error) {
+	if at < 0 || limit < 1 {
+		return nil, 0, invalid("at %d, limit %d: must be 0 or more, and 1 or more", at, limit)
+	}
+	queues, addrs, err := c.queues(ctx, topic)
+	if err != nil {
+		return nil, 0, err
+	}
+	i := slices.IndexFunc(queues, func(q remoting.Queue) bool { return partition(q) == part })
+	if i < 0 {
+		return nil, 0, invalid("the topic has no such queue")
+	}
+	q := queues[i]
+	for {
+		r, err := call(ctx, func(ctx context.Context) (*remoting.PullResult, error) {
+			return c.admin.PullMessages(ctx, addrs[q.Broker], remoting.Pull{Group: toolsGroup, Queue: q, Offset: at,
+				Max: min(limit, pullMax), Subscription: remoting.NewSubscription(topic, "", 0)})
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		var messages []broker.Delivery
+		for _, m := range r.Messages {
+			if m.QueueOffset < at || len(messages) == limit {
+				continue
+			}
+			d, err := decode(m, q, false, c.cfg.Name)
+			if err != nil {
+				return nil, 0, err
+			}
+			d.Writer = m.BornHost.String()
+			messages = append(messages, *d)
+		}
+		switch n := len(messages); {
+		case n > 0:
+			return messages, messages[n-1].Offset + 1, nil
+		case at >= r.Max || r.Next >= r.Max:
+			return nil, r.Max, nil
+		case r.Next <= at:
+			return nil, 0, fmt.Errorf("%w: it gives nothing from offset %d on, its end is %d", errUnavailable, at, r.Max)
+		}
+		at = r.Next
+	}
+}
+
+// about asks the master of every broker what Describe and DescribeTopic tell of it; nil of one that may not be asked.
+func (c *Cluster) about(ctx context.Context, name, addr string) (map[string]string, error) {
+	settings, err := call(ctx, func(ctx context.Context) (map[string]string, error) { return c.admin.BrokerConfig(ctx, addr) })
+	if remoting.HasCode(err, remoting.NotSupported, remoting.NoPermission) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("broker %q: %w", name, err)
+	}
+	return settings, nil
+}
+
+// brokerSettings are those that matter to a topic and that it has not of its own.
+var brokerSettings = []string{"fileReservedTime", "maxMessageSize", autoCreate}
+
+const autoCreate = "autoCreateTopicEnable"
+
+// settings are those of one broker in effect for a topic.
+func settings(of *remoting.TopicConfig, at map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, name := range brokerSettings {
+		if v, ok := at[name]; ok {
+			out[name] = v
+		}
+	}
+	if of != nil {
+		out["readQueueNums"], out["writeQueueNums"] = strconv.Itoa(of.ReadQueues), strconv.Itoa(of.WriteQueues)
+		out["perm"], out["order"] = strconv.Itoa(of.Perm), strconv.FormatBool(of.Order)
+		for name, v := range of.Attributes {
+			out[name] = v
+		}
+	}
+	return out
+}
+
+// join adds what one more broker says; where brokers differ all values are kept.
+func join(all, one map[string]string) {
+	for name, v := range one {
+		if values := strings.Split(all[name], "|"); all[name] == "" {
+			all[name] = v
+		} else if !slices.Contains(values, v) {
+			values = append(values, v)
+			slices.Sort(values)
+			all[name] = strings.Join(values, "|")
+		}
+	}
+}
