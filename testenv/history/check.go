@@ -19,7 +19,7 @@ func Check(events []Event, o Options) Verdict {
 	c := &checker{
 		o:        o,
 		messages: make(map[string]*message, len(events)/4),
-		open:     map[handler]*Event{},
+		open:     map[handler]handling{},
 		again:    map[*handlings][]*Event{},
 		logs:     map[partition]*log{},
 		lastAck:  map[string]*Event{},
@@ -63,7 +63,7 @@ type checker struct {
 	zero     int64                   // t of the first event; what is said of times is relative to it
 	messages map[string]*message     // by id
 	sent     []*message              // in the order of sending
-	open     map[handler]*Event      // recv events of handlings that have not ended
+	open     map[handler]handling    // that have not ended
 	again    map[*handlings][]*Event // recv events behind the first
 	logs     map[partition]*log
 	lastAck  map[string]*Event // by topic, of production messages
@@ -90,6 +90,12 @@ type handlings struct {
 }
 
 type handler struct{ id, group, member string }
+
+// handling is one that has not ended, or several of one message by one member: a copy of each of two partitions.
+type handling struct {
+	recv  *Event // the latest
+	begun int
+}
 
 func (c *checker) message(id string) *message {
 	m := c.messages[id]
@@ -166,7 +172,8 @@ func (c *checker) recv(e *Event) {
 	c.behindSeal(m, e)
 	c.verdict.Groups[i].Begun++
 	c.cluster(e.Cluster).Received++
-	c.open[handler{e.ID, e.Group, e.Member}] = e
+	key := handler{e.ID, e.Group, e.Member}
+	c.open[key] = handling{e, c.open[key].begun + 1}
 	if len(c.o.Clusters) > 0 && !slices.Contains(c.o.Clusters, e.Cluster) {
 		c.found(Elsewhere, e.ID, "group %s read it from %s at %s", e.Group, where(e), c.at(e.T))
 	}
@@ -212,11 +219,16 @@ func (c *checker) end(e *Event) {
 		return
 	}
 	key := handler{e.ID, e.Group, e.Member}
-	if c.open[key] == nil {
+	h := c.open[key]
+	if h.begun == 0 {
 		c.found(Broken, e.ID, "%s at %s of a handling that did not begin (%s in group %s)", e.Op, c.at(e.T), e.Member, e.Group)
 		return
 	}
-	delete(c.open, key)
+	if h.begun--; h.begun == 0 {
+		delete(c.open, key)
+	} else {
+		c.open[key] = h
+	}
 	g := &c.messages[e.ID].groups[i]
 	switch {
 	case e.Op == OpRetry:
@@ -331,9 +343,9 @@ func (c *checker) lost(s, ok *Event, h *handlings, group int) {
 
 func (c *checker) unfinished() {
 	events := make([]*Event, 0, len(c.open))
-	for key, e := range c.open {
+	for key, h := range c.open {
 		if !c.facts.killed[key.member] {
-			events = append(events, e)
+			events = append(events, h.recv)
 		}
 	}
 	slices.SortFunc(events, func(a, b *Event) int { return cmp.Or(cmp.Compare(a.T, b.T), cmp.Compare(a.ID, b.ID)) })

@@ -288,6 +288,11 @@ func TestWhatIsNoMistake(t *testing.T) {
 			h.o.Left = []Left{{Cluster: "kafka-a", From: time.Unix(0, h.find("m04", "", OpSend).T+1)}}
 		}},
 		{"another topic on the cluster that was left", func(h *hand) { h.o.Left = []Left{{Cluster: "kafka-a", Topic: "bills"}} }},
+		{"two stored copies of a message, handled by one member at the same time", func(h *hand) {
+			h.again("m03", "mail")
+			first, second := h.find("m03", "mail", OpRecv), h.find("m03", "mail", OpRecv, 1)
+			second.T, second.Partition = first.T+1, "1"
+		}},
 		{"a seal that covers everything, repeated", func(h *hand) {
 			h.seal(450, map[string]int64{"0": 5})
 			h.seal(460, map[string]int64{"0": 5})
