@@ -19,6 +19,7 @@ type checkFlags struct {
 	groups, ordered, partial []string
 	killed, clusters, allow  []string
 	maxSend                  time.Duration
+	maxRecords               int
 }
 
 func newCheckCommand(a *app) *cobra.Command {
@@ -52,6 +53,7 @@ check with exit code 3 and its place, as file:line. The rules: ` + wrap(ruleName
 	f.StringSliceVar(&flags.clusters, "cluster", nil, "the clusters that may be used (default: any)")
 	f.StringSliceVar(&flags.allow, "allow", []string{string(history.Duplicate)}, "rules whose breaches are counted and leave the verdict clean; --allow= for none")
 	f.DurationVar(&flags.maxSend, "max-send", 0, "the longest that a send may take (0: any time)")
+	f.IntVar(&flags.maxRecords, "max-records", 10_000_000, "how many records are read at most; each needs some 650 bytes of memory (0: no limit)")
 	return cmd
 }
 
@@ -67,13 +69,16 @@ func (a *app) check(paths []string, flags checkFlags) error {
 	if flags.maxSend < 0 {
 		return usagef("--max-send %v: must not be below 0", flags.maxSend)
 	}
+	if flags.maxRecords < 0 {
+		return usagef("--max-records %d: must not be below 0", flags.maxRecords)
+	}
 	allow, err := flags.rules()
 	if err != nil {
 		return err
 	}
-	in, err := history.Read(a.stdin, paths...)
+	in, err := history.Read(a.stdin, flags.maxRecords, paths...)
 	if err != nil {
-		return err
+		return remedy(err, errs.ErrTooLarge, "check a shorter run, or raise --max-records where there is memory for it")
 	}
 	for _, file := range in.Torn {
 		fmt.Fprintf(a.stderr, "turnout: %s: the last line has no end and was left out: its process was killed while writing\n", file)

@@ -191,6 +191,8 @@ func TestCheckRefusals(t *testing.T) {
 		{3, "nothing was recorded", []string{t.TempDir()}},
 		{3, "given twice", []string{dir, dir}},
 		{4, "no such file", []string{dir + "x"}},
+		{3, "more than 3 records; check a shorter run, or raise --max-records", []string{dir, "--max-records", "3"}},
+		{2, "--max-records", []string{dir, "--max-records", "-3"}},
 		{2, "requires at least 1 arg", nil},
 		{2, `no such rule; the rules are broken, reused,`, []string{dir, "--allow", "loss"}},
 		{2, `--ordered "mail"`, []string{dir, "--ordered", "mail"}},

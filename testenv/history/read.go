@@ -40,9 +40,11 @@ const Stdin = "-"
 // Read reads one run from several paths: files, folders (all files of processes in them) and Stdin. A file is that of one
 // process, so that its stamps grow; what comes through stdin may be several files, one after the other. A damaged line is
 // ErrInvalid and named as file:line, and so are a path that is given twice and a folder without histories; a path that does
-// not exist is ErrNotFound.
-func Read(stdin io.Reader, paths ...string) (Input, error) {
+// not exist is ErrNotFound. More than limit records are ErrTooLarge (0: no limit): all are held in memory, with what Check needs
+// some 650 bytes for each.
+func Read(stdin io.Reader, limit int, paths ...string) (Input, error) {
 	r := newReader()
+	r.limit = limit
 	var in Input
 	var runs [][]Event
 	take := func(s *source, from io.Reader) error {
@@ -184,6 +186,8 @@ type source struct {
 type reader struct {
 	lines *bufio.Reader
 	names map[string]string // one copy of each word that comes again and again
+	limit int               // records that are read in all; 0: no limit
+	count int               // so far
 }
 
 func newReader() *reader {
@@ -224,6 +228,9 @@ func (r *reader) read(s *source, from io.Reader) (runs [][]Event, err error) {
 			return nil, s.damaged(fmt.Errorf("longer than %d bytes: not a line of a history", maxLine))
 		default:
 			return nil, fmt.Errorf("history: reading %s: %w", s.path, err)
+		}
+		if r.count++; r.limit > 0 && r.count > r.limit {
+			return nil, fmt.Errorf("%w: history: %s:%d: more than %d records", errs.ErrTooLarge, s.path, s.line+1, r.limit)
 		}
 		run = append(run, Event{})
 		e := &run[len(run)-1]
