@@ -81,12 +81,23 @@ func (c childSpec) run() error {
 		}
 		say("leading")
 		<-orders // to write with what it has read, come what may
-		byVersion := s.Set(context.Background(), n.Path, []byte("late"), n.Version)
-		byGuard := s.Multi(context.Background(), lead.Guard(), metadata.SetOp(n.Path, []byte("late"), metadata.AnyVersion))
+		byVersion := answered(func() error { return s.Set(context.Background(), n.Path, []byte("late"), n.Version) })
+		byGuard := answered(func() error {
+			return s.Multi(context.Background(), lead.Guard(), metadata.SetOp(n.Path, []byte("late"), metadata.AnyVersion))
+		})
 		<-ctx.Done()
 		say("version refused %v, guard refused %v, lost %v", errors.Is(byVersion, errs.ErrConflict), errors.Is(byGuard, errs.ErrNotFound), errors.Is(context.Cause(ctx), coord.ErrLost))
 		return ctx.Err()
 	})
+}
+
+// answered writes until there is an answer.
+func answered(write func() error) error {
+	for {
+		if err := write(); !errors.Is(err, errs.ErrTimeout) {
+			return err
+		}
+	}
 }
 
 // process is a child.

@@ -3,8 +3,10 @@ package coord_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,6 +165,104 @@ func fiftyContenders(t *tree) {
 	require.EqualValues(t, contenders*rounds, n.Version)
 	require.IsIncreasing(t, tokens, "in the order of coming")
 	require.Empty(t, t.places(first, locks))
+}
+
+// Each contender loses its session again and again between reading and writing. What it writes then, in its next session and
+// whatever is there now, is refused; so no write is lost.
+func contendersLoseSessions(t *tree) {
+	const contenders, enough, every = 10, 100, 5
+	first := t.open()
+	counter := t.root + "/counter"
+	require.NoError(t, first.Create(t.ctx(), counter, []byte("0")))
+	var written, unknown, refused atomic.Int64
+	turn := func(ctx context.Context, s *metadata.Store, lose bool) error {
+		held, err := coord.Lock(ctx, s, "x")
+		if err != nil {
+			return err
+		}
+		n, err := s.Read(ctx, counter)
+		if err != nil {
+			return err
+		}
+		number, err := strconv.Atoi(string(n.Data))
+		if err != nil {
+			return err
+		}
+		write := func() error {
+			return s.Multi(ctx, held.Guard(), metadata.SetOp(counter, []byte(strconv.Itoa(number+1)), metadata.AnyVersion))
+		}
+		if lose {
+			if err := t.env.ExpireSession(ctx, s.Session().ID); err != nil {
+				return err
+			}
+			if err := answered(write); !errors.Is(err, errs.ErrNotFound) {
+				return fmt.Errorf("a write of who was deposed: %w", err)
+			}
+			refused.Add(1)
+			return held.Unlock(ctx)
+		}
+		switch err := write(); {
+		case err == nil:
+			written.Add(1)
+		case errors.Is(err, errs.ErrTimeout): // real servers cut others, too, when a session is ended by force
+			unknown.Add(1)
+		default:
+			return err
+		}
+		return held.Unlock(ctx)
+	}
+	var ended []<-chan error
+	for range contenders {
+		s := t.open()
+		ended = append(ended, t.background(func(ctx context.Context) error {
+			for i := 1; written.Load() < enough; i++ {
+				if err := turn(ctx, s, i%every == 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	for _, e := range ended {
+		require.NoError(t, wait(t, e, "a contender"))
+	}
+	n, err := first.Read(t.ctx(), counter)
+	require.NoError(t, err)
+	number, err := strconv.Atoi(string(n.Data))
+	require.NoError(t, err)
+	t.Logf("%d written, %d of which that is not known, %d refused", written.Load(), unknown.Load(), refused.Load())
+	require.Positive(t, refused.Load())
+	require.GreaterOrEqual(t, int64(number), written.Load())
+	require.LessOrEqual(t, int64(number), written.Load()+unknown.Load())
+	require.EqualValues(t, number, n.Version, "no number was written twice")
+	t.until(first, locks, 0)
+}
+
+func chrootAndIdentity(t *tree) {
+	t.Setenv("TURNOUT_TEST_SECRET", "alice:s3cr3t")
+	chroot := func(c *metadata.Config) { c.ZooKeeper += "/chroot" + t.root }
+	s := t.open(chroot, func(c *metadata.Config) { c.AuthScheme, c.AuthSecret = "digest", "env:TURNOUT_TEST_SECRET" })
+	require.NoError(t, t.lock(s).Unlock(t.ctx()))
+	job, id := t.job(s)
+	require.NoError(t, job.Lead(t.ctx(), func(context.Context, *coord.Held) error {
+		require.Equal(t, id, t.leader(job))
+		return nil
+	}))
+	items, _ := t.served(t.queue(s), nil)
+	put, err := t.queue(s).Put(t.ctx(), nil)
+	require.NoError(t, err)
+	require.Equal(t, put, wait(t, items, "the item").ID)
+
+	stranger := t.open(chroot)
+	_, err = coord.Lock(t.ctx(), stranger, "x")
+	require.ErrorIs(t, err, errs.ErrNotAllowed)
+	_, err = t.queue(stranger).Put(t.ctx(), nil)
+	require.ErrorIs(t, err, errs.ErrNotAllowed)
+	job, _ = t.job(stranger)
+	require.ErrorIs(t, job.Lead(t.ctx(), nil), errs.ErrNotAllowed)
+	require.ErrorIs(t, job.Campaign(t.ctx(), time.Millisecond, nil), errs.ErrNotAllowed)
+	_, err = job.Join(t.ctx(), metadata.Instance{V: 1})
+	require.ErrorIs(t, err, errs.ErrNotAllowed)
 }
 
 // expire ends a Store's session and waits for the next one.

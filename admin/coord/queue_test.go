@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
@@ -86,6 +87,26 @@ func itemsInOrder(t *tree) {
 	put(two)
 	next(second)
 	require.Empty(t, first)
+}
+
+// ZooKeeper numbers the children of a node with 32 bits. What people put there is no item.
+func numbersGoRound(t *tree) {
+	s := t.open()
+	q := t.queue(s)
+	id := strings.Repeat("0", 32)
+	for i, name := range []string{"item-" + id + "--2147483647", "item-" + id + "--2147483648", "item-" + id + "-2147483647", "item-" + id + "-2147483646",
+		"item-" + id, "item-" + id + "-x", "note"} {
+		require.NoError(t, s.Create(t.ctx(), t.root+"/queue/requests/"+name, []byte(strconv.Itoa(i))))
+	}
+	all, err := q.List(t.ctx())
+	require.NoError(t, err)
+	var order []string
+	for _, item := range all {
+		require.Equal(t, id, item.ID)
+		order = append(order, string(item.Data))
+	}
+	require.Equal(t, []string{"3", "2", "1", "0"}, order)
+	require.Equal(t, 4, t.length(q))
 }
 
 func itemAgain(t *tree) {
