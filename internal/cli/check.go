@@ -38,7 +38,9 @@ The groups that are expected to handle everything are those that the history nam
 the topics that it handled; and those of --group. A group that handled nothing and is not named is not missed.
 
 A last line without its end is left out: its process was killed while writing. Any other line that can not be read ends the
-check with exit code 3 and its place, as file:line. The rules: ` + wrap(ruleNames(), 118) + ".",
+check with exit code 3 and its place, as file:line.
+
+` + wrap("The rules: "+ruleNames(), 120) + ".",
 		Example: `  turnout check run/history
   turnout check sender.jsonl receiver-1.jsonl receiver-2.jsonl --ordered order_bil_group --killed receiver-2
   cat run/history/*.jsonl | turnout check - --output json`,

@@ -143,6 +143,7 @@ func TestCheckWithExpectations(t *testing.T) {
 	require.Equal(t, 0, r.code, "%s", r.stderr)
 	require.Contains(t, r.stdout, "1 (1 redelivery)")
 	require.Contains(t, run(t, "check", dir, "--allow", "after the seal").stderr, "not clean: 1 duplicate")
+	require.Contains(t, run(t, "check", dir, "--allow=").stderr, "not clean: 1 after the seal, 1 duplicate")
 }
 
 func TestCheckReadsFilesAndStandardInput(t *testing.T) {

@@ -91,6 +91,6 @@
 //
 // # Size
 //
-// The events of a run are held in memory: some 650 bytes a record with what Check needs. A million records take about two
-// seconds on two cores (BenchmarkMillionRecords).
+// The events of a run are held in memory: some 650 bytes a record with what Check needs. A million records take two to
+// four seconds on two cores (BenchmarkMillionRecords).
 package history
