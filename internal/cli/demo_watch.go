@@ -82,7 +82,7 @@ func (w *demoWatch) readHistories() error {
 			w.balance(e.ID, false)
 		case history.OpFail, history.OpUnknown:
 			w.d.say("a send FAILED: %s", e.Error)
-		case history.OpSend, history.OpRetry:
+		default:
 		}
 	}
 	return nil

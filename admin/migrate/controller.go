@@ -1,0 +1,200 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+const (
+	poll        = 100 * time.Millisecond // between two looks at a migration that waits
+	pollFast    = 10 * time.Millisecond  // while sends pause
+	steady      = 20 * time.Millisecond  // between two readings of end offsets (R7)
+	scan        = 500 * time.Millisecond // between two looks into the store for migrations
+	stepLimit   = 30 * time.Second       // of one step
+	stepMost    = 2 * time.Second        // between two tries of a step that fails
+	fenceCheck  = 5 * time.Second        // between two looks at a fence that nobody works on
+	assertEvery = time.Second
+	callLimit   = 10 * time.Second
+	openFor     = 10 * time.Minute // how long a cluster that was reopened is kept open after the migration
+)
+
+// Options change a controller.
+type Options struct {
+	// FenceCheck is how often fences that stay after a migration, and stays of sleeping groups, are looked at.
+	FenceCheck time.Duration
+	// Off switches rules of the protocol off, by name, to show that each is needed. For tests.
+	Off map[string]bool
+}
+
+// Controller takes migrations from state to state. It is safe to run several over one store and ZooKeeper, and of use to
+// run one: who leads.
+type Controller struct {
+	db   *store.Store
+	meta *metadata.Store
+	pool *clusters.Pool
+	log  *zap.Logger
+	opt  Options
+
+	mu       sync.Mutex
+	wake     chan struct{}        // closed and replaced: look at once
+	asserted map[string]time.Time // by migration: when its fences were last looked at
+}
+
+// New returns a controller over the store, the metadata and the clusters of pool.
+func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Logger, opt Options) *Controller {
+	if opt.FenceCheck <= 0 {
+		opt.FenceCheck = fenceCheck
+	}
+	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, wake: make(chan struct{}), asserted: map[string]time.Time{}}
+}
+
+// Kick makes a running controller look at once.
+func (c *Controller) Kick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.wake)
+	c.wake = make(chan struct{})
+}
+
+func (c *Controller) kicked() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wake
+}
+
+// Run works on every migration until ctx ends, and returns when nothing of it works any more. Call it while leading, with a
+// ctx that ends when the leadership may be gone.
+func (c *Controller) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	edits := c.followEdits(ctx)
+	defer edits.close()
+	all.Go(func() { c.guard(ctx, edits) })
+
+	running := map[string]chan struct{}{} // by id; closed when its worker has ended
+	for {
+		wake := c.kicked()
+		open, err := c.db.Migrations(ctx, store.Filter{Open: true})
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("the store can not be read, trying again", zap.Error(err))
+		}
+		for _, m := range open {
+			if _, on := running[m.ID]; on {
+				continue
+			}
+			over := make(chan struct{})
+			running[m.ID] = over
+			all.Go(func() {
+				defer close(over)
+				c.work(ctx, m.ID)
+			})
+		}
+		maps.DeleteFunc(running, func(_ string, over chan struct{}) bool {
+			select {
+			case <-over:
+				return true
+			default:
+				return false
+			}
+		})
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wake:
+		case <-time.After(scan):
+		}
+	}
+}
+
+// errAgain: the world was not as it was read; look again at once.
+var errAgain = errors.New("look again")
+
+// work takes one migration through its states until it has ended or ctx does.
+func (c *Controller) work(ctx context.Context, id string) {
+	log := c.log.With(zap.String("migration", id))
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = poll, stepMost
+	var w *walk
+	for ctx.Err() == nil {
+		wake := c.kicked()
+		row, err := c.db.Migration(ctx, id)
+		var wait time.Duration
+		if err == nil {
+			if row.EndedAt != nil {
+				return
+			}
+			if w == nil || w.m.Version != row.Version {
+				var m *migration
+				if m, err = decode(row); err == nil {
+					w = &walk{c: c, m: m, log: log.With(zap.String("topic", m.Topic)), lags: map[string]*lagOf{}}
+				}
+			}
+		}
+		if err == nil {
+			stepping, cancel := context.WithTimeout(ctx, stepLimit)
+			wait, err = w.step(stepping)
+			cancel()
+		}
+		switch {
+		case err == nil:
+			pauses.Reset()
+		case errors.Is(err, errAgain), errors.Is(err, errs.ErrConflict):
+			w, wait = nil, pollFast // somebody else was faster: an operator, another controller, a hand edit
+		case ctx.Err() != nil:
+			return
+		default:
+			wait = pauses.NextBackOff()
+			log.Warn("a step failed, trying again", zap.Error(err), zap.Duration("in", wait))
+			if w != nil {
+				if say := w.waiting(ctx, err.Error()); say != nil {
+					w = nil
+				}
+			}
+		}
+		if wait == 0 {
+			continue
+		}
+		select {
+		case <-time.After(wait):
+		case <-wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// pause waits for d; an error: ctx ended.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// on runs f with a connection to a cluster.
+func (c *Controller) on(ctx context.Context, cluster string, f func(*clusters.Conn) error) error {
+	conn, err := c.pool.Acquire(ctx, cluster)
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", cluster, err)
+	}
+	defer conn.Release()
+	if err := f(conn); err != nil {
+		return fmt.Errorf("cluster %s: %w", cluster, err)
+	}
+	return nil
+}

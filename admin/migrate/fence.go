@@ -1,0 +1,172 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// wantFence is the row that says that a topic is to be closed on a cluster. It has what reopening needs, as it was before
+// anybody closed it.
+func (c *Controller) wantFence(ctx context.Context, conn *clusters.Conn, topic, physical string) ([]store.Fence, error) {
+	now := time.Now().UTC()
+	row := store.Fence{Cluster: conn.Name, Physical: physical, Topic: topic, Wanted: true, Since: now}
+	old, err := c.db.FenceOf(ctx, conn.Name, physical)
+	switch {
+	case err == nil && old.Wanted:
+		row.Restore, row.Since = old.Restore, old.Since
+		return []store.Fence{row}, nil
+	case err != nil && !errors.Is(err, errs.ErrNotFound):
+		return nil, err
+	}
+	info, err := conn.DescribeTopic(ctx, physical)
+	switch {
+	case errors.Is(err, errs.ErrUnknownTopic):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case info.Fenced && old != nil: // closed late by somebody who was deposed: what to put back is what was put back last
+		row.Restore = old.Restore
+	default:
+		row.Restore = info.Restore
+	}
+	return []store.Fence{row}, nil
+}
+
+// shut closes a topic and sees that every leader acts on it (R7). ErrConflict: one does not yet.
+func (c *Controller) shut(ctx context.Context, conn *clusters.Conn, physical string) error {
+	if err := conn.Fence(ctx, physical); err != nil {
+		return err
+	}
+	return conn.Fenced(ctx, physical)
+}
+
+// open lets writers in again, and sees that every leader does (R9). That it is to be open is stored before, and stays so for
+// a while: what somebody who was deposed does late is undone (R8).
+func (c *Controller) open(ctx context.Context, topic, cluster, physical string) (changed bool, err error) {
+	err = c.on(ctx, cluster, func(conn *clusters.Conn) error {
+		info, err := conn.DescribeTopic(ctx, physical)
+		if err != nil {
+			return err
+		}
+		row, err := c.db.FenceOf(ctx, cluster, physical)
+		switch {
+		case errors.Is(err, errs.ErrNotFound) && !info.Fenced:
+			return nil
+		case errors.Is(err, errs.ErrNotFound):
+			row = &store.Fence{Cluster: cluster, Physical: physical, Topic: topic, Restore: info.Restore, Wanted: true}
+		case err != nil:
+			return err
+		}
+		if row.Wanted {
+			until := time.Now().UTC().Add(openFor)
+			row.Wanted, row.Since, row.Until, row.SeenAt, row.Error = false, time.Now().UTC(), &until, nil, ""
+			if err := c.db.PutFence(ctx, row); err != nil {
+				return err
+			}
+		} else if !info.Fenced {
+			return nil
+		}
+		changed = true
+		return conn.Unfence(ctx, physical, row.Restore)
+	})
+	return changed, err
+}
+
+// assert compares what is wanted of one topic on one cluster with what the cluster does, and puts it right (R8). said is
+// what had to be put right; "": nothing.
+func (c *Controller) assert(ctx context.Context, row *store.Fence) (said string, err error) {
+	if !row.Wanted && row.Until != nil && time.Now().After(*row.Until) {
+		return "", nil
+	}
+	err = c.on(ctx, row.Cluster, func(conn *clusters.Conn) error {
+		info, err := conn.DescribeTopic(ctx, row.Physical)
+		switch {
+		case errors.Is(err, errs.ErrUnknownTopic):
+			return nil // deleted; a late writer would have to make it anew
+		case err != nil:
+			return err
+		case info.Fenced == row.Wanted:
+			return nil
+		case row.Wanted:
+			said = fmt.Sprintf("%s on %s was open to writers again; closed", row.Physical, row.Cluster)
+			return c.shut(ctx, conn, row.Physical)
+		default:
+			said = fmt.Sprintf("%s on %s was closed to writers again; opened", row.Physical, row.Cluster)
+			return conn.Unfence(ctx, row.Physical, row.Restore)
+		}
+	})
+	if said != "" {
+		c.log.Warn("fence put right", zap.String("what", said), zap.Error(err))
+	}
+	return said, err
+}
+
+// assertFences puts right what is wanted of the migration's topic anywhere.
+func (w *walk) assertFences(ctx context.Context) error {
+	s := w.m.state()
+	if s == Holding || s == Fencing || time.Since(w.c.assertedAt(w.m.ID)) < assertEvery || w.c.opt.Off["R8"] {
+		return nil
+	}
+	rows, err := w.c.db.Fences(ctx)
+	if err != nil {
+		return err
+	}
+	var events []store.Event
+	for i := range rows {
+		if rows[i].Topic != w.m.Topic {
+			continue
+		}
+		said, err := w.c.assert(ctx, &rows[i])
+		if err != nil {
+			return err
+		}
+		if said != "" {
+			events = append(events, event("fence", map[string]any{"cluster": rows[i].Cluster}, "%s", said))
+		}
+	}
+	w.c.noteAsserted(w.m.ID)
+	if len(events) == 0 {
+		return nil
+	}
+	return w.save(ctx, store.Changes{Events: events})
+}
+
+func (c *Controller) assertedAt(id string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asserted[id]
+}
+
+func (c *Controller) noteAsserted(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asserted[id] = time.Now()
+}
+
+// openTarget lets writers in on the target.
+func (w *walk) openTarget(ctx context.Context) error {
+	t := &w.m.data.Target
+	row, err := w.c.db.FenceOf(ctx, t.Cluster, t.Physical)
+	if err != nil && !errors.Is(err, errs.ErrNotFound) {
+		return err
+	}
+	if err == nil && row.Wanted && !t.WasFenced {
+		t.WasFenced = true
+		if err := w.save(ctx, store.Changes{}); err != nil {
+			return err
+		}
+	}
+	changed, err := w.c.open(ctx, w.m.Topic, t.Cluster, t.Physical)
+	if changed && err == nil {
+		w.log.Info("opened to writers", zap.String("cluster", t.Cluster))
+	}
+	return err
+}

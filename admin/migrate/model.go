@@ -1,0 +1,167 @@
+package migrate
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// State is where a migration is.
+type State string
+
+// The states. What each writes, does at the brokers and waits for: section 5 of the protocol.
+const (
+	Planned   State = "planned"   // stored, nothing done; waits for approval
+	Preparing State = "preparing" // the topic is on the target, everybody is warm there and attached
+	Holding   State = "holding"   // ordered: sends pause
+	Fencing   State = "fencing"   // ordered: the source refuses writers and is sealed, the target is open
+	Switching State = "switching" // sends go to the target
+	Sealing   State = "sealing"   // unordered: the sources refuse writers and are sealed
+	Draining  State = "draining"  // the groups read the sources to the end
+	Closing   State = "closing"   // the sources leave the route
+	Reverting State = "reverting" // back to where it was, nothing having gone to the target
+	Done      State = "done"      // ended; the outcome says how
+)
+
+// edges are the steps that are allowed.
+var edges = map[State][]State{
+	Planned:   {Preparing, Switching, Done},
+	Preparing: {Holding, Switching, Reverting, Done},
+	Holding:   {Fencing, Switching, Reverting},
+	Fencing:   {Switching, Reverting},
+	Switching: {Sealing, Draining, Preparing, Switching},
+	Sealing:   {Draining, Preparing, Switching},
+	Draining:  {Closing, Preparing, Switching},
+	Closing:   {Done, Preparing, Switching},
+	Reverting: {Done, Switching},
+	Done:      {},
+}
+
+// Allowed says whether a migration may go from one state to another.
+func Allowed(from, to State) bool { return slices.Contains(edges[from], to) }
+
+// Plan is what was agreed upon before a migration began.
+type Plan struct {
+	Topic string `json:"topic"`
+	To    string `json:"to"` // cluster
+	// Ordered keeps the order per key. Only a topic with order "key" can; default: whether it has.
+	Ordered bool `json:"ordered"`
+	// Create makes the topic on To when it is missing, with the partitions and settings of where it is now.
+	Create     bool `json:"create"`
+	Partitions int  `json:"partitions,omitempty"` // of a topic that is created; 0: as many as there are now
+	// Hold is how long sends of an ordered topic may pause at most, in ms. Default 3000.
+	Hold int64 `json:"holdMs,omitempty"`
+	// Accept names the warnings that do not stop it, by code; "all" accepts every warning.
+	Accept []string `json:"accept,omitempty"`
+	// Sleeping are groups that had nobody when the plan was made, and whose messages stay on the source until they wake.
+	// Filled in by the preflight.
+	Sleeping []string `json:"sleeping,omitempty"`
+	// Foreign are groups on the source that the metadata does not know. Filled in by the preflight.
+	Foreign []string `json:"foreign,omitempty"`
+	// Participants are those that there were. Filled in by the preflight.
+	Participants []string  `json:"participants,omitempty"`
+	Findings     []Finding `json:"findings,omitempty"` // of the preflight
+}
+
+// accepts says whether a warning was accepted.
+func (p *Plan) accepts(code string) bool {
+	return slices.Contains(p.Accept, code) || slices.Contains(p.Accept, "all")
+}
+
+// target is the cluster that is gone to.
+type target struct {
+	Cluster  string         `json:"cluster"`
+	Physical string         `json:"physical"`
+	Start    broker.Offsets `json:"start"`             // of its stay; nil: not read yet
+	Created  bool           `json:"created,omitempty"` // by this migration
+	Listed   bool           `json:"listed,omitempty"`  // it had an open stay before
+	// WasFenced: it was closed to writers before, from an earlier migration.
+	WasFenced bool `json:"wasFenced,omitempty"`
+}
+
+// source is a cluster that is left.
+type source struct {
+	Cluster  string         `json:"cluster"`
+	Physical string         `json:"physical"`
+	Since    broker.Offsets `json:"since,omitempty"` // its ends when the migration began: foreign writers are looked for from here on
+	Fenced   *time.Time     `json:"fenced,omitempty"`
+	Seal     broker.Offsets `json:"seal,omitempty"` // its ends behind the fence
+	Sealed   *time.Time     `json:"sealed,omitempty"`
+	Drained  *time.Time     `json:"drained,omitempty"`
+	Final    broker.Offsets `json:"final,omitempty"` // up to here everything was read, or rescued
+	// Groups that have come to the end, with their positions then.
+	Groups   map[string]broker.Offsets `json:"groups,omitempty"`
+	Sleeping []string                  `json:"sleeping,omitempty"` // groups that have not, and were accepted
+	Rescued  int64                     `json:"rescued,omitempty"`
+}
+
+// data is what the controller knows of a migration, beside its row.
+type data struct {
+	Home    string    `json:"home"` // the cluster that was written when it began
+	Target  target    `json:"target"`
+	Sources []source  `json:"sources"`
+	Passed  []source  `json:"passed,omitempty"`  // sources that were drained before it turned back
+	Reverse bool      `json:"reverse,omitempty"` // it is on its way back
+	GoBack  bool      `json:"goBack,omitempty"`  // ordered: it goes back when the drain is finished (R22)
+	NoOrder string    `json:"noOrder,omitempty"` // why the order is not kept; "": it is, or was not asked for
+	Entered time.Time `json:"entered"`           // into the state
+	// Wish is the newest wish that is taken account of.
+	Wish metadata.WishRef `json:"wish"`
+	// Acks are the participants that have acknowledged in this state, and Seen all that were there in it.
+	Acks map[string]time.Time `json:"acks,omitempty"`
+	Seen map[string]time.Time `json:"seen,omitempty"`
+}
+
+func (d *data) source(cluster string) *source {
+	for i := range d.Sources {
+		if d.Sources[i].Cluster == cluster {
+			return &d.Sources[i]
+		}
+	}
+	return nil
+}
+
+// migration is a row with its documents read.
+type migration struct {
+	*store.Migration
+	plan Plan
+	data data
+}
+
+func decode(row *store.Migration) (*migration, error) {
+	m := &migration{Migration: row}
+	for _, doc := range []struct {
+		name string
+		raw  json.RawMessage
+		into any
+	}{{"plan", row.Plan, &m.plan}, {"data", row.Data, &m.data}} {
+		if len(doc.raw) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(doc.raw, doc.into); err != nil {
+			return nil, fmt.Errorf("migration %s: its %s can not be read: %w: %w", row.ID, doc.name, errs.ErrInvalid, err)
+		}
+	}
+	return m, nil
+}
+
+func (m *migration) state() State { return State(m.State) }
+
+// ordered says whether the move keeps the order per key.
+func (m *migration) ordered() bool { return m.Ordered && m.data.NoOrder == "" }
+
+// encode puts the documents into the row.
+func (m *migration) encode() error {
+	var err error
+	if m.Plan, err = json.Marshal(m.plan); err != nil {
+		return err
+	}
+	m.Data, err = json.Marshal(m.data)
+	return err
+}

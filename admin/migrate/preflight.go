@@ -1,0 +1,489 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/lag"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// Finding is one thing that the preflight has found.
+type Finding struct {
+	Code  string `json:"code"`
+	Level Level  `json:"level"`
+	Text  string `json:"text"`
+	// Remedy says what to do about it.
+	Remedy string `json:"remedy,omitempty"`
+	// Accepted: the plan accepts this warning.
+	Accepted bool `json:"accepted,omitempty"`
+}
+
+// Level says how much a finding matters.
+type Level string
+
+// The levels.
+const (
+	Error   Level = "error"   // the migration can not begin
+	Warning Level = "warning" // it can, if this is accepted
+	Info    Level = "info"
+)
+
+// The codes of findings.
+const (
+	BadRequest       = "bad-request"
+	UnknownTopic     = "unknown-topic"
+	UnknownCluster   = "unknown-cluster"
+	AlreadyThere     = "already-there"
+	MigrationRuns    = "migration-runs"
+	EditPending      = "edit-pending"
+	Unreachable      = "unreachable"
+	OtherCluster     = "other-cluster"
+	NoFence          = "no-fence"
+	NoTopic          = "no-topic"
+	TopicCreated     = "topic-created"
+	FewerPartitions  = "fewer-partitions"
+	PartitionsDiffer = "partitions-differ"
+	SettingsDiffer   = "settings-differ"
+	SizeLimit        = "size-limit"
+	Compaction       = "compaction"
+	Transactions     = "transactions"
+	Retention        = "retention"
+	NotOrdered       = "not-ordered"
+	OrderNotKept     = "order-not-kept"
+	AutoCreate       = "auto-create"
+	ForeignWriters   = "foreign-writers"
+	ForeignGroups    = "foreign-groups"
+	SleepingGroups   = "sleeping-groups"
+	OldInstances     = "old-instances"
+	Vanished         = "vanished"
+	NotReady         = "not-ready"
+)
+
+// oldestSDK is the first version that obeys every route that a controller writes.
+const oldestSDK = "0.1.0"
+
+const (
+	peekMost      = 200            // messages of a partition that are looked at for foreign writers
+	foreignAge    = time.Hour      // older ones do not count
+	retentionRoom = 24 * time.Hour // what is not read must not expire sooner than this
+	defaultHold   = 3000           // ms
+)
+
+// preflight is the finding of findings.
+type preflight struct {
+	c    *Controller
+	plan Plan
+	now  *scene
+}
+
+func (p *preflight) find(level Level, code, remedy, text string, args ...any) {
+	p.plan.Findings = append(p.plan.Findings, Finding{Code: code, Level: level, Text: fmt.Sprintf(text, args...), Remedy: remedy,
+		Accepted: level == Warning && p.plan.accepts(code)})
+}
+
+// Blocking are the findings that keep a migration from beginning.
+func (p *Plan) Blocking() (found []Finding) {
+	for _, f := range p.Findings {
+		if f.Level == Error || f.Level == Warning && !f.Accepted {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// Preflight looks whether a topic can be moved, and returns the plan with what it found. It changes nothing. An error: it
+// could not look.
+func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
+	p := &preflight{c: c, plan: plan}
+	earlier := plan.Participants
+	p.plan.Findings, p.plan.Sleeping, p.plan.Foreign, p.plan.Participants = nil, nil, nil, nil
+	if p.plan.Hold == 0 {
+		p.plan.Hold = defaultHold
+	}
+	if p.plan.Hold < 0 || p.plan.Hold > 60_000 {
+		p.find(Error, BadRequest, "give 1 to 60000", "holdMs is %d", p.plan.Hold)
+	}
+	if p.plan.Partitions < 0 {
+		p.find(Error, BadRequest, "give 0 (as many as now) or more", "partitions is %d", p.plan.Partitions)
+	}
+	now, err := c.look(ctx, plan.Topic)
+	switch {
+	case errors.Is(err, errs.ErrUnknownTopic):
+		p.find(Error, UnknownTopic, "turnout topic list", "there is no topic %q", plan.Topic)
+		return p.plan, nil
+	case errors.Is(err, errs.ErrInvalid):
+		p.find(Error, BadRequest, "", "%v", err)
+		return p.plan, nil
+	case err != nil:
+		return p.plan, err
+	}
+	p.now = now
+	return p.plan, p.look(ctx, earlier)
+}
+
+func (p *preflight) look(ctx context.Context, earlier []string) error {
+	t := p.now
+	for _, part := range t.participants {
+		p.plan.Participants = append(p.plan.Participants, part.ID)
+	}
+	switch {
+	case t.Route == nil:
+		p.find(Error, EditPending, "start a process that uses the topic, or: turnout topic put", "nobody has used the topic yet: it has no route")
+		return nil
+	case !metadata.Answered(t.Route, t.WishNode):
+		p.find(Error, EditPending, "wait for it", "the wish was edited by hand and nobody has followed it yet")
+		return nil
+	case t.Route.Write == p.plan.To:
+		p.find(Error, AlreadyThere, "", "the topic is on %s already", p.plan.To)
+		return nil
+	}
+	if open, err := p.c.db.Migrations(ctx, openOf(p.plan.Topic)); err != nil {
+		return err
+	} else if len(open) > 0 && !replaceable(open[0]) {
+		p.find(Error, MigrationRuns, "turnout migrate watch "+open[0].ID, "migration %s of the topic is in state %s", open[0].ID, open[0].State)
+	}
+	p.order()
+	if _, _, err := p.c.meta.GetCluster(ctx, p.plan.To); err != nil {
+		if !errors.Is(err, errs.ErrNotFound) && !errors.Is(err, errs.ErrInvalid) {
+			return err
+		}
+		p.find(Error, UnknownCluster, "turnout cluster list", "cluster %q: %v", p.plan.To, err)
+		return nil
+	}
+	var from broker.TopicInfo
+	fromOK, err := p.cluster(ctx, t.Route.Write, func(c *clusters.Conn) (err error) {
+		from, err = p.source(ctx, c)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = p.cluster(ctx, p.plan.To, func(c *clusters.Conn) error { return p.target(ctx, c, from, fromOK) })
+	if err != nil {
+		return err
+	}
+	p.instances(ctx, earlier)
+	return nil
+}
+
+func (p *preflight) order() {
+	has := p.now.Route.Order == metadata.OrderKey
+	switch {
+	case p.plan.Ordered && !has:
+		p.find(Error, NotOrdered, "turnout topic put "+p.plan.Topic+" --order key, some time before", "the order per key is asked for, and the topic has order %q", p.now.Route.Order)
+	case !p.plan.Ordered && has:
+		p.find(Warning, OrderNotKept, "leave --unordered out", "the topic has order \"key\", and the move does not keep it")
+	}
+}
+
+// cluster looks at one cluster: whether it is there and the one that it is said to be.
+func (p *preflight) cluster(ctx context.Context, name string, f func(*clusters.Conn) error) (ok bool, err error) {
+	doc, _, err := p.c.meta.GetCluster(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	asking, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	err = p.c.on(asking, name, func(c *clusters.Conn) error {
+		info, err := c.Describe(asking)
+		if err != nil {
+			return err
+		}
+		if doc.ClusterID != "" && info.ClusterID != doc.ClusterID {
+			p.find(Error, OtherCluster, "correct its addresses or clusterId: turnout cluster put "+name, "%s says that its id is %q; the metadata says %q", name, info.ClusterID, doc.ClusterID)
+			return nil
+		}
+		if !c.Features().Fence {
+			p.find(Error, NoFence, "", "%s is of kind %s, and moves that involve one are not supported yet", name, c.Kind)
+			return nil
+		}
+		if info.AutoCreate && name == p.now.Route.Write {
+			p.find(Warning, AutoCreate, "set auto.create.topics.enable=false on its brokers", "%s creates missing topics by itself: a late writer would make the topic anew, open, should you delete it there", name)
+		}
+		ok = true
+		return f(c)
+	})
+	if err != nil && ctx.Err() == nil {
+		p.find(Error, Unreachable, "see that its brokers run and can be reached from here", "%v", err)
+		return false, nil
+	}
+	return ok, err
+}
+
+// source looks at the cluster that the topic is on.
+func (p *preflight) source(ctx context.Context, c *clusters.Conn) (broker.TopicInfo, error) {
+	physical := p.now.Settings.Physical(p.plan.Topic, c.Name)
+	info, err := c.DescribeTopic(ctx, physical)
+	if err != nil {
+		return info, err
+	}
+	if open, err := c.OpenTransactions(ctx, physical); err == nil && len(open) > 0 {
+		p.find(Warning, Transactions, "let their producers end first", "transactions are open on %s in partitions %s: what they hold back is read when they end", physical, strings.Join(open.Names(), ", "))
+	}
+	if err := p.writers(ctx, c, physical); err != nil {
+		return info, err
+	}
+	return info, p.groups(ctx, c, physical, info)
+}
+
+// writers looks at the newest messages for such that were not sent with Turnout.
+func (p *preflight) writers(ctx context.Context, c *clusters.Conn, physical string) error {
+	end, err := ends(ctx, c, physical)
+	if err != nil {
+		return err
+	}
+	for _, name := range end.Names() {
+		stranger, err := stranger(ctx, c, physical, name, end[name]-peekMost, end[name])
+		if err != nil {
+			return err
+		}
+		if stranger != nil && time.Since(stranger.Stored) < foreignAge {
+			p.find(Warning, ForeignWriters, "let it send with Turnout, or move it yourself", "somebody writes to %s on %s without Turnout and will not follow: %s", physical, c.Name, whose(stranger))
+			return nil
+		}
+	}
+	return nil
+}
+
+// stranger is the newest message from from on that was not sent with Turnout; nil: there is none.
+func stranger(ctx context.Context, c *clusters.Conn, topic, partition string, from, end int64) (found *broker.Delivery, err error) {
+	for at := max(0, from); at < end; {
+		messages, next, err := c.Peek(ctx, topic, partition, at, peekMost)
+		if err != nil {
+			return nil, err
+		}
+		for i := range messages {
+			if messages[i].ID == "" {
+				found = &messages[i]
+			}
+		}
+		if next <= at {
+			break
+		}
+		at = next
+	}
+	return found, nil
+}
+
+// whose says where a message is and who wrote it.
+func whose(m *broker.Delivery) string {
+	who := m.Writer
+	if who == "" {
+		who = "a producer that does not say who it is"
+	}
+	return fmt.Sprintf("%s, partition %s, offset %d, at %s", who, m.Partition, m.Offset, m.Stored.UTC().Format(time.RFC3339))
+}
+
+// groups looks at who reads the topic, and at what would expire unread.
+func (p *preflight) groups(ctx context.Context, c *clusters.Conn, physical string, info broker.TopicInfo) error {
+	retention, _ := strconv.ParseInt(info.Settings["retention.ms"], 10, 64)
+	known := map[string]bool{}
+	for _, g := range p.now.groups {
+		group := g.Physical(p.plan.Topic)
+		known[group] = true
+		l, err := lag.Of(ctx, c, physical, group, g.StartOn(p.now.Route, p.plan.Topic, c.Name), nil)
+		if err != nil {
+			return err
+		}
+		if !p.now.live(g.Name) {
+			p.plan.Sleeping = append(p.plan.Sleeping, g.Name)
+			p.find(Warning, SleepingGroups, "start it, or accept: then what it has not read stays on "+c.Name+" until it wakes, and "+c.Name+" must stay up",
+				"nobody reads the topic for group %s now; it has %d messages to read on %s", g.Name, l.Unread, c.Name)
+		}
+		if err := p.expiry(ctx, c, physical, g.Name, l, time.Duration(retention)*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	others, err := c.Groups(ctx, physical)
+	if err != nil {
+		return err
+	}
+	for _, group := range others {
+		if known[group] {
+			continue
+		}
+		p.plan.Foreign = append(p.plan.Foreign, group)
+		members, err := c.GroupMembers(ctx, group)
+		if err != nil {
+			return err
+		}
+		who := "without members now"
+		if len(members) > 0 {
+			who = "with members " + some(members)
+		}
+		p.find(Warning, ForeignGroups, "register it (turnout group put), or accept: it will not follow the topic",
+			"group %s on %s has positions on %s and is not in the metadata, %s", group, c.Name, physical, who)
+	}
+	return nil
+}
+
+// expiry looks when the first message that a group has not read is deleted.
+func (p *preflight) expiry(ctx context.Context, c *clusters.Conn, physical, group string, l *lag.Lag, retention time.Duration) error {
+	if retention <= 0 || l.Unread == 0 {
+		return nil
+	}
+	for _, name := range l.Ends.Names() {
+		if l.Positions[name] >= l.Ends[name] {
+			continue
+		}
+		messages, _, err := c.Peek(ctx, physical, name, l.Positions[name], 1)
+		if err != nil {
+			return err
+		}
+		if len(messages) == 0 {
+			continue
+		}
+		if rest := time.Until(messages[0].Stored.Add(retention)); rest < retentionRoom {
+			p.find(Warning, Retention, "raise retention.ms on "+c.Name+" until the migration has ended", "group %s has not read what %s deletes in %s (partition %s, offset %d)",
+				group, c.Name, rest.Round(time.Minute), name, messages[0].Offset)
+			return nil
+		}
+	}
+	return nil
+}
+
+// carried are the topic settings that should be the same on both sides, those that a new topic gets.
+var carried = []string{"cleanup.policy", "compression.type", "delete.retention.ms", "max.message.bytes", "message.timestamp.type",
+	"min.cleanable.dirty.ratio", "min.compaction.lag.ms", "min.insync.replicas", "retention.bytes", "retention.ms", "segment.bytes", "segment.ms"}
+
+// target looks at the cluster that the topic goes to.
+func (p *preflight) target(ctx context.Context, c *clusters.Conn, from broker.TopicInfo, fromOK bool) error {
+	physical := p.now.Settings.Physical(p.plan.Topic, c.Name)
+	info, err := c.DescribeTopic(ctx, physical)
+	if errors.Is(err, errs.ErrUnknownTopic) {
+		if !p.plan.Create {
+			p.find(Error, NoTopic, "create it, or give --create", "%s has no topic %s", c.Name, physical)
+		} else if fromOK {
+			spec := creation(&p.plan, from, true)
+			p.find(Info, TopicCreated, "", "topic %s is created on %s with %d partitions and the settings %s", physical, c.Name, spec.Partitions, texts(spec.Config))
+			p.partitions(c, len(from.Partitions), spec.Partitions)
+		}
+		return nil
+	}
+	if err != nil || !fromOK {
+		return err
+	}
+	p.partitions(c, len(from.Partitions), len(info.Partitions))
+	var differ []string
+	for _, name := range carried {
+		a, b := from.Settings[name], info.Settings[name]
+		switch {
+		case name == "max.message.bytes":
+			continue // below; and a fence is one
+		case a != b:
+			differ = append(differ, fmt.Sprintf("%s: %s → %s", name, a, b))
+		}
+	}
+	if len(differ) > 0 {
+		p.find(Info, SettingsDiffer, "", "settings that differ on %s: %s", c.Name, strings.Join(differ, "; "))
+	}
+	if !info.Fenced && !from.Fenced && info.MaxMessageBytes > 0 && info.MaxMessageBytes < from.MaxMessageBytes {
+		p.find(Error, SizeLimit, "raise max.message.bytes there", "%s takes messages of %d bytes, where the topic is now %d", c.Name, info.MaxMessageBytes, from.MaxMessageBytes)
+	}
+	if strings.Contains(info.Settings["cleanup.policy"], "compact") || strings.Contains(from.Settings["cleanup.policy"], "compact") {
+		p.find(Warning, Compaction, "accept it only if nobody reads the topic as a table", "the topic is compacted: the last values of its keys stay on %s, nothing is copied", p.now.Route.Write)
+	}
+	return nil
+}
+
+func (p *preflight) partitions(c *clusters.Conn, from, to int) {
+	switch {
+	case from == to:
+	case p.plan.Ordered:
+		p.find(Warning, PartitionsDiffer, "accept, or create the topic with as many", "%d partitions become %d: keys go to other partitions. The order per key holds, because what is on the old cluster is handled first; what shares a partition now need not then", from, to)
+	case to < from:
+		p.find(Warning, FewerPartitions, "accept, or add partitions on "+c.Name, "%d partitions become %d: fewer members of a group can read at once", from, to)
+	}
+}
+
+// creation is what the topic is created with on the target: what it has now, as far as the kinds are the same.
+func creation(plan *Plan, like broker.TopicInfo, sameKind bool) broker.TopicSpec {
+	spec := broker.TopicSpec{Partitions: plan.Partitions}
+	if spec.Partitions == 0 {
+		spec.Partitions = len(like.Partitions)
+	}
+	if !sameKind {
+		return spec
+	}
+	spec.Config = map[string]string{}
+	for _, name := range carried {
+		if value, set := like.Config[name]; set && !(name == "max.message.bytes" && like.Fenced) {
+			spec.Config[name] = value
+		}
+	}
+	if like.Fenced && like.Restore != "" {
+		spec.Config["max.message.bytes"] = like.Restore
+	}
+	return spec
+}
+
+func texts(m map[string]string) string {
+	if len(m) == 0 {
+		return "of the brokers"
+	}
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		all = append(all, k+"="+m[k])
+	}
+	return strings.Join(all, ", ")
+}
+
+// instances looks at the processes: whether they are new enough, ready, and still there.
+func (p *preflight) instances(ctx context.Context, earlier []string) {
+	apps, err := p.c.meta.ListApps(ctx)
+	if err != nil {
+		apps = nil
+	}
+	for _, app := range apps {
+		entries, err := p.c.meta.ListInstances(ctx, app)
+		if err != nil {
+			continue
+		}
+		for _, i := range entries {
+			if slices.Contains(p.plan.Participants, i.ID) && older(i.SDK, oldestSDK) {
+				p.find(Error, OldInstances, "deploy it with a newer Turnout", "%s of %s has Turnout %s; %s is needed", i.ID, app, i.SDK, oldestSDK)
+			}
+		}
+	}
+	if waiting := p.now.awaited(); len(waiting) > 0 {
+		p.find(Warning, NotReady, "see what they say: turnout topic get "+p.plan.Topic, "participants that have not applied the route that is in force: %s", some(waiting))
+	}
+	var gone []string
+	for _, id := range earlier {
+		if !slices.Contains(p.plan.Participants, id) {
+			gone = append(gone, id)
+		}
+	}
+	if len(gone) > 0 {
+		p.find(Warning, Vanished, "see that they have ended, or that they can reach ZooKeeper", "participants that were there when the plan was made and are not now: %s", some(gone))
+	}
+}
+
+// older compares versions like 0.1.0; what is none is not older.
+func older(version, than string) bool {
+	a, b := strings.Split(version, "."), strings.Split(than, ".")
+	for i := range b {
+		if i >= len(a) {
+			return true
+		}
+		x, errx := strconv.Atoi(a[i])
+		y, erry := strconv.Atoi(b[i])
+		if errx != nil || erry != nil {
+			return false
+		}
+		if x != y {
+			return x < y
+		}
+	}
+	return false
+}

@@ -1,0 +1,78 @@
+package migrate
+
+import (
+	"slices"
+
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// wanted is the route that a migration's state asks for, made of the one that is in force: a pure function, so that
+// whoever leads writes the same one again or finds it there (R2).
+func (m *migration) wanted(now metadata.Route) metadata.Route {
+	d := &m.data
+	r := now.Clone()
+	r.Migration = m.ID
+	r.Hold, r.Lease, r.Canary, r.Warm = nil, nil, nil, nil
+	switch m.state() {
+	case Preparing:
+		r.Warm = []string{d.Target.Cluster}
+		m.openTarget(&r)
+	case Holding:
+		r.Warm = []string{d.Target.Cluster}
+		r.Hold = &metadata.Hold{MS: m.plan.Hold}
+	case Fencing:
+		r.Warm, r.Hold = now.Warm, now.Hold
+	case Switching:
+		m.openTarget(&r)
+		r.Write = d.Target.Cluster
+		if m.ordered() {
+			m.seal(&r) // R19, R20
+		}
+	case Sealing, Draining:
+		r.Write = d.Target.Cluster
+		m.seal(&r)
+	case Closing:
+		r.Write = d.Target.Cluster
+		m.seal(&r)
+		r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool {
+			src := d.source(s.Cluster)
+			return src != nil && s.Cluster != r.Write && len(src.Sleeping) == 0
+		})
+	case Reverting:
+		if !d.Target.Listed && r.Write != d.Target.Cluster {
+			r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster && s.Open() })
+		}
+	}
+	return r
+}
+
+// openTarget puts an open stay of the target last. On the way back of an unordered topic the stay that was sealed
+// is open again: its positions are right as they are (R32).
+func (m *migration) openTarget(r *metadata.Route) {
+	d := &m.data
+	is := func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster && s.Open() }
+	stay := metadata.Stay{Cluster: d.Target.Cluster, Start: d.Target.Start.Clone()}
+	if i := slices.IndexFunc(r.Stays, is); i >= 0 {
+		if i == len(r.Stays)-1 {
+			return
+		}
+		stay = r.Stays[i]
+		r.Stays = slices.Delete(r.Stays, i, i+1)
+	} else if d.Reverse && !m.Ordered {
+		if i := slices.IndexFunc(r.Stays, func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster }); i >= 0 {
+			stay = r.Stays[i]
+			stay.End = nil
+			r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster })
+		}
+	}
+	r.Stays = append(r.Stays, stay)
+}
+
+// seal gives the open stays of the sources the end that was read behind the fence.
+func (m *migration) seal(r *metadata.Route) {
+	for i, s := range r.Stays {
+		if src := m.data.source(s.Cluster); src != nil && src.Seal != nil && s.Open() && s.Cluster != r.Write {
+			r.Stays[i].End = src.Seal.Clone()
+		}
+	}
+}

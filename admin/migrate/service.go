@@ -1,0 +1,334 @@
+package migrate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/lag"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// NotReadyError says why a migration can not begin. It is errs.ErrConflict, or errs.ErrUnknownTopic where that is why.
+type NotReadyError struct{ Plan Plan }
+
+// Error names every finding that blocks.
+func (e *NotReadyError) Error() string {
+	var all []string
+	for _, f := range e.Plan.Blocking() {
+		text := f.Text
+		if f.Remedy != "" {
+			text += " (" + f.Remedy + ")"
+		}
+		if f.Level == Warning {
+			text += " [--accept " + f.Code + "]"
+		}
+		all = append(all, text)
+	}
+	return fmt.Sprintf("topic %s can not be moved to %s now: %s", e.Plan.Topic, e.Plan.To, strings.Join(all, "; "))
+}
+
+// Unwrap tells what kind of error it is.
+func (e *NotReadyError) Unwrap() error {
+	for _, f := range e.Plan.Findings {
+		switch f.Code {
+		case UnknownTopic:
+			return errs.ErrUnknownTopic
+		case UnknownCluster:
+			return errs.ErrNotFound
+		case BadRequest:
+			return errs.ErrInvalid
+		}
+	}
+	return errs.ErrConflict
+}
+
+func openOf(topic string) store.Filter { return store.Filter{Topic: topic, Open: true, Limit: 1} }
+
+// replaceable: a settle only waits for groups to read; a move takes over what it is at.
+func replaceable(m *store.Migration) bool {
+	return m.Kind == store.Settle && (m.State == string(Draining) || m.State == string(Sealing))
+}
+
+// Approval decides whether a migration that somebody wants to start may begin at once, and who says so. "" means that it
+// waits in the state planned until somebody approves it.
+type Approval func(ctx context.Context, plan Plan, startedBy string) (approvedBy string, err error)
+
+// StarterApproves lets everybody start a migration; who did is recorded.
+func StarterApproves(_ context.Context, _ Plan, startedBy string) (string, error) {
+	return startedBy, nil
+}
+
+// Start begins a migration, after a new preflight. It returns when it is stored; who leads carries it out. A plan that was
+// looked at before may be given whole: participants that have vanished since then are found. *NotReadyError: something
+// blocks it.
+func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, approve Approval) (*store.Migration, error) {
+	if startedBy == "" {
+		return nil, fmt.Errorf("%w: who starts the migration is not said", errs.ErrInvalid)
+	}
+	plan, err := c.Preflight(ctx, plan)
+	if err != nil {
+		return nil, err
+	}
+	if len(plan.Blocking()) > 0 {
+		return nil, &NotReadyError{plan}
+	}
+	approvedBy, err := approve(ctx, plan, startedBy)
+	if err != nil {
+		return nil, err
+	}
+	now, err := c.look(ctx, plan.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if now.Route == nil || now.Route.Write == plan.To {
+		return nil, fmt.Errorf("%w: the topic was edited in this moment; try again", errs.ErrConflict)
+	}
+	m := begin(plan, now)
+	m.StartedBy, m.ApprovedBy = startedBy, approvedBy
+	if approvedBy != "" {
+		at := time.Now().UTC()
+		m.ApprovedAt = &at
+	}
+	if err := m.encode(); err != nil {
+		return nil, err
+	}
+	if err := c.supersede(ctx, plan.Topic, startedBy); err != nil {
+		return nil, err
+	}
+	err = c.db.CreateMigration(ctx, m.Migration, store.Changes{Events: []store.Event{event("state", map[string]any{"to": Planned, "by": startedBy}, "planned by %s", startedBy)}})
+	if err != nil {
+		return nil, err
+	}
+	c.Kick()
+	return m.Migration, nil
+}
+
+// begin is the row of a new move.
+func begin(plan Plan, now *scene) *migration {
+	route := now.Route
+	d := data{Home: route.Write, Wish: metadata.WishRef{Czxid: now.WishNode.Czxid, Version: now.WishNode.Version}, Entered: time.Now().UTC(),
+		Target: target{Cluster: plan.To, Physical: now.Settings.Physical(plan.Topic, plan.To)}}
+	for _, s := range route.Stays {
+		switch {
+		case s.Cluster == plan.To:
+			if s.Open() {
+				d.Target.Listed = true
+			}
+		case d.source(s.Cluster) == nil:
+			d.Sources = append(d.Sources, source{Cluster: s.Cluster, Physical: now.Settings.Physical(plan.Topic, s.Cluster)})
+		}
+	}
+	return &migration{Migration: &store.Migration{Topic: plan.Topic, Target: plan.To, Kind: store.Move, Ordered: plan.Ordered, State: string(Planned)}, plan: plan, data: d}
+}
+
+// supersede ends a settle that only waits, so that a move takes over.
+func (c *Controller) supersede(ctx context.Context, topic, by string) error {
+	open, err := c.db.Migrations(ctx, openOf(topic))
+	if err != nil || len(open) == 0 || !replaceable(open[0]) {
+		return err
+	}
+	m, err := decode(open[0])
+	if err != nil {
+		return err
+	}
+	at := time.Now().UTC()
+	m.State, m.Outcome, m.EndedAt, m.Waiting = string(Done), store.Aborted, &at, ""
+	receipt, err := m.proof().store()
+	if err != nil {
+		return err
+	}
+	return c.db.Update(ctx, m.Migration, store.Changes{Receipt: receipt, Events: []store.Event{event("state", nil, "a move that %s starts takes over what is not finished", by)}})
+}
+
+// Get reads a migration; errs.ErrNotFound.
+func (c *Controller) Get(ctx context.Context, id string) (*store.Migration, error) {
+	return c.db.Migration(ctx, id)
+}
+
+// List reads migrations, the newest first.
+func (c *Controller) List(ctx context.Context, f store.Filter) ([]*store.Migration, error) {
+	return c.db.Migrations(ctx, f)
+}
+
+// Events reads what has happened in a migration after the event with that number.
+func (c *Controller) Events(ctx context.Context, id string, after int64, limit int) ([]store.Event, error) {
+	return c.db.Events(ctx, id, after, limit)
+}
+
+// Receipt reads the receipt of an ended migration; errs.ErrNotFound: it has not ended.
+func (c *Controller) Receipt(ctx context.Context, id string) (*Receipt, error) {
+	row, err := c.db.Receipt(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r := &Receipt{}
+	return r, json.Unmarshal(row.Doc, r)
+}
+
+// Rollback asks for the way back; errs.ErrConflict: it has ended.
+func (c *Controller) Rollback(ctx context.Context, id, who string) error {
+	return c.ask(func() error { return c.db.Ask(ctx, id, store.Rollback, who) })
+}
+
+// Abort asks to stop while nothing has gone to the target; errs.ErrConflict: it has ended.
+func (c *Controller) Abort(ctx context.Context, id, who string) error {
+	return c.ask(func() error { return c.db.Ask(ctx, id, store.Abort, who) })
+}
+
+// Pause makes a migration stay in its state; what is fenced stays so.
+func (c *Controller) Pause(ctx context.Context, id, who string) error {
+	return c.ask(func() error { return c.db.Pause(ctx, id, who) })
+}
+
+// Resume lets a paused migration go on, and accepts further warnings, such as a group that fell asleep meanwhile.
+func (c *Controller) Resume(ctx context.Context, id, who string, accept ...string) error {
+	return c.ask(func() error {
+		if len(accept) > 0 {
+			if err := c.accept(ctx, id, who, accept); err != nil {
+				return err
+			}
+		}
+		return c.db.Resume(ctx, id, who)
+	})
+}
+
+// accept adds to what the plan accepts. Who sleeps now counts as asleep then.
+func (c *Controller) accept(ctx context.Context, id, who string, accept []string) error {
+	for {
+		m, err := c.migration(ctx, id)
+		if err != nil {
+			return err
+		}
+		if m.EndedAt != nil {
+			return fmt.Errorf("%w: migration %s has ended", errs.ErrConflict, id)
+		}
+		now, err := c.look(ctx, m.Topic)
+		if err != nil {
+			return err
+		}
+		m.plan.Accept = append(m.plan.Accept, accept...)
+		m.plan.Sleeping = nil
+		for _, g := range now.groups {
+			if !now.live(g.Name) {
+				m.plan.Sleeping = append(m.plan.Sleeping, g.Name)
+			}
+		}
+		if err := m.encode(); err != nil {
+			return err
+		}
+		err = c.db.Update(ctx, m.Migration, store.Changes{Events: []store.Event{event("accepted", map[string]any{"by": who, "accept": accept}, "%s accepts %s", who, strings.Join(accept, ", "))}})
+		if !errors.Is(err, errs.ErrConflict) {
+			return err
+		}
+	}
+}
+
+func (c *Controller) ask(f func() error) error {
+	err := f()
+	if err == nil {
+		c.Kick()
+	}
+	return err
+}
+
+// Live is what a migration looks like now.
+type Live struct {
+	Migration    *store.Migration  `json:"migration"`
+	At           time.Time         `json:"at"`
+	Participants []LiveParticipant `json:"participants"`
+	Clusters     []LiveCluster     `json:"clusters"`
+}
+
+// LiveParticipant is one process that uses the topic.
+type LiveParticipant struct {
+	ID       string           `json:"id"`
+	Acked    bool             `json:"acked"` // it has applied the route that is in force
+	Write    string           `json:"write"`
+	Held     bool             `json:"held"`
+	Inflight map[string]int64 `json:"inflight,omitempty"`
+	Error    string           `json:"error,omitempty"`
+}
+
+// LiveCluster is one cluster of the route.
+type LiveCluster struct {
+	Cluster string `json:"cluster"`
+	Write   bool   `json:"write"`
+	Fenced  bool   `json:"fenced"`
+	Sealed  bool   `json:"sealed"`
+	// Stored sums the end offsets: the difference between two looks is what was sent.
+	Stored int64            `json:"stored"`
+	Lag    map[string]int64 `json:"lag"` // by group
+	Error  string           `json:"error,omitempty"`
+}
+
+// Live looks at the topic of a migration.
+func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
+	row, err := c.db.Migration(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	now, err := c.look(ctx, row.Topic)
+	if err != nil {
+		return nil, err
+	}
+	l := &Live{Migration: row, At: time.Now().UTC()}
+	for _, p := range now.participants {
+		lp := LiveParticipant{ID: p.ID, Acked: p.Err == nil && p.Participant.Zxid >= now.RouteNode.Mzxid, Write: p.Write, Held: p.Held, Inflight: p.Inflight, Error: p.Error}
+		if p.Err != nil {
+			lp.Error = p.Err.Error()
+		}
+		l.Participants = append(l.Participants, lp)
+	}
+	if now.Route == nil {
+		return l, nil
+	}
+	for _, name := range now.Route.Clusters() {
+		lc := LiveCluster{Cluster: name, Write: name == now.Route.Write, Lag: map[string]int64{}}
+		for _, s := range now.Route.Stays {
+			lc.Sealed = lc.Sealed || s.Cluster == name && !s.Open()
+		}
+		if err := c.liveCluster(ctx, now, &lc); err != nil {
+			lc.Error = err.Error()
+		}
+		l.Clusters = append(l.Clusters, lc)
+	}
+	return l, nil
+}
+
+func (c *Controller) liveCluster(ctx context.Context, now *scene, lc *LiveCluster) error {
+	physical := now.Settings.Physical(now.Name, lc.Cluster)
+	return c.on(ctx, lc.Cluster, func(conn *clusters.Conn) error {
+		info, err := conn.DescribeTopic(ctx, physical)
+		if err != nil {
+			return err
+		}
+		lc.Fenced = info.Fenced
+		for _, g := range now.groups {
+			l, err := lag.Of(ctx, conn, physical, g.Physical(now.Name), g.StartOn(now.Route, now.Name, lc.Cluster), nil)
+			if err != nil {
+				return err
+			}
+			lc.Lag[g.Name] = l.Unread + l.Beside()
+		}
+		end, err := ends(ctx, conn, physical)
+		lc.Stored = broker.Offsets{}.Missing(end)
+		return err
+	})
+}
+
+// kind is the kind of a cluster.
+func (c *Controller) kind(ctx context.Context, cluster string) broker.Kind {
+	doc, _, err := c.meta.GetCluster(ctx, cluster)
+	if err != nil {
+		return ""
+	}
+	return doc.Kind
+}

@@ -1,0 +1,446 @@
+package migrate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/lag"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// edits follows the wishes and routes of all topics.
+type edits struct {
+	c    *Controller
+	list *metadata.Follower
+
+	mu     sync.Mutex
+	topics map[string]*edited
+	closed bool
+}
+
+type edited struct {
+	wishes, routes *metadata.Follower
+	wish           metadata.Update[metadata.Wish]
+	route          metadata.Update[metadata.Route]
+}
+
+func (c *Controller) followEdits(ctx context.Context) *edits {
+	e := &edits{c: c, topics: map[string]*edited{}}
+	e.list = metadata.FollowChildren(c.meta, c.meta.TopicsPath(), func(names []string, err error) {
+		if err != nil && !errors.Is(err, errs.ErrNotFound) {
+			return // what is known stays; the follower tries again
+		}
+		e.follow(names)
+	})
+	return e
+}
+
+// follow follows these topics and no others.
+func (e *edits) follow(names []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return
+	}
+	var gone []*edited
+	for name, t := range e.topics {
+		if !slices.Contains(names, name) {
+			delete(e.topics, name)
+			gone = append(gone, t)
+		}
+	}
+	for _, t := range gone {
+		go t.close() // a follower waits for its function, which waits for e.mu
+	}
+	for _, name := range names {
+		if e.topics[name] != nil || !metadata.ValidName(name) {
+			continue
+		}
+		t := &edited{}
+		e.topics[name] = t
+		t.wishes = metadata.Follow(e.c.meta, e.c.meta.TopicPath(name), metadata.ParseWish, func(u metadata.Update[metadata.Wish]) { e.hear(func() { t.wish = u }) })
+		t.routes = metadata.Follow(e.c.meta, e.c.meta.RoutePath(name), metadata.ParseRoute, func(u metadata.Update[metadata.Route]) { e.hear(func() { t.route = u }) })
+	}
+}
+
+func (e *edits) hear(f func()) {
+	e.mu.Lock()
+	f()
+	e.mu.Unlock()
+	e.c.Kick()
+}
+
+func (t *edited) close() {
+	t.wishes.Close()
+	t.routes.Close()
+}
+
+func (e *edits) close() {
+	e.list.Close()
+	e.mu.Lock()
+	e.closed = true
+	all := slices.Collect(maps.Values(e.topics))
+	e.mu.Unlock()
+	for _, t := range all {
+		t.close()
+	}
+}
+
+// unsettled are the topics with a wish that nobody has answered, or with an open stay on a cluster that is not written:
+// somebody edited by hand. stays are those with a stay on a cluster that is not written.
+func (e *edits) unsettled() (unsettled, stays []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, t := range e.topics {
+		if !t.wish.Known || !t.route.Known && !errors.Is(t.route.Err, errs.ErrNotFound) {
+			continue
+		}
+		var route *metadata.Route
+		if t.route.Known {
+			route = &t.route.Value
+		}
+		if !metadata.Answered(route, t.wish.Node) {
+			unsettled = append(unsettled, name)
+			continue
+		}
+		if slices.ContainsFunc(route.Stays, func(s metadata.Stay) bool { return s.Open() && s.Cluster != route.Write }) {
+			unsettled = append(unsettled, name)
+		}
+		if slices.ContainsFunc(route.Stays, func(s metadata.Stay) bool { return s.Cluster != route.Write }) {
+			stays = append(stays, name)
+		}
+	}
+	slices.Sort(unsettled)
+	slices.Sort(stays)
+	return unsettled, stays
+}
+
+// guard does, while ctx lasts, what belongs to no running migration: hand edits are settled, fences stay in force, what was
+// written late is rescued, and stays that sleeping groups held leave the route.
+func (c *Controller) guard(ctx context.Context, e *edits) {
+	var checked time.Time
+	for {
+		wake := c.kicked()
+		unsettled, stays := e.unsettled()
+		for _, topic := range unsettled {
+			if err := c.settle(ctx, topic); err != nil && ctx.Err() == nil {
+				c.log.Warn("an edit by hand can not be settled yet", zap.String("topic", topic), zap.Error(err))
+			}
+		}
+		if time.Since(checked) >= c.opt.FenceCheck {
+			checked = time.Now()
+			c.watchFences(ctx)
+			for _, topic := range stays {
+				if err := c.removeStays(ctx, topic); err != nil && ctx.Err() == nil {
+					c.log.Warn("stays can not be looked at", zap.String("topic", topic), zap.Error(err))
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-time.After(scan):
+		}
+		if pause(ctx, poll) != nil {
+			return
+		}
+	}
+}
+
+// busy says whether a migration of the topic runs.
+func (c *Controller) busy(ctx context.Context, topic string) (bool, error) {
+	open, err := c.db.Migrations(ctx, store.Filter{Topic: topic, Open: true, Limit: 1})
+	return len(open) > 0, err
+}
+
+// settle begins a migration that finishes what an edit by hand began (R30): the clusters that the topic has left are
+// fenced, sealed and drained.
+func (c *Controller) settle(ctx context.Context, topic string) error {
+	if busy, err := c.busy(ctx, topic); busy || err != nil {
+		return err // it adopts the edit
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	now, err := c.look(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if !metadata.Answered(now.Route, now.WishNode) {
+		return c.complete(ctx, now)
+	}
+	route := now.Route
+	if !slices.ContainsFunc(route.Stays, func(s metadata.Stay) bool { return s.Open() && s.Cluster != route.Write }) {
+		return nil
+	}
+	d := data{Home: route.Write, Target: target{Cluster: route.Write, Physical: now.Settings.Physical(topic, route.Write), Start: broker.Offsets{}, Listed: true},
+		Wish: metadata.WishRef{Czxid: now.WishNode.Czxid, Version: now.WishNode.Version}, Entered: time.Now().UTC()}
+	for _, s := range route.Stays {
+		if s.Cluster != route.Write && d.source(s.Cluster) == nil {
+			d.Sources = append(d.Sources, source{Cluster: s.Cluster, Physical: now.Settings.Physical(topic, s.Cluster)})
+		}
+	}
+	approved := time.Now().UTC()
+	m := &migration{Migration: &store.Migration{Topic: topic, Target: route.Write, Kind: store.Settle, State: string(Switching), StartedBy: "edit of the wish", ApprovedBy: "edit of the wish", ApprovedAt: &approved},
+		plan: Plan{Topic: topic, To: route.Write}, data: d}
+	text := "the wish was edited by hand: what is left on %s is settled"
+	if route.Order == metadata.OrderKey {
+		m.data.NoOrder = "the wish was edited by hand"
+		text += "; the order per key is not kept over this (R25)"
+	}
+	if err := m.encode(); err != nil {
+		return err
+	}
+	var from []string
+	for _, s := range d.Sources {
+		from = append(from, s.Cluster)
+	}
+	err = c.db.CreateMigration(ctx, m.Migration, store.Changes{Events: []store.Event{event("state", map[string]any{"to": Switching}, text, some(from))}})
+	if errors.Is(err, errs.ErrConflict) {
+		return nil // somebody was faster
+	}
+	if err == nil {
+		c.Kick()
+	}
+	return err
+}
+
+// complete answers a wish, after its cluster was opened (R9, R30).
+func (c *Controller) complete(ctx context.Context, now *scene) error {
+	names, err := c.meta.ListClusters(ctx)
+	if err != nil {
+		return err
+	}
+	wish := now.Wish.Cluster
+	if _, err := c.open(ctx, now.Name, wish, now.Settings.Physical(now.Name, wish)); err != nil {
+		return fmt.Errorf("topic %s is wished on cluster %s: %w", now.Name, wish, err)
+	}
+	next := metadata.Complete(now.Wish, now.WishNode, now.Route, names)
+	doc, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	path := c.meta.RoutePath(now.Name)
+	if now.RouteNode.Exists {
+		err = c.meta.Set(ctx, path, doc, now.RouteNode.Version)
+	} else {
+		err = c.meta.Create(ctx, path, doc)
+	}
+	if errors.Is(err, errs.ErrConflict) {
+		return nil // a participant was faster
+	}
+	return err
+}
+
+// watchFences puts right the fences of topics that no migration works on, and looks for what was written late.
+func (c *Controller) watchFences(ctx context.Context) {
+	rows, err := c.db.Fences(ctx)
+	if err != nil {
+		c.log.Warn("the store can not be read", zap.Error(err))
+		return
+	}
+	for i := range rows {
+		if ctx.Err() != nil {
+			return
+		}
+		row := &rows[i]
+		if busy, err := c.busy(ctx, row.Topic); busy || err != nil {
+			continue
+		}
+		asserting, cancel := context.WithTimeout(ctx, callLimit)
+		err := c.watchFence(asserting, row)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("a fence can not be looked at", zap.String("cluster", row.Cluster), zap.String("topic", row.Physical), zap.Error(err))
+		}
+	}
+}
+
+func (c *Controller) watchFence(ctx context.Context, row *store.Fence) error {
+	said, err := c.assert(ctx, row)
+	if err != nil || !row.Wanted {
+		return err
+	}
+	m, err := c.migration(ctx, row.Migration)
+	if err != nil || m.EndedAt == nil {
+		return err
+	}
+	var events []store.Event
+	if said != "" {
+		events = append(events, event("fence", map[string]any{"cluster": row.Cluster}, "%s", said))
+	}
+	return c.rescue(ctx, m, row, events)
+}
+
+// rescue sends what was written to a cluster after it was left to where the topic is now (R18). The position up to which
+// that was done is stored after it: a message may be sent twice, with the same id, and none is left.
+func (c *Controller) rescue(ctx context.Context, m *migration, row *store.Fence, events []store.Event) error {
+	src := m.data.source(row.Cluster)
+	now, err := c.look(ctx, row.Topic)
+	if err != nil {
+		return err
+	}
+	inRoute := now.Route == nil || slices.ContainsFunc(now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == row.Cluster })
+	if src != nil && src.Final != nil && !inRoute {
+		err = c.on(ctx, row.Cluster, func(from *clusters.Conn) error {
+			end, err := ends(ctx, from, row.Physical)
+			if err != nil || src.Final.Reached(end) {
+				return err
+			}
+			return c.on(ctx, now.Route.Write, func(to *clusters.Conn) error {
+				n, who, err := resend(ctx, from, to, row.Physical, now.Settings.Physical(row.Topic, now.Route.Write), src.Final, end)
+				if n > 0 {
+					src.Rescued += n
+					events = append(events, event("rescued", map[string]any{"cluster": row.Cluster, "messages": n}, "%d messages were written to %s after it was left (%s); sent to %s, at no place in the order", n, row.Cluster, who, now.Route.Write))
+				}
+				return err
+			})
+		})
+	}
+	if len(events) == 0 {
+		return err
+	}
+	if merr := m.encode(); merr != nil {
+		return merr
+	}
+	receipt, rerr := c.amend(ctx, m)
+	if rerr != nil {
+		return rerr
+	}
+	return errors.Join(err, c.db.Update(ctx, m.Migration, store.Changes{Events: events, Receipt: receipt}))
+}
+
+// resend sends messages from one cluster to another and raises at.
+func resend(ctx context.Context, from, to *clusters.Conn, topic, into string, at, end broker.Offsets) (n int64, who string, err error) {
+	for _, name := range end.Names() {
+		for at[name] < end[name] {
+			messages, next, err := from.Peek(ctx, topic, name, at[name], peekMost)
+			if err != nil {
+				return n, who, err
+			}
+			for i := range messages {
+				m := &messages[i]
+				if who == "" {
+					who = whose(m)
+				}
+				if m.ID == "" {
+					id, err := uuid.NewV7()
+					if err != nil {
+						return n, who, err
+					}
+					m.ID = fmt.Sprintf("%x", id[:])
+				}
+				stored := make(chan error, 1)
+				to.Send(ctx, into, &m.Envelope, func(_ broker.Receipt, err error) { stored <- err })
+				if err := <-stored; err != nil {
+					return n, who, err
+				}
+				n++
+				at[name] = m.Offset + 1
+			}
+			if next <= at[name] && len(messages) == 0 {
+				break
+			}
+			at[name] = max(at[name], next)
+		}
+	}
+	return n, who, nil
+}
+
+// removeStays takes sealed stays out of a route when the last group, which slept, has finished them (R16).
+func (c *Controller) removeStays(ctx context.Context, topic string) error {
+	if busy, err := c.busy(ctx, topic); busy || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	now, err := c.look(ctx, topic)
+	if err != nil || now.Route == nil {
+		return err
+	}
+	finished := map[string]bool{}
+	for _, s := range now.Route.Stays {
+		if s.Cluster == now.Route.Write || s.Open() {
+			continue
+		}
+		done, err := c.finished(ctx, now, s)
+		if err != nil {
+			return err
+		}
+		before, seen := finished[s.Cluster]
+		finished[s.Cluster] = done && (before || !seen)
+	}
+	next := now.Route.Clone()
+	next.Stays = slices.DeleteFunc(next.Stays, func(s metadata.Stay) bool { return finished[s.Cluster] && !s.Open() })
+	if len(next.Stays) == len(now.Route.Stays) {
+		return nil
+	}
+	doc, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	if err := c.meta.Set(ctx, c.meta.RoutePath(topic), doc, now.RouteNode.Version); err != nil {
+		return err
+	}
+	c.log.Info("the last group has finished a cluster that was left", zap.String("topic", topic))
+	m, err := c.migration(ctx, now.Route.Migration)
+	if err != nil {
+		return nil //nolint:nilerr // nobody's: the route came from elsewhere, and there is nothing to write it down in
+	}
+	for i := range m.data.Sources {
+		if src := &m.data.Sources[i]; finished[src.Cluster] {
+			src.Sleeping = nil
+		}
+	}
+	if err := m.encode(); err != nil {
+		return err
+	}
+	receipt, err := c.amend(ctx, m)
+	if err != nil {
+		return err
+	}
+	return c.db.Update(ctx, m.Migration, store.Changes{Receipt: receipt, Events: []store.Event{event("stay removed", nil, "the last group has woken and finished what it had left; the stay has left the route")}})
+}
+
+// finished says whether every group has read a cluster to its end.
+func (c *Controller) finished(ctx context.Context, now *scene, s metadata.Stay) (done bool, err error) {
+	physical := now.Settings.Physical(now.Name, s.Cluster)
+	done = true
+	err = c.on(ctx, s.Cluster, func(conn *clusters.Conn) error {
+		for _, g := range now.groups {
+			start := g.StartOn(now.Route, now.Name, s.Cluster)
+			before, err := lag.Of(ctx, conn, physical, g.Physical(now.Name), start, nil)
+			if err == nil && !before.Finished(nil) {
+				before, err = lag.Of(ctx, conn, physical, g.Physical(now.Name), start, before)
+			}
+			if err != nil {
+				return err
+			}
+			done = done && before.Finished(nil)
+		}
+		return nil
+	})
+	return done, err
+}
+
+// migration reads a migration of the store.
+func (c *Controller) migration(ctx context.Context, id string) (*migration, error) {
+	row, err := c.db.Migration(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return decode(row)
+}
