@@ -217,7 +217,9 @@ func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop f
 			}
 		})
 	}
-	return func() { cancel(); wg.Wait() }
+	stop = func() { cancel(); wg.Wait() }
+	w.t.Cleanup(stop)
+	return stop
 }
 
 // left counts what the group has not read on a cluster.
