@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/require"
 
+	"github.com/turnout-mq/turnout"
 	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
@@ -171,4 +174,263 @@ func TestMoveLeavesNothingBehindAndProvesIt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// moving is a topic with traffic, on kafka-a.
+type moving struct {
+	*operator
+	ordered bool
+	client  *turnout.Client
+	sub     *turnout.Subscription
+	quiet   func() // ends the traffic
+}
+
+// eachMove runs f for an unordered and an ordered topic that is on kafka-a and has traffic.
+func eachMove(t *testing.T, f func(t *testing.T, m *moving)) {
+	for _, ordered := range []bool{false, true} {
+		t.Run(map[bool]string{false: "unordered", true: "ordered"}[ordered], func(t *testing.T) {
+			each(t, func(t *testing.T, w *world) {
+				if ordered {
+					w.putOrdered("kafka-a", "kafka-b")
+				} else {
+					w.putTopic("kafka-a", "kafka-b")
+					w.putGroup(nil)
+				}
+				m := &moving{operator: w.operate(), ordered: ordered, client: w.open("order_service")}
+				rec := w.recorder("one")
+				m.sub = w.listen(m.client, rec)
+				m.quiet = w.traffic(m.client, rec, 4)
+				w.applied("kafka-a")
+				f(t, m)
+			})
+		})
+	}
+}
+
+// clean ends the traffic and sees that no send failed, and nothing is lost, left or out of order.
+func (m *moving) clean() {
+	m.w.t.Helper()
+	m.quiet()
+	if m.ordered {
+		require.NoError(m.w.t, m.w.orderedVerdict("kafka-a", "kafka-b").Err())
+	} else {
+		require.NoError(m.w.t, m.w.verdict("kafka-a", "kafka-b").Err())
+	}
+	require.Zero(m.w.t, m.client.Stats().Failed)
+}
+
+// sendsTo waits until the topic's sends go to a cluster, and n more have.
+func (m *moving) sendsTo(cluster string, n int64) {
+	m.w.t.Helper()
+	sum := func() int64 { return broker.Offsets{}.Missing(m.w.ends(cluster)) }
+	before := sum()
+	m.w.eventually(func() bool { return sum() > before+n }, func() any { return m.w.participants() }, "sends go to %s", cluster)
+}
+
+func TestAnotherControllerGoesOnInEveryState(t *testing.T) {
+	eachMove(t, func(t *testing.T, m *moving) {
+		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered})
+		seen := map[string]bool{}
+		now := m.operator
+		m.w.eventually(func() bool {
+			row, err := now.Get(m.w.ctx(), move.ID)
+			require.NoError(t, err)
+			if row.EndedAt == nil && !seen[row.State] {
+				seen[row.State] = true
+				now.stop()
+				now = m.w.operateOn(m.path)
+			}
+			return row.EndedAt != nil
+		}, func() any { return now.story(move.ID) }, "it ends")
+		r, err := now.Receipt(m.w.ctx(), move.ID)
+		require.NoError(t, err)
+		require.True(t, r.Free, now.story(move.ID))
+		require.Greater(t, len(seen), 2, seen)
+		m.clean()
+	})
+}
+
+func TestRollbackInEveryState(t *testing.T) {
+	for _, state := range []migrate.State{migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Switching, migrate.Sealing, migrate.Draining} {
+		t.Run(string(state), func(t *testing.T) {
+			eachMove(t, func(t *testing.T, m *moving) {
+				move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered})
+				var at string
+				m.w.eventually(func() bool { // or past it: some states are short, and some are not on this way
+					row, err := m.Get(m.w.ctx(), move.ID)
+					require.NoError(t, err)
+					at = row.State
+					return reached(at, state) || row.EndedAt != nil
+				}, func() any { return m.story(move.ID) }, "it is %s", state)
+				err := m.Rollback(m.w.ctx(), move.ID, "tester")
+				if errors.Is(err, turnout.ErrConflict) {
+					t.Logf("it had ended before it could be asked")
+					m.clean()
+					return
+				}
+				require.NoError(t, err)
+				r := m.ended(move.ID)
+				if r.Outcome == store.RolledBack {
+					m.w.applied("kafka-a")
+					require.False(t, m.w.fenced("kafka-a"), m.story(move.ID))
+					m.sendsTo("kafka-a", 20)
+				}
+				t.Logf("asked in %s: %s", at, r.Outcome)
+				m.clean()
+			})
+		})
+	}
+}
+
+// reached says whether a state is the one that is waited for or comes after it.
+func reached(now string, state migrate.State) bool {
+	all := []migrate.State{migrate.Planned, migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Switching, migrate.Sealing, migrate.Draining, migrate.Closing, migrate.Reverting, migrate.Done}
+	return slices.Index(all, migrate.State(now)) >= slices.Index(all, state)
+}
+
+func TestRollbackAfterTheNewClusterTookWrites(t *testing.T) {
+	eachMove(t, func(t *testing.T, m *moving) {
+		// A group that reads slowly keeps the migration from its end.
+		m.w.set(func(g *metadata.Group) { g.Paused = true })
+		m.sendsTo("kafka-a", 50)
+		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered})
+		m.reaches(move.ID, migrate.Draining)
+		m.sendsTo("kafka-b", 1000)
+		require.NoError(t, m.Rollback(m.w.ctx(), move.ID, "tester"))
+		m.w.set(func(g *metadata.Group) { g.Paused = false })
+		r := m.ended(move.ID)
+		require.Equal(t, store.RolledBack, r.Outcome, m.story(move.ID))
+		require.True(t, r.Free, m.story(move.ID))
+		m.sendsTo("kafka-a", 20)
+		require.True(t, m.w.fenced("kafka-b"), m.story(move.ID))
+		m.clean()
+	})
+}
+
+func TestAGroupThatSleptDuringTheMoveGetsEverythingAndThenTheStayIsGone(t *testing.T) {
+	eachMove(t, func(t *testing.T, m *moving) {
+		require.NoError(t, m.sub.Close(m.w.ctx()))
+		m.sendsTo("kafka-a", 100)
+		_, err := m.Start(m.w.ctx(), migrate.Plan{Topic: m.w.topic, To: "kafka-b", Ordered: m.ordered, Accept: []string{migrate.AutoCreate}}, "tester", migrate.StarterApproves)
+		var not *migrate.NotReadyError
+		require.ErrorAs(t, err, &not)
+		require.Contains(t, err.Error(), m.w.group)
+		require.Contains(t, err.Error(), "--accept "+migrate.SleepingGroups)
+
+		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered, Accept: []string{migrate.SleepingGroups}})
+		r := m.ended(move.ID)
+		require.Equal(t, store.Done, r.Outcome, m.story(move.ID))
+		require.False(t, r.Free)
+		require.Contains(t, fmt.Sprint(r.Verdict), m.w.group)
+		route, _ := m.w.route()
+		require.Len(t, route.Stays, 2, "it has something left on kafka-a")
+		m.sendsTo("kafka-b", 100)
+
+		m.w.listen(m.w.open("order_service_consumer"), m.w.recorder("awake"))
+		m.w.eventually(func() bool { route, _ := m.w.route(); return len(route.Stays) == 1 }, func() any { return m.story(move.ID) }, "the stay leaves the route")
+		m.w.eventually(func() bool { r, err := m.Receipt(m.w.ctx(), move.ID); return err == nil && r.Free }, func() any { return m.story(move.ID) }, "the receipt says so")
+		m.clean()
+	})
+}
+
+func TestAForeignWriterIsFoundBeforeAndDuringTheMove(t *testing.T) {
+	eachMove(t, func(t *testing.T, m *moving) {
+		foreign := func() {
+			p, err := sarama.NewSyncProducer(m.w.env.Addresses("kafka-a"), syncConfig())
+			require.NoError(t, err)
+			_, _, err = p.SendMessage(&sarama.ProducerMessage{Topic: m.w.topic, Value: sarama.StringEncoder("0")})
+			require.NoError(t, err)
+			require.NoError(t, p.Close())
+		}
+		foreign()
+		_, err := m.Start(m.w.ctx(), migrate.Plan{Topic: m.w.topic, To: "kafka-b", Ordered: m.ordered, Accept: []string{migrate.AutoCreate}}, "tester", migrate.StarterApproves)
+		require.ErrorContains(t, err, "--accept "+migrate.ForeignWriters)
+		require.ErrorContains(t, err, "kafka-a")
+
+		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered, Accept: []string{migrate.ForeignWriters}})
+		r := m.ended(move.ID)
+		require.Equal(t, store.Done, r.Outcome, m.story(move.ID))
+		m.quiet()
+	})
+}
+
+func TestWhatIsWrittenLateIsRescuedAndTheFenceIsPutBack(t *testing.T) {
+	eachMove(t, func(t *testing.T, m *moving) {
+		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered})
+		m.ended(move.ID)
+		m.quiet()
+		m.w.unfence("kafka-a") // by hand
+		m.w.storeOn("kafka-a", "0")
+		var r *migrate.Receipt
+		m.w.eventually(func() bool {
+			var err error
+			r, err = m.Receipt(m.w.ctx(), move.ID)
+			require.NoError(t, err)
+			return r.Left[0].Rescued > 0
+		}, func() any { return m.story(move.ID) }, "it is rescued")
+		require.Contains(t, fmt.Sprint(r.Verdict), "written to kafka-a after it was left")
+		m.w.eventually(func() bool { return m.w.fenced("kafka-a") }, func() any { return m.story(move.ID) }, "it is closed again")
+		m.w.eventually(func() bool { return m.w.left("kafka-b") == 0 }, nil, "and read on kafka-b")
+	})
+}
+
+func TestAnEditByHandIsSettled(t *testing.T) {
+	eachMove(t, func(t *testing.T, m *moving) {
+		m.w.edit("kafka-b")
+		var move *store.Migration
+		m.w.eventually(func() bool {
+			all, err := m.List(m.w.ctx(), store.Filter{Topic: m.w.topic})
+			require.NoError(t, err)
+			if len(all) > 0 {
+				move = all[0]
+			}
+			return move != nil
+		}, nil, "a settle migration begins")
+		require.Equal(t, store.Settle, move.Kind)
+		r := m.ended(move.ID)
+		require.True(t, r.Free, m.story(move.ID))
+		require.True(t, m.w.fenced("kafka-a"))
+		route, _ := m.w.route()
+		require.Len(t, route.Stays, 1)
+
+		m.w.edit("kafka-a") // which is closed: it is opened first
+		m.w.applied("kafka-a")
+		m.w.eventually(func() bool { route, _ := m.w.route(); return len(route.Stays) == 1 }, func() any {
+			all, _ := m.List(m.w.ctx(), store.Filter{Topic: m.w.topic})
+			return m.story(all[0].ID)
+		}, "settled again")
+		m.ordered = false // R25
+		m.clean()
+	})
+}
+
+func TestAnEditByHandDuringAMoveIsAdopted(t *testing.T) {
+	for _, to := range []string{"kafka-a", "kafka-c"} {
+		t.Run(to, func(t *testing.T) {
+			eachMove(t, func(t *testing.T, m *moving) {
+				m.w.createTopic("kafka-c")
+				m.w.set(func(g *metadata.Group) { g.Paused = true })
+				m.sendsTo("kafka-a", 20)
+				move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered})
+				m.reaches(move.ID, migrate.Draining)
+				m.sendsTo("kafka-b", 20)
+				m.w.edit(to)
+				m.w.applied(to)
+				m.w.set(func(g *metadata.Group) { g.Paused = false })
+				r := m.ended(move.ID)
+				require.Equal(t, to, r.To, m.story(move.ID))
+				require.True(t, r.Free, m.story(move.ID))
+				require.Equal(t, m.ordered, r.NoOrder != "")
+				m.quiet()
+				require.NoError(t, m.w.verdict("kafka-a", "kafka-b", "kafka-c").Err())
+				require.Zero(t, m.client.Stats().Failed)
+			})
+		})
+	}
+}
+
+func syncConfig() *sarama.Config {
+	conf := sarama.NewConfig()
+	conf.Producer.Return.Successes = true
+	return conf
 }
