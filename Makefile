@@ -39,7 +39,7 @@ test: ## all tests on the embedded servers; needs Go alone
 	go test -timeout $(TIMEOUT) $(run_flag) $(PKG)
 
 # One package after the other: each starts its own JVMs.
-test-servers: servers-needed ## the suites that know real servers, on them; needs Java 17 and Maven
+test-servers: servers-needed ## the suites that know real servers, on them; needs Java 17, Maven, tar and xz
 	@packages=$$($(MAKE) server-packages); \
 	 test -n "$$packages" || { echo "make test-servers: no package of $(PKG) has tests that use testenv" >&2; exit 1; }; \
 	 echo "TURNOUT_TEST=servers go test -count=1 -p 1 -timeout $(SERVERS_TIMEOUT) $(run_flag)" $$packages; \

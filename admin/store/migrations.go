@@ -323,8 +323,8 @@ func (s *Store) tell(ctx context.Context, migration, who, column string, value a
 }
 
 // Events returns the history of a migration after the event number after (0: from the beginning), oldest first, at most
-// limit of them (0: no limit). ErrNotFound if there is no such migration.
-func (s *Store) Events(ctx context.Context, migration string, after int64, max int) ([]Event, error) {
+// atMost of them (0: no limit). ErrNotFound if there is no such migration.
+func (s *Store) Events(ctx context.Context, migration string, after int64, atMost int) ([]Event, error) {
 	n, err := parseID(migration)
 	if err != nil {
 		return nil, err
@@ -338,7 +338,7 @@ func (s *Store) Events(ctx context.Context, migration string, after int64, max i
 			err := row.Scan(&e.Seq, &at, &e.Kind, &e.Text, &data)
 			e.At, e.Data = time.Time(at), json.RawMessage(data)
 			return e, err
-		}, "SELECT seq, at, kind, text, data FROM events WHERE migration = $1 AND seq > $2 ORDER BY seq"+limit(max), n, after)
+		}, "SELECT seq, at, kind, text, data FROM events WHERE migration = $1 AND seq > $2 ORDER BY seq"+limit(atMost), n, after)
 		if err == nil && len(list) == 0 {
 			_, err = q.migration(n)
 		}

@@ -57,7 +57,7 @@ func Open(ctx context.Context, url string, log *zap.Logger) (*Store, error) {
 	}
 	s := &Store{db: db, log: log.With(zap.String("store", db.name))}
 	s.closing, s.shut = context.WithCancel(context.Background())
-	if err := s.retry(ctx, "open", func(ctx context.Context) error { return s.migrate(ctx) }); err != nil {
+	if err := s.retry(ctx, "open", s.migrate); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -88,9 +88,7 @@ func (s *Store) migrate(ctx context.Context) (err error) {
 	if _, err := provider.Up(ctx); err != nil {
 		return err
 	}
-	if current < newest {
-		s.log.Info("brought the schema up to date", zap.Int64("from", current), zap.Int64("to", newest))
-	}
+	s.log.Info("the store is open", zap.Int64("schema", newest), zap.Int64("schemaBefore", current))
 	return nil
 }
 
@@ -134,8 +132,8 @@ func (s *Store) retry(ctx context.Context, what string, f func(ctx context.Conte
 		return fmt.Errorf("store %s: %s: %w", s.db.name, what, errs.ErrClosed)
 	}
 	// What a driver says of a call that was given up is its own affair.
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w (%w)", cause, err)
+	if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
+		err = fmt.Errorf("%w (%w)", ended, err)
 	}
 	return fmt.Errorf("store %s: %s: %w", s.db.name, what, err)
 }
@@ -192,7 +190,7 @@ func rows[T any](q query, scan func(row scanner) (T, error), statement string, a
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer r.Close() //nolint:errcheck // what went wrong says r.Err
 	var list []T
 	for r.Next() {
 		item, err := scan(r)

@@ -1,0 +1,260 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/testenv"
+)
+
+func TestWritersLoseNothing(t *testing.T) {
+	each(t, map[string]func(*testing.T, *store.Store, string){
+		"20 writers of one row": func(t *testing.T, s *store.Store, _ string) {
+			m := counter(t, s)
+			const writers, times = 20, 5
+			var g errgroup.Group
+			for w := range writers {
+				g.Go(func() error {
+					for range times {
+						if err := countOne(t.Context(), s, m.ID, fmt.Sprint(w)); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			require.NoError(t, g.Wait())
+			requireCount(t, s, m.ID, writers*times)
+		},
+		"processes": func(t *testing.T, s *store.Store, url string) {
+			m := counter(t, s)
+			const processes, times = 3, 40
+			var children []*exec.Cmd
+			for p := range processes {
+				// The children read the words apart at the blanks.
+				c := child(t, fmt.Sprintf("count%d", p), strings.ReplaceAll(url, " ", "%20"), m.ID, fmt.Sprint(times))
+				require.NoError(t, c.Start())
+				children = append(children, c)
+			}
+			for range times {
+				require.NoError(t, countOne(t.Context(), s, m.ID, "parent"))
+			}
+			for _, c := range children {
+				require.NoError(t, c.Wait())
+			}
+			requireCount(t, s, m.ID, (processes+1)*times)
+		},
+		"what people ask beside a controller": func(t *testing.T, s *store.Store, _ string) {
+			m := counter(t, s)
+			const times = 30
+			var g errgroup.Group
+			g.Go(func() error {
+				for range times {
+					if err := countOne(t.Context(), s, m.ID, "controller"); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			for i := range times {
+				r := []store.Request{store.Rollback, store.Abort}[i%2]
+				require.NoError(t, s.Ask(t.Context(), m.ID, r, "bob"))
+				got, err := s.Migration(t.Context(), m.ID)
+				require.NoError(t, err)
+				require.Equal(t, r, got.Request)
+			}
+			require.NoError(t, g.Wait())
+			got, err := s.Migration(t.Context(), m.ID)
+			require.NoError(t, err)
+			require.Equal(t, store.Abort, got.Request)
+			require.Equal(t, fmt.Sprint(times), string(got.Data))
+			events, err := s.Events(t.Context(), m.ID, 0, 0)
+			require.NoError(t, err)
+			require.Len(t, events, 2*times)
+		},
+		"fences in any order": func(t *testing.T, s *store.Store, _ string) {
+			var g errgroup.Group
+			for _, topic := range []string{"a", "b", "c", "d"} {
+				m := create(t, s, topic)
+				g.Go(func() error {
+					for i := range 10 {
+						ch := store.Changes{Fences: []store.Fence{{Cluster: "x", Physical: topic}, {Cluster: "y", Physical: topic}}}
+						if i%2 == 0 {
+							ch.Fences[0], ch.Fences[1] = ch.Fences[1], ch.Fences[0]
+						}
+						if err := s.Update(t.Context(), m, ch); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			require.NoError(t, g.Wait())
+			fences, err := s.Fences(t.Context())
+			require.NoError(t, err)
+			require.Len(t, fences, 8)
+			for _, f := range fences {
+				require.Equal(t, int64(10), f.Version)
+			}
+		},
+		"one of many starts the migration": func(t *testing.T, s *store.Store, _ string) {
+			results := make([]error, 10)
+			made := make([]*store.Migration, len(results))
+			var wg sync.WaitGroup
+			for i := range results {
+				wg.Go(func() {
+					made[i] = planned("order_topic")
+					results[i] = s.CreateMigration(t.Context(), made[i], store.Changes{})
+				})
+			}
+			wg.Wait()
+			open, err := s.Migrations(t.Context(), store.Filter{})
+			require.NoError(t, err)
+			require.Len(t, open, 1)
+			won := 0
+			for i, err := range results {
+				if err == nil {
+					won++
+					require.Equal(t, open[0], made[i])
+					continue
+				}
+				require.ErrorIs(t, err, errs.ErrConflict)
+				require.ErrorContains(t, err, open[0].ID)
+				require.Equal(t, planned("order_topic"), made[i])
+			}
+			require.Equal(t, 1, won)
+		},
+		"a lock is waited for": func(t *testing.T, s *store.Store, url string) {
+			m := create(t, s, "order_topic")
+			other := raw(t, url)
+			tx, err := other.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			_, err = tx.ExecContext(t.Context(), "UPDATE migrations SET waiting = 'x'")
+			require.NoError(t, err)
+
+			got, err := s.Migration(t.Context(), m.ID)
+			require.NoError(t, err, "who reads does not wait")
+			require.Equal(t, m, got)
+
+			ctx, cancel := context.WithCancel(t.Context())
+			ended, waited := make(chan error, 1), make(chan error, 1)
+			go func() { ended <- s.Update(ctx, &store.Migration{}, store.Changes{}) }() // refused before it waits
+			require.ErrorIs(t, <-ended, errs.ErrInvalid)
+			first, second := *m, *m
+			go func() { ended <- s.Update(ctx, &first, store.Changes{}) }()
+			cancel()
+			require.ErrorIs(t, <-ended, context.Canceled)
+			require.Equal(t, int64(1), first.Version)
+			go func() { waited <- s.Update(t.Context(), &second, store.Changes{}) }()
+			require.NoError(t, tx.Commit())
+			require.NoError(t, <-waited)
+			require.Equal(t, int64(2), second.Version)
+		},
+	})
+}
+
+func counter(t *testing.T, s *store.Store) *store.Migration {
+	t.Helper()
+	m := planned("order_topic")
+	m.Data = []byte("0")
+	require.NoError(t, s.CreateMigration(t.Context(), m, store.Changes{}))
+	return m
+}
+
+func TestServersThatStartAtOnce(t *testing.T) {
+	testenv.EachSQL(t, func(t *testing.T, database func() string) {
+		url := database()
+		stores := make([]*store.Store, 8)
+		var g errgroup.Group
+		for i := range stores {
+			g.Go(func() (err error) {
+				stores[i], err = store.Open(t.Context(), url, nil)
+				return err
+			})
+		}
+		require.NoError(t, g.Wait())
+		for _, s := range stores {
+			end(t, s, create(t, s, "order_topic"))
+			require.NoError(t, s.Close())
+		}
+		var versions, applied int
+		row := raw(t, url).QueryRowContext(t.Context(), "SELECT COUNT(DISTINCT version_id), COUNT(*) FROM schema_version")
+		require.NoError(t, row.Scan(&versions, &applied))
+		require.Equal(t, versions, applied, "each step of the schema was done once")
+		list, err := open(t, url).Migrations(t.Context(), store.Filter{})
+		require.NoError(t, err)
+		require.Len(t, list, len(stores))
+	})
+}
+
+func TestAStoreOfANewerTurnoutIsRefused(t *testing.T) {
+	each(t, map[string]func(*testing.T, *store.Store, string){
+		"version": func(t *testing.T, s *store.Store, url string) {
+			require.NoError(t, s.Close())
+			insert := "INSERT INTO schema_version (version_id, is_applied) VALUES (999, true)"
+			exec1(t, raw(t, url), insert)
+			_, err := store.Open(t.Context(), url, nil)
+			require.ErrorIs(t, err, errs.ErrInvalid)
+			require.ErrorContains(t, err, "999")
+		},
+	})
+}
+
+func TestPostgresComesBack(t *testing.T) {
+	postgres(t, func(t *testing.T) {
+		p, err := testenv.StartPostgres(t.Context(), nil)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, p.Close()) }()
+		url, err := p.Database(t.Context())
+		require.NoError(t, err)
+		s := open(t, url)
+		m := create(t, s, "order_topic")
+		require.NoError(t, p.Restart(t.Context()))
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			got, err := s.Migration(t.Context(), m.ID)
+			require.NoError(c, err)
+			require.Equal(c, m, got)
+		}, patience, tick)
+		end(t, s, m)
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestNoPostgresOutlivesAKilledTestRun(t *testing.T) {
+	postgres(t, func(t *testing.T) {
+		cmd := child(t, "orphan")
+		url := firstLine(t, cmd)
+		db, err := sql.Open("pgx", url)
+		require.NoError(t, err)
+		defer db.Close()
+		require.NoError(t, db.PingContext(t.Context()))
+		require.NoError(t, cmd.Process.Kill())
+		require.Error(t, cmd.Wait())
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			require.ErrorContains(c, db.PingContext(t.Context()), "refused")
+		}, patience, tick)
+	})
+}
+
+// postgres runs f if TURNOUT_TEST asks for real servers.
+func postgres(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	backends, err := testenv.Backends()
+	require.NoError(t, err)
+	for _, b := range backends {
+		if b == testenv.Servers {
+			t.Run(string(b), f)
+		}
+	}
+}
