@@ -204,22 +204,29 @@ func (s *Store) WaitDeleted(ctx context.Context, path string, session int64) err
 // Confirm asks whether an ephemeral node of ours is there, after a sync. The answer held at the time since or later.
 // ErrNotFound: it is gone, or its session has ended.
 func (s *Store) Confirm(ctx context.Context, n Node) (since time.Time, err error) {
-	now, err := read(ctx, s, "confirm", n.Path, func() (Node, error) {
-		since = time.Now() // of the try that is answered
-		if err := s.sync(n.Path); err != nil {
-			return Node{}, err
+	type asked struct {
+		at      time.Time // of the try that was answered
+		session int64
+		node    Node
+	}
+	a, err := read(ctx, s, "confirm", n.Path, func() (asked, error) {
+		a := asked{at: time.Now(), session: s.conn.SessionID()}
+		err := s.sync(n.Path)
+		if err == nil {
+			a.node, err = s.get(n.Path)
 		}
-		return s.get(n.Path)
+		return a, err
 	})
 	switch {
 	case err != nil:
 		return time.Time{}, err
-	case !now.Exists && now.Session == n.Session:
+	case a.node.Exists && a.node.EphemeralOwner == n.Session && a.session == n.Session:
+		return a.at, nil
+	case a.session == n.Session:
 		return time.Time{}, fmt.Errorf("confirm %s: %w: somebody has deleted it", n.Path, errs.ErrNotFound)
-	case !now.Exists || now.EphemeralOwner != n.Session:
+	default:
 		return time.Time{}, fmt.Errorf("confirm %s: %w: its session %v has ended", n.Path, errs.ErrNotFound, Zxid(n.Session))
 	}
-	return since, nil
 }
 
 // Keep asks again and again and returns as soon as somebody else may find that an ephemeral node of ours is gone: it is
