@@ -29,7 +29,8 @@ type Mover interface {
 	// only in front of what is not decided yet (an open transaction, where the cluster reads committed messages only).
 	// Delivery.Writer is filled in. ErrInvalid: no such partition, a negative offset, limit < 1.
 	Peek(ctx context.Context, topic, partition string, at int64, limit int) (messages []Delivery, next int64, err error)
-	// OpenTransactions are the partitions of topic with a transaction that is neither committed nor aborted, each with the
-	// offset from which on nothing is decided; none: no transaction is open. ErrUnsupported where the kind can not tell.
+	// OpenTransactions are the partitions of topic with a transaction that is neither committed nor aborted, or was a moment
+	// ago, each with the offset from which on nothing is decided; none: no transaction is open. ErrUnsupported where the
+	// kind can not tell.
 	OpenTransactions(ctx context.Context, topic string) (Offsets, error)
 }

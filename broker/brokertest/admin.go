@@ -89,6 +89,7 @@ func (s *suite) describe() {
 	require.NoError(s, err)
 	require.Equal(s, s.Config(0).ClusterID, info.ClusterID)
 	require.NotEmpty(s, info.Brokers)
+	require.NotEmpty(s, info.Version)
 }
 
 // openRefuses: another cluster, nobody there, settings that do not exist.

@@ -194,7 +194,6 @@ func (s *suite) features() {
 	f := s.c.Features()
 	require.Positive(s, f.SendTimeout)
 	require.Positive(s, f.CommitInterval)
-	require.Equal(s, s.SetFence != nil, f.Fence)
 	topic := s.topic(s.c, 1)
 	sent := 0
 	attempt := func(has bool, m *broker.Envelope) {
@@ -222,49 +221,6 @@ func (s *suite) features() {
 		return true
 	})
 	r.wait(sent + 1)
-}
-
-// fence: a fenced topic refuses writers and only them.
-func (s *suite) fence() {
-	if s.SetFence == nil {
-		require.False(s, s.c.Features().Fence)
-		return
-	}
-	topic, group := s.topic(s.c, 1), s.name()
-	s.send(s.c, topic, message("", "before"))
-	require.NoError(s, s.c.Warm(s.ctx(), topic))
-
-	require.NoError(s, s.SetFence(s.ctx(), topic, true))
-	var let []string
-	s.eventually(func() error { // a send may pass until the broker has read its new settings
-		m := message("", "at "+unique())
-		_, err := s.try(s.c, topic, m)
-		if err == nil {
-			let = append(let, string(m.Body))
-			return fmt.Errorf("not fenced yet")
-		}
-		require.Equal(s, broker.Refused, s.c.Classify(err), err)
-		return nil
-	})
-	err := s.c.Warm(s.ctx(), topic)
-	require.ErrorIs(s, err, errs.ErrFenced)
-	require.Equal(s, broker.Refused, s.c.Classify(err))
-	info, err := s.c.DescribeTopic(s.ctx(), topic)
-	require.NoError(s, err)
-	require.True(s, info.Fenced)
-	r := s.join(s.c, broker.Membership{Group: group, Topic: topic}, nil)
-	r.wait(1 + len(let))
-
-	require.NoError(s, s.SetFence(s.ctx(), topic, false))
-	s.eventually(func() error { return s.c.Warm(s.ctx(), topic) })
-	s.eventually(func() error {
-		_, err := s.try(s.c, topic, message("", "after"))
-		return err
-	})
-	info, err = s.c.DescribeTopic(s.ctx(), topic)
-	require.NoError(s, err)
-	require.False(s, info.Fenced)
-	r.wait(2 + len(let))
 }
 
 // closing: sends that were begun finish, done is called once, afterwards everything says ErrClosed.
@@ -336,6 +292,15 @@ func (s *suite) allClosed(c broker.Cluster, topic, group string) {
 	_, err = c.GroupMembers(ctx, group)
 	is(err)
 	_, err = c.Describe(ctx)
+	is(err)
+	is(c.Fence(ctx, topic))
+	is(c.Fenced(ctx, topic))
+	is(c.Unfence(ctx, topic, ""))
+	_, err = c.Groups(ctx, topic)
+	is(err)
+	_, _, err = c.Peek(ctx, topic, "0", 0, 1)
+	is(err)
+	_, err = c.OpenTransactions(ctx, topic)
 	is(err)
 	require.Positive(s, c.Features().SendTimeout)
 }

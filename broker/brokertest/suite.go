@@ -28,8 +28,9 @@ type Target struct {
 	Kill, Restart func(ctx context.Context, cluster int) error
 	// Pause freezes a cluster: it answers nothing until Resume.
 	Pause, Resume func(cluster int) error
-	// SetFence makes cluster 0 refuse writers of topic, or take them again. nil where Features.Fence is false.
-	SetFence func(ctx context.Context, topic string, on bool) error
+	// Commit makes 1 the position of group on the first partition of topic on cluster 0, as a client that knows nothing of
+	// Turnout does.
+	Commit func(ctx context.Context, group, topic string) error
 	// Foreign stores a message on cluster 0 as a client that knows nothing of Turnout does.
 	Foreign func(ctx context.Context, topic string, key, body []byte, headers []broker.Header) error
 }
@@ -52,6 +53,11 @@ func Run(t *testing.T, target Target) {
 			"Order":            (*suite).order,
 			"Features":         (*suite).features,
 			"Fence":            (*suite).fence,
+			"FenceStops":       (*suite).fenceStops,
+			"Unfence":          (*suite).unfence,
+			"Groups":           (*suite).groups,
+			"Peek":             (*suite).peek,
+			"OpenTransactions": (*suite).openTransactions,
 			"Topics":           (*suite).topics,
 			"Offsets":          (*suite).offsets,
 			"Describe":         (*suite).describe,

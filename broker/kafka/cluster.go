@@ -109,11 +109,6 @@ func (c *Cluster) errClosed() error {
 // call runs f in a goroutine, because sarama can not be cancelled, and leaves it alone when ctx ends first; its net
 // timeouts, or Close, end it.
 func call[T any](ctx context.Context, c *Cluster, what string, f func() (T, error)) (T, error) {
-	return callFor(ctx, c, what, f, func(T) {})
-}
-
-// callFor is call where somebody must end what f has made: drop does so when ctx ended first.
-func callFor[T any](ctx context.Context, c *Cluster, what string, f func() (T, error), drop func(T)) (T, error) {
 	var zero T
 	if err := c.begin(); err != nil {
 		return zero, err
@@ -126,17 +121,11 @@ func callFor[T any](ctx context.Context, c *Cluster, what string, f func() (T, e
 		value T
 		err   error
 	}
-	answer := make(chan result) // handed over, or nobody waits for it any more
+	answer := make(chan result, 1)
 	go func() {
 		defer c.calls.Done()
 		v, err := f()
-		select {
-		case answer <- result{v, err}:
-		case <-ctx.Done():
-			if err == nil {
-				drop(v)
-			}
-		}
+		answer <- result{v, err}
 	}()
 	select {
 	case r := <-answer:

@@ -52,10 +52,22 @@
 // below the first offset, and asks again until it shows. Only then is anything read. The strategy is range, eager:
 // a cooperative one adds partitions without asking for their positions first.
 //
+// # Fences and looking
+//
+// A fence is max.message.bytes=0 of the topic. Leaders act on it some milliseconds after the setting was accepted, one after
+// the other, so each is asked with a produce request that no broker can store: a control batch, which clients may not write,
+// without a record. A fenced leader refuses it for its size (MESSAGE_TOO_LARGE), which it looks at first, an open one for
+// what it is (INVALID_RECORD, and perhaps a line in its log). That takes WRITE on the topic; without it DESCRIBE_CONFIGS is
+// asked of each leader, and two readings of the end offsets must agree. Fence and Unfence take ALTER_CONFIGS.
+//
+// Peek fetches without a group, as the isolation level says. Markers of transactions and batches that compaction has emptied
+// are behind it when the next message, or the end, is. Groups lists those of every broker that is up.
+//
 // # Limits
 //
 // The end offset of a partition that is written by transactions counts their markers; nobody reads those, so the
-// position of a group may stay short of the end by the last marker. Turnout itself never uses transactions.
+// position of a group may stay short of the end by the last markers; Peek tells that nothing else is there. Turnout itself
+// never uses transactions. Peek does not read messages in the format of Kafka 0.10 and earlier (ErrUnsupported).
 //
 // Kafka refuses a batch that is larger than the topic's max.message.bytes, also where each message of it would fit.
 // The driver therefore never has more than that in flight to a topic whose limit is below its own

@@ -34,6 +34,8 @@ func TestSuite(t *testing.T) {
 				"WhereAGroupBegins": whereAGroupBegins,
 				"PlaceVanishes":     placeVanishes,
 				"NullBody":          nullBody,
+				"PeekTransactions":  peekTransactions,
+				"PeekCompacted":     peekCompacted,
 			} {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
@@ -54,14 +56,10 @@ func target(e *testenv.Env) brokertest.Target {
 		Restart: func(ctx context.Context, cluster int) error { return e.Restart(ctx, names[cluster]) },
 		Pause:   func(cluster int) error { return e.Pause(names[cluster]) },
 		Resume:  func(cluster int) error { return e.Resume(names[cluster]) },
-		SetFence: func(_ context.Context, topic string, on bool) error {
-			return alterTopic(e, topic, func(set func(string, *string)) {
-				zero := "0"
-				if on {
-					set("max.message.bytes", &zero)
-				} else {
-					set("max.message.bytes", nil)
-				}
+		Commit: func(_ context.Context, group, topic string) error {
+			return administer(e, func(admin sarama.ClusterAdmin) error {
+				_, err := admin.AlterConsumerGroupOffsets(group, map[string]map[int32]sarama.OffsetAndMetadata{topic: {0: {Offset: 1}}}, nil)
+				return err
 			})
 		},
 		Foreign: func(_ context.Context, topic string, key, body []byte, headers []broker.Header) error {
@@ -85,22 +83,16 @@ func config(e *testenv.Env, cluster int) broker.Config {
 	}
 }
 
-// alterTopic changes settings of a topic of cluster 0; nil removes one.
-func alterTopic(e *testenv.Env, topic string, change func(set func(name string, value *string))) error {
-	admin, err := sarama.NewClusterAdmin(e.Addresses(names[0]), nil)
+// administer asks cluster 0 with the bare library.
+func administer(e *testenv.Env, f func(sarama.ClusterAdmin) error) error {
+	conf := sarama.NewConfig()
+	conf.Version = sarama.V2_8_0_0
+	admin, err := sarama.NewClusterAdmin(e.Addresses(names[0]), conf)
 	if err != nil {
 		return err
 	}
 	defer admin.Close()
-	entries := map[string]sarama.IncrementalAlterConfigsEntry{}
-	change(func(name string, value *string) {
-		op := sarama.IncrementalAlterConfigsOperationSet
-		if value == nil {
-			op = sarama.IncrementalAlterConfigsOperationDelete
-		}
-		entries[name] = sarama.IncrementalAlterConfigsEntry{Operation: op, Value: value}
-	})
-	return admin.IncrementalAlterConfig(sarama.TopicResource, topic, entries, false)
+	return f(admin)
 }
 
 // foreign sends to cluster 0 with the bare library.

@@ -73,13 +73,9 @@ func (c *Cluster) Join(ctx context.Context, m broker.Membership) (broker.Member,
 		}
 		topics = append(topics, r.retry)
 	}
-	group, err := callFor(ctx, c, what,
-		func() (sarama.ConsumerGroup, error) {
-			return sarama.NewConsumerGroup(c.cfg.Addresses, m.Group, c.receiving())
-		},
-		func(g sarama.ConsumerGroup) { _ = g.Close() })
+	group, err := sarama.NewConsumerGroup(c.cfg.Addresses, m.Group, c.receiving()) // asks nobody yet: base does not read all metadata
 	if err != nil {
-		return nil, err
+		return nil, c.wrap(what, err)
 	}
 	r.ctx, r.leave = context.WithCancel(context.Background())
 	c.mu.Lock()

@@ -68,6 +68,8 @@ func (c *Cluster) peek(ctx context.Context, p *peeked) error {
 		case err != nil:
 			failures++
 			_ = c.ask.RefreshMetadata(p.topic)
+		case !whole && size < peekBytes: // perhaps behind many empty ones
+			size = min(size*16, peekBytes)
 		case !whole:
 			size = 1 // gives one batch, whatever its size
 		case len(p.messages) > 0 || p.next >= p.end:

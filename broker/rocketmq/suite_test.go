@@ -30,6 +30,15 @@ func TestSuite(t *testing.T) {
 			Restart: func(ctx context.Context, cluster int) error { return e.Restart(ctx, names[cluster]) },
 			Pause:   func(cluster int) error { return e.Pause(names[cluster]) },
 			Resume:  func(cluster int) error { return e.Resume(names[cluster]) },
+			Commit: func(ctx context.Context, group, topic string) error {
+				c := remoting.NewClient(remoting.Options{})
+				defer c.Close()
+				addr, err := brokerOf(ctx, c, e, names[0])
+				if err != nil {
+					return err
+				}
+				return c.UpdateConsumerOffset(ctx, addr, group, remoting.Queue{Topic: topic}, 1)
+			},
 			Foreign: func(ctx context.Context, topic string, _, body []byte, headers []broker.Header) error {
 				properties := ""
 				for _, h := range headers {
