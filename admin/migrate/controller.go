@@ -46,6 +46,9 @@ type Controller struct {
 	pool *clusters.Pool
 	log  *zap.Logger
 	opt  Options
+	now  func() time.Time
+	// apart is how long lies between two readings of end offsets (R7).
+	apart time.Duration
 
 	mu       sync.Mutex
 	wake     chan struct{}        // closed and replaced: look at once
@@ -57,7 +60,7 @@ func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Lo
 	if opt.FenceCheck <= 0 {
 		opt.FenceCheck = fenceCheck
 	}
-	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, wake: make(chan struct{}), asserted: map[string]time.Time{}}
+	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}}
 }
 
 // Kick makes a running controller look at once.
@@ -123,6 +126,31 @@ func (c *Controller) Run(ctx context.Context) error {
 // errAgain: the world was not as it was read; look again at once.
 var errAgain = errors.New("look again")
 
+var errEnded = errors.New("the migration has ended")
+
+// turn does one step of a migration; before is the walk of the turn before, or nil. errEnded: there is nothing to do any
+// more.
+func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap.Logger) (w *walk, wait time.Duration, err error) {
+	row, err := c.db.Migration(ctx, id)
+	if err != nil {
+		return before, 0, err
+	}
+	if row.EndedAt != nil {
+		return nil, 0, errEnded
+	}
+	if w = before; w == nil || w.m.Version != row.Version {
+		m, err := decode(row)
+		if err != nil {
+			return before, 0, err
+		}
+		w = &walk{c: c, m: m, log: log.With(zap.String("topic", m.Topic)), lags: map[string]*lagOf{}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	wait, err = w.step(ctx)
+	return w, wait, err
+}
+
 // work takes one migration through its states until it has ended or ctx does.
 func (c *Controller) work(ctx context.Context, id string) {
 	log := c.log.With(zap.String("migration", id))
@@ -131,25 +159,12 @@ func (c *Controller) work(ctx context.Context, id string) {
 	var w *walk
 	for ctx.Err() == nil {
 		wake := c.kicked()
-		row, err := c.db.Migration(ctx, id)
 		var wait time.Duration
-		if err == nil {
-			if row.EndedAt != nil {
-				return
-			}
-			if w == nil || w.m.Version != row.Version {
-				var m *migration
-				if m, err = decode(row); err == nil {
-					w = &walk{c: c, m: m, log: log.With(zap.String("topic", m.Topic)), lags: map[string]*lagOf{}}
-				}
-			}
-		}
-		if err == nil {
-			stepping, cancel := context.WithTimeout(ctx, stepLimit)
-			wait, err = w.step(stepping)
-			cancel()
-		}
+		var err error
+		w, wait, err = c.turn(ctx, id, w, log)
 		switch {
+		case errors.Is(err, errEnded):
+			return
 		case err == nil:
 			pauses.Reset()
 		case errors.Is(err, errAgain), errors.Is(err, errs.ErrConflict):

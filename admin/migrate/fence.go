@@ -83,7 +83,7 @@ func (c *Controller) open(ctx context.Context, topic, cluster, physical string) 
 // assert compares what is wanted of one topic on one cluster with what the cluster does, and puts it right (R8). said is
 // what had to be put right; "": nothing.
 func (c *Controller) assert(ctx context.Context, row *store.Fence) (said string, err error) {
-	if !row.Wanted && row.Until != nil && time.Now().After(*row.Until) {
+	if !row.Wanted && row.Until != nil && c.now().After(*row.Until) {
 		return "", nil
 	}
 	err = c.on(ctx, row.Cluster, func(conn *clusters.Conn) error {
@@ -112,7 +112,7 @@ func (c *Controller) assert(ctx context.Context, row *store.Fence) (said string,
 // assertFences puts right what is wanted of the migration's topic anywhere.
 func (w *walk) assertFences(ctx context.Context) error {
 	s := w.m.state()
-	if s == Holding || s == Fencing || time.Since(w.c.assertedAt(w.m.ID)) < assertEvery || w.c.opt.Off["R8"] {
+	if s == Holding || s == Fencing || w.c.now().Sub(w.c.assertedAt(w.m.ID)) < assertEvery || w.c.opt.Off["R8"] {
 		return nil
 	}
 	rows, err := w.c.db.Fences(ctx)
@@ -148,7 +148,7 @@ func (c *Controller) assertedAt(id string) time.Time {
 func (c *Controller) noteAsserted(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asserted[id] = time.Now()
+	c.asserted[id] = c.now()
 }
 
 // openTarget lets writers in on the target.

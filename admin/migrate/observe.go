@@ -104,14 +104,14 @@ func ends(ctx context.Context, c broker.Cluster, topic string) (broker.Offsets, 
 }
 
 // steadyEnds reads the end offsets until they are twice the same (R7).
-func steadyEnds(ctx context.Context, c broker.Cluster, topic string) (broker.Offsets, error) {
-	before, err := ends(ctx, c, topic)
+func (c *Controller) steadyEnds(ctx context.Context, conn broker.Cluster, topic string) (broker.Offsets, error) {
+	before, err := ends(ctx, conn, topic)
 	for err == nil {
-		if err := pause(ctx, steady); err != nil {
+		if err := pause(ctx, c.apart); err != nil {
 			return nil, err
 		}
 		var now broker.Offsets
-		if now, err = ends(ctx, c, topic); err == nil && maps.Equal(before, now) {
+		if now, err = ends(ctx, conn, topic); err == nil && maps.Equal(before, now) {
 			return now, nil
 		}
 		before = now

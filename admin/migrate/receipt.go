@@ -84,6 +84,10 @@ func (m *migration) proof() *Receipt {
 	if m.EndedAt != nil {
 		r.Ended = *m.EndedAt
 	}
+	if !m.data.Reverse && (m.Outcome == store.RolledBack || m.Outcome == store.Aborted) && m.Kind == store.Move {
+		r.To = m.data.Home // where it has been all the time
+		return r
+	}
 	for _, s := range slices.Concat(m.data.Passed, m.data.Sources) {
 		r.Left = append(r.Left, LeftCluster{Cluster: s.Cluster, Physical: s.Physical, Fenced: s.Fenced, Sealed: s.Sealed, Seal: s.Seal,
 			Drained: s.Drained, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued})
@@ -116,8 +120,8 @@ func (r *Receipt) judge() {
 	if r.NoOrder != "" {
 		r.Verdict = append(r.Verdict, "The order per key was not kept: "+r.NoOrder+".")
 	}
-	if r.Outcome == store.Aborted {
-		r.Verdict = append(r.Verdict, "Nothing was sent to another cluster.")
+	if len(r.Left) == 0 {
+		r.Verdict = append(r.Verdict, fmt.Sprintf("The topic has stayed on %s; no send went elsewhere.", r.To))
 	}
 }
 

@@ -173,6 +173,22 @@ func (c *Controller) Receipt(ctx context.Context, id string) (*Receipt, error) {
 	return r, json.Unmarshal(row.Doc, r)
 }
 
+// Approve lets a migration begin that waits for it; errs.ErrConflict: it has begun or ended.
+func (c *Controller) Approve(ctx context.Context, id, who string) error {
+	m, err := c.migration(ctx, id)
+	if err != nil {
+		return err
+	}
+	if m.state() != Planned {
+		return fmt.Errorf("%w: migration %s is in state %s and waits for no approval", errs.ErrConflict, id, m.State)
+	}
+	at := time.Now().UTC()
+	m.ApprovedBy, m.ApprovedAt = who, &at
+	return c.ask(func() error {
+		return c.db.Update(ctx, m.Migration, store.Changes{Events: []store.Event{event("approved", map[string]any{"by": who}, "approved by %s", who)}})
+	})
+}
+
 // Rollback asks for the way back; errs.ErrConflict: it has ended.
 func (c *Controller) Rollback(ctx context.Context, id, who string) error {
 	return c.ask(func() error { return c.db.Ask(ctx, id, store.Rollback, who) })

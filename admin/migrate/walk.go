@@ -110,7 +110,7 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 				d.Target.Created = true
 				events = append(events, event("created", nil, "topic %s was created on %s", d.Target.Physical, d.Target.Cluster))
 			}
-			d.Target.Start, err = steadyEnds(ctx, c, d.Target.Physical)
+			d.Target.Start, err = w.c.steadyEnds(ctx, c, d.Target.Physical)
 			return err
 		})
 		if err != nil {
@@ -171,7 +171,7 @@ func (w *walk) holding(ctx context.Context) (string, error) {
 	if waitFor == "" {
 		return "", w.enter(ctx, Fencing, "nobody sends")
 	}
-	if time.Since(w.m.data.Entered) > time.Duration(w.m.plan.Hold)*time.Millisecond {
+	if w.c.now().Sub(w.m.data.Entered) > time.Duration(w.m.plan.Hold)*time.Millisecond {
 		return "", w.enter(ctx, Reverting, "sends may not pause longer; not held yet: "+waitFor)
 	}
 	return waitFor, nil
@@ -281,7 +281,7 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 				return err
 			}
 		}
-		seal, err := steadyEnds(ctx, c, src.Physical)
+		seal, err := w.c.steadyEnds(ctx, c, src.Physical)
 		if err != nil {
 			return err
 		}
@@ -464,23 +464,13 @@ func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 		also = append(also, metadata.SetOp(w.c.meta.TopicPath(w.m.Topic), data, w.now.WishNode.Version))
 		next.Wish = metadata.WishRef{Czxid: w.now.WishNode.Czxid, Version: w.now.WishNode.Version + 1}
 	}
-	was, err := json.Marshal(*w.now.Route)
-	if err != nil {
-		return "", err
-	}
-	data, err := json.Marshal(next)
-	if err != nil {
-		return "", err
-	}
-	if string(was) != string(data) {
-		if err := next.Validate(); err != nil {
+	if !same(next, *w.now.Route) {
+		data, err := json.Marshal(next)
+		if err != nil {
 			return "", err
 		}
-		if len(also) > 0 {
-			w.m.data.Wish = next.Wish // ours: nobody's edit. Stored first; a wish that was not written then is found unanswered by nobody
-			if err := w.save(ctx, store.Changes{}); err != nil {
-				return "", err
-			}
+		if err := next.Validate(); err != nil {
+			return "", err
 		}
 		ops := append(also, metadata.SetOp(w.c.meta.RoutePath(w.m.Topic), data, w.now.RouteNode.Version))
 		if err := w.c.meta.Multi(ctx, ops...); err != nil {
@@ -499,6 +489,13 @@ func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 		return fmt.Sprintf("%d of %d participants have to apply the route: %s", len(awaited), len(w.now.participants), some(awaited)), nil
 	}
 	return "", nil
+}
+
+// same says whether two routes say the same.
+func same(a, b metadata.Route) bool {
+	x, errx := json.Marshal(a)
+	y, erry := json.Marshal(b)
+	return errx == nil && erry == nil && string(x) == string(y)
 }
 
 // noteAcks records who has acknowledged, and who has gone without.
@@ -590,6 +587,9 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		return true, w.enter(ctx, Reverting, "asked for: "+string(w.m.Request))
 	case d.Reverse || d.GoBack || s == Closing:
 		return false, nil // on its way back, or too late: closing is finished first
+	case d.source(d.Home) == nil:
+		w.m.Request = store.None
+		return true, w.save(ctx, store.Changes{Events: []store.Event{event("refused", nil, "there is nothing to go back to: the wish says where the topic is; start a move")}})
 	case w.m.Request == store.Abort:
 		w.m.Request = store.None
 		return true, w.save(ctx, store.Changes{Events: []store.Event{event("refused", nil, "abort is too late: %s takes writes; ask for a rollback", d.Target.Cluster)}})
@@ -638,6 +638,11 @@ func (w *walk) adopt(ctx context.Context) error {
 	d := &w.m.data
 	if !later(d.Wish, ref) {
 		return nil
+	}
+	// A wish for where the topic goes anyhow, also the one that closing writes, changes nothing else.
+	if next := w.m.wanted(*route); same(next, *route) {
+		d.Wish = ref
+		return w.save(ctx, store.Changes{})
 	}
 	w.retarget(ref, route)
 	text := "the wish was edited by hand: the topic goes to " + route.Write
@@ -692,7 +697,7 @@ func (w *walk) enter(ctx context.Context, to State, why string) error {
 		return fmt.Errorf("%w: migration %s can not go from %s to %s", errs.ErrConflict, w.m.ID, w.m.State, to)
 	}
 	from := w.m.state()
-	now := time.Now().UTC()
+	now := w.c.now().UTC()
 	w.m.State = string(to)
 	w.m.Waiting = ""
 	d := &w.m.data

@@ -26,6 +26,8 @@ type edits struct {
 	c    *Controller
 	list *metadata.Follower
 
+	leaving sync.WaitGroup // followers of topics that are gone
+
 	mu     sync.Mutex
 	topics map[string]*edited
 	closed bool
@@ -63,7 +65,7 @@ func (e *edits) follow(names []string) {
 		}
 	}
 	for _, t := range gone {
-		go t.close() // a follower waits for its function, which waits for e.mu
+		e.leaving.Go(t.close) // it waits for its function, which waits for e.mu
 	}
 	for _, name := range names {
 		if e.topics[name] != nil || !metadata.ValidName(name) {
@@ -97,6 +99,7 @@ func (e *edits) close() {
 	for _, t := range all {
 		t.close()
 	}
+	e.leaving.Wait()
 }
 
 // unsettled are the topics with a wish that nobody has answered, or with an open stay on a cluster that is not written:
@@ -191,6 +194,12 @@ func (c *Controller) settle(ctx context.Context, topic string) error {
 	for _, s := range route.Stays {
 		if s.Cluster != route.Write && d.source(s.Cluster) == nil {
 			d.Sources = append(d.Sources, source{Cluster: s.Cluster, Physical: now.Settings.Physical(topic, s.Cluster)})
+		}
+	}
+	for _, s := range d.Sources { // without a fence nobody knows that no late send comes: its stay stays
+		var fence bool
+		if err := c.on(ctx, s.Cluster, func(conn *clusters.Conn) error { fence = conn.Features().Fence; return nil }); err != nil || !fence {
+			return err
 		}
 	}
 	approved := time.Now().UTC()
