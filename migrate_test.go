@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -350,6 +351,47 @@ func TestAForeignWriterIsFoundBeforeAndDuringTheMove(t *testing.T) {
 		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered, Accept: []string{migrate.ForeignWriters}})
 		r := m.ended(move.ID)
 		require.Equal(t, store.Done, r.Outcome, m.story(move.ID))
+		m.quiet()
+	})
+}
+
+func TestAMigrationWaitsForAForeignWriterThatBeginsMeanwhile(t *testing.T) {
+	eachMove(t, func(t *testing.T, m *moving) {
+		plan := migrate.Plan{To: "kafka-b", Ordered: m.ordered, Topic: m.w.topic, Accept: []string{migrate.AutoCreate}}
+		row, err := m.Start(m.w.ctx(), plan, "tester", func(context.Context, migrate.Plan, string) (string, error) { return "", nil })
+		require.NoError(t, err)
+		m.w.eventually(func() bool { row, err := m.Get(m.w.ctx(), row.ID); return err == nil && row.Waiting == "approval" }, nil, "it waits for approval")
+
+		p, err := sarama.NewSyncProducer(m.w.env.Addresses("kafka-a"), syncConfig())
+		require.NoError(t, err)
+		stop, over := make(chan struct{}), make(chan struct{})
+		go func() { // until the fence
+			defer close(over)
+			for {
+				if _, _, err := p.SendMessage(&sarama.ProducerMessage{Topic: m.w.topic, Value: sarama.StringEncoder("0")}); err != nil {
+					return
+				}
+				select {
+				case <-stop:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+		}()
+		defer func() { close(stop); <-over; require.NoError(t, p.Close()) }()
+		require.NoError(t, m.Approve(m.w.ctx(), row.ID, "tester"))
+		require.ErrorIs(t, m.Approve(m.w.ctx(), "m-99999", "tester"), turnout.ErrNotFound)
+		var waiting string
+		m.w.eventually(func() bool {
+			row, err := m.Get(m.w.ctx(), row.ID)
+			require.NoError(t, err)
+			waiting = row.Waiting
+			return strings.Contains(waiting, "without Turnout")
+		}, func() any { return m.story(row.ID) }, "it waits")
+		require.Contains(t, waiting, "kafka-a")
+		require.Contains(t, waiting, "partition")
+		require.NoError(t, m.Resume(m.w.ctx(), row.ID, "tester", migrate.ForeignWriters))
+		require.Equal(t, store.Done, m.ended(row.ID).Outcome, m.story(row.ID))
 		m.quiet()
 	})
 }
