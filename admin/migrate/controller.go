@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +51,8 @@ type Controller struct {
 	// apart is how long lies between two readings of end offsets (R7).
 	apart time.Duration
 
+	lead []metadata.Op // what a write needs to hold; set by Run
+
 	mu       sync.Mutex
 	wake     chan struct{}        // closed and replaced: look at once
 	asserted map[string]time.Time // by migration: when its fences were last looked at
@@ -61,6 +64,11 @@ func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Lo
 		opt.FenceCheck = fenceCheck
 	}
 	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}}
+}
+
+// write changes the metadata, if the leadership still holds.
+func (c *Controller) write(ctx context.Context, ops ...metadata.Op) error {
+	return c.meta.Multi(ctx, slices.Concat(c.lead, ops)...)
 }
 
 // Kick makes a running controller look at once.
@@ -78,8 +86,11 @@ func (c *Controller) kicked() <-chan struct{} {
 }
 
 // Run works on every migration until ctx ends, and returns when nothing of it works any more. Call it while leading, with a
-// ctx that ends when the leadership may be gone.
-func (c *Controller) Run(ctx context.Context) error {
+// ctx that ends when the leadership may be gone. Every write to ZooKeeper is done together with lead, which fails when the
+// leadership is gone (coord.Held.Guard): a session that was lost and found again, and a version that happens to fit, do not
+// let a deposed leader write (R2). One at a time.
+func (c *Controller) Run(ctx context.Context, lead ...metadata.Op) error {
+	c.lead = lead
 	var all sync.WaitGroup
 	defer all.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -473,7 +473,7 @@ func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 			return "", err
 		}
 		ops := append(also, metadata.SetOp(w.c.meta.RoutePath(w.m.Topic), data, w.now.RouteNode.Version))
-		if err := w.c.meta.Multi(ctx, ops...); err != nil {
+		if err := w.c.write(ctx, ops...); err != nil {
 			return "", err
 		}
 		w.log.Info("route written", zap.String("state", w.m.State), zap.String("write", next.Write), zap.Strings("warm", next.Warm), zap.Int("stays", len(next.Stays)))

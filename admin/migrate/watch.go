@@ -244,9 +244,9 @@ func (c *Controller) complete(ctx context.Context, now *scene) error {
 	}
 	path := c.meta.RoutePath(now.Name)
 	if now.RouteNode.Exists {
-		err = c.meta.Set(ctx, path, doc, now.RouteNode.Version)
+		err = c.write(ctx, metadata.SetOp(path, doc, now.RouteNode.Version))
 	} else {
-		err = c.meta.Create(ctx, path, doc)
+		err = c.write(ctx, metadata.CreateOp(path, doc))
 	}
 	if errors.Is(err, errs.ErrConflict) {
 		return nil // a participant was faster
@@ -401,7 +401,7 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.meta.Set(ctx, c.meta.RoutePath(topic), doc, now.RouteNode.Version); err != nil {
+	if err := c.write(ctx, metadata.SetOp(c.meta.RoutePath(topic), doc, now.RouteNode.Version)); err != nil {
 		return err
 	}
 	c.log.Info("the last group has finished a cluster that was left", zap.String("topic", topic))
