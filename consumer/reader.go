@@ -17,6 +17,7 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/lag"
 	"github.com/turnout-mq/turnout/internal/topics"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -63,6 +64,7 @@ type site struct {
 	wait    time.Duration
 	looked  time.Time // when the broker was last asked; zero: never
 	unread  int64     // what it answered, in and beside the topic
+	count   *lag.Lag  // that answer; nil: none yet
 	writing bool      // the topic is written there
 	wrote   time.Time // when the topic was last seen to be written there, or to be no more
 }
@@ -338,7 +340,7 @@ func (r *reader) depart(ctx context.Context, st *site) error {
 	st.att.conn.Release()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.att, st.leaving, st.looked, st.unread = nil, false, time.Now(), 0
+	st.att, st.leaving, st.looked, st.unread, st.count = nil, false, time.Now(), 0, nil
 	return nil
 }
 
@@ -360,12 +362,15 @@ func (r *reader) renew(st *site) {
 // look asks the broker whether the group has anything left on the cluster. r.mu is held.
 func (r *reader) look(st *site, v *topics.View, g *metadata.Group) {
 	r.do(st, lookLimit, func(ctx context.Context) error {
-		unread, finished, err := r.count(ctx, st.cluster, v, g)
+		r.mu.Lock()
+		before := st.count
+		r.mu.Unlock()
+		now, finished, err := r.count(ctx, st.cluster, before, v, g)
 		if err != nil {
 			return err
 		}
 		r.mu.Lock()
-		st.unread, st.looked = unread, time.Now()
+		st.count, st.unread, st.looked = now, now.Unread+now.Beside(), time.Now()
 		for _, key := range finished {
 			if !r.sealed[key] {
 				r.sealed[key] = true
@@ -377,47 +382,25 @@ func (r *reader) look(st *site, v *topics.View, g *metadata.Group) {
 	})
 }
 
-// count counts what the group has not finished on a cluster, in the order in which messages move (R14), with the end
-// offsets last (R10), and lists the sealed stays there that it has finished.
-func (r *reader) count(ctx context.Context, cluster string, v *topics.View, g *metadata.Group) (unread int64, finished []string, err error) {
+// count counts what the group has not finished on a cluster and lists the sealed stays there that it has finished. before is
+// the count before it, or nil.
+func (r *reader) count(ctx context.Context, cluster string, before *lag.Lag, v *topics.View, g *metadata.Group) (now *lag.Lag, finished []string, err error) {
 	conn, err := r.s.c.pool.Acquire(ctx, cluster)
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
 	defer conn.Release()
-	topic, group := v.Settings.Physical(r.topic.Name(), cluster), g.Physical(r.topic.Name())
-	positions, err := conn.Positions(ctx, group, topic)
-	if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
-		return 0, nil, err
+	name := r.topic.Name()
+	now, err = lag.Of(ctx, conn, v.Settings.Physical(name, cluster), g.Physical(name), g.StartOn(&v.Route, name, cluster), before)
+	if err != nil {
+		return nil, nil, err
 	}
-	pending, err := conn.Pending(ctx, group, topic)
-	if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
-		return 0, nil, err
-	}
-	first, err := conn.StartOffsets(ctx, topic)
-	var ends broker.Offsets
-	if err == nil {
-		ends, err = conn.EndOffsets(ctx, topic)
-	}
-	gone := errors.Is(err, errs.ErrUnknownTopic) // a cluster without the topic has nothing to read
-	if err != nil && !gone {
-		return 0, nil, err
-	}
-	// Where a partition has no position its first message counts, or where a stay begins (R12); what has expired is gone.
-	at := g.StartOn(&v.Route, r.topic.Name(), cluster)
-	for name, offset := range positions {
-		at[name] = offset
-	}
-	for name, offset := range first {
-		at[name] = max(at[name], offset)
-	}
-	beside := pending.Delayed + pending.Retries
 	for _, s := range v.Route.Stays {
-		if s.Cluster == cluster && !s.Open() && (gone || beside == 0 && at.Reached(s.End)) {
+		if s.Cluster == cluster && !s.Open() && now.Finished(s.End) {
 			finished = append(finished, stayKey(s))
 		}
 	}
-	return at.Missing(ends) + beside, finished, nil
+	return now, finished, nil
 }
 
 // registerFrom writes where a group with start "latest" begins, once, before its first member joins (R12).

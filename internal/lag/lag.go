@@ -58,9 +58,11 @@ func Of(ctx context.Context, c broker.Cluster, topic, group string, start broker
 	}
 	l.Unread = l.Positions.Missing(l.Ends)
 	if l.Unread > 0 && before != nil && maps.Equal(before.committed, l.committed) {
-		err = l.skipEmpty(ctx, c, topic)
+		if err := l.skipEmpty(ctx, c, topic); err != nil {
+			return nil, err
+		}
 	}
-	return l, err
+	return l, nil
 }
 
 // skipEmpty moves positions past what is no message.
