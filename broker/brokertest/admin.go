@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/stretchr/testify/require"
@@ -89,7 +90,12 @@ func (s *suite) describe() {
 	require.NoError(s, err)
 	require.Equal(s, s.Config(0).ClusterID, info.ClusterID)
 	require.NotEmpty(s, info.Brokers)
-	require.NotEmpty(s, info.Version)
+	s.eventually(func() error { // brokers that have just begun may not tell it yet
+		if info, err = s.c.Describe(s.ctx()); err == nil && info.Version == "" {
+			err = errors.New("no version")
+		}
+		return err
+	})
 }
 
 // openRefuses: another cluster, nobody there, settings that do not exist.

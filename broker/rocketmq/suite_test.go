@@ -37,6 +37,9 @@ func TestSuite(t *testing.T) {
 				if err != nil {
 					return err
 				}
+				if err := c.UpdateSubscriptionGroup(ctx, addr, remoting.NewSubscriptionGroup(group)); err != nil {
+					return err
+				}
 				return c.UpdateConsumerOffset(ctx, addr, group, remoting.Queue{Topic: topic}, 1)
 			},
 			Foreign: func(ctx context.Context, topic string, _, body []byte, headers []broker.Header) error {
