@@ -35,6 +35,9 @@ const (
 type Options struct {
 	// FenceCheck is how often fences that stay after a migration, and stays of sleeping groups, are looked at.
 	FenceCheck time.Duration
+	// Entered, if there is one, is called before anything is done in a state: after that was stored, and again by each
+	// controller that takes the migration over. The step waits until it returns; ctx ends with the leadership. For tests.
+	Entered func(ctx context.Context, m *store.Migration)
 	// Off switches rules of the protocol off, by name, to show that each is needed. For tests.
 	Off map[string]bool
 }
@@ -56,6 +59,7 @@ type Controller struct {
 	mu       sync.Mutex
 	wake     chan struct{}        // closed and replaced: look at once
 	asserted map[string]time.Time // by migration: when its fences were last looked at
+	told     map[string]string    // by migration: what Options.Entered was told of last
 }
 
 // New returns a controller over the store, the metadata and the clusters of pool.
@@ -63,7 +67,7 @@ func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Lo
 	if opt.FenceCheck <= 0 {
 		opt.FenceCheck = fenceCheck
 	}
-	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}}
+	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}, told: map[string]string{}}
 }
 
 // write changes the metadata, if the leadership still holds.
@@ -91,6 +95,9 @@ func (c *Controller) kicked() <-chan struct{} {
 // let a deposed leader write (R2). One at a time.
 func (c *Controller) Run(ctx context.Context, lead ...metadata.Op) error {
 	c.lead = lead
+	c.mu.Lock()
+	clear(c.told)
+	c.mu.Unlock()
 	var all sync.WaitGroup
 	defer all.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -147,6 +154,7 @@ func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap
 		return before, 0, err
 	}
 	if row.EndedAt != nil {
+		c.entered(ctx, row, *row.EndedAt)
 		return nil, 0, errEnded
 	}
 	if w = before; w == nil || w.m.Version != row.Version {
@@ -156,10 +164,33 @@ func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap
 		}
 		w = &walk{c: c, m: m, log: log.With(zap.String("topic", m.Topic)), lags: map[string]*lagOf{}}
 	}
+	if c.entered(ctx, row, w.m.data.Entered) {
+		return nil, 0, errAgain
+	}
 	ctx, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
 	wait, err = w.step(ctx)
 	return w, wait, err
+}
+
+// entered tells Options.Entered of the state that a migration is in since then, once; told: it has taken its time.
+func (c *Controller) entered(ctx context.Context, m *store.Migration, since time.Time) (told bool) {
+	if c.opt.Entered == nil {
+		return false
+	}
+	now := fmt.Sprint(m.State, since.UnixNano()) // not its monotonic part, which is gone when the row was read anew
+	c.mu.Lock()
+	before := c.told[m.ID]
+	c.told[m.ID] = now
+	if m.EndedAt != nil {
+		delete(c.told, m.ID)
+	}
+	c.mu.Unlock()
+	if before == now {
+		return false
+	}
+	c.opt.Entered(ctx, m)
+	return true
 }
 
 // work takes one migration through its states until it has ended or ctx does.
