@@ -91,7 +91,7 @@ type Postgres struct {
 
 // StartPostgres starts a server on a free loopback port and returns when it serves. It needs Maven the first time, and tar
 // and xz. PostgreSQL refuses to run as root: then it runs as the user nobody. The server ends with this process, however
-// that ends. On an error, also when ctx ends, whatever was started has ended. log may be nil.
+// that ends; when it is by SIGKILL, 56 bytes of shared memory are left to the system until it starts anew. On an error, also when ctx ends, whatever was started has ended. log may be nil.
 func StartPostgres(ctx context.Context, log *zap.Logger) (*Postgres, error) {
 	if log == nil {
 		log = zap.NewNop()
@@ -129,15 +129,11 @@ func StartPostgres(ctx context.Context, log *zap.Logger) (*Postgres, error) {
 
 // installPostgres returns the archive of the binaries, fetched by whoever needs it first.
 func installPostgres(ctx context.Context, log *zap.Logger) (archive string, err error) {
-	platform := runtime.GOOS + "-" + runtime.GOARCH
-	if runtime.GOARCH == "arm64" {
-		platform += "v8" // as the publisher calls it
-	}
 	base, err := serversDir()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(base, "postgres-"+postgresVersion+"-"+platform)
+	dir := postgresDir(base)
 	archive = filepath.Join(dir, postgresArchive)
 	if exists(dir) {
 		return archive, nil
@@ -151,7 +147,22 @@ func installPostgres(ctx context.Context, log *zap.Logger) (archive string, err 
 		return archive, nil
 	}
 	log.Info("fetching PostgreSQL with Maven, once on this machine", zap.String("folder", dir))
-	return archive, makeDir(dir, func(dir string) error { return fetchPostgres(ctx, dir, fmt.Sprintf(postgresArtifact, platform)) })
+	return archive, makeDir(dir, func(dir string) error {
+		return fetchPostgres(ctx, dir, fmt.Sprintf(postgresArtifact, postgresPlatform()))
+	})
+}
+
+// postgresPlatform is this kind of machine as the publisher of the binaries calls it.
+func postgresPlatform() string {
+	platform := runtime.GOOS + "-" + runtime.GOARCH
+	if runtime.GOARCH == "arm64" {
+		platform += "v8"
+	}
+	return platform
+}
+
+func postgresDir(base string) string {
+	return filepath.Join(base, "postgres-"+postgresVersion+"-"+postgresPlatform())
 }
 
 func fetchPostgres(ctx context.Context, dir, artifact string) error {

@@ -135,6 +135,20 @@ func TestWritersLoseNothing(t *testing.T) {
 			}
 			require.Equal(t, 1, won)
 		},
+		"a migration that is just being created": func(t *testing.T, s *store.Store, url string) {
+			end(t, s, create(t, s, "order_topic"))
+			tx, err := raw(t, url).BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			_, err = tx.ExecContext(t.Context(), "UPDATE migrations SET ended_at = NULL")
+			require.NoError(t, err)
+			created := make(chan error, 1)
+			go func() { created <- s.CreateMigration(t.Context(), planned("order_topic"), store.Changes{}) }()
+			untilBlocked(t, url, 1)
+			require.NoError(t, tx.Commit())
+			err = <-created
+			require.ErrorIs(t, err, errs.ErrConflict)
+			require.ErrorContains(t, err, "m-1,")
+		},
 		"a lock is waited for": func(t *testing.T, s *store.Store, url string) {
 			m := create(t, s, "order_topic")
 			other := raw(t, url)
@@ -147,21 +161,43 @@ func TestWritersLoseNothing(t *testing.T) {
 			require.NoError(t, err, "who reads does not wait")
 			require.Equal(t, m, got)
 
-			ctx, cancel := context.WithCancel(t.Context())
-			ended, waited := make(chan error, 1), make(chan error, 1)
-			go func() { ended <- s.Update(ctx, &store.Migration{}, store.Changes{}) }() // refused before it waits
-			require.ErrorIs(t, <-ended, errs.ErrInvalid)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*tick)
+			defer cancel()
+			require.ErrorIs(t, s.Update(ctx, &store.Migration{ID: m.ID}, store.Changes{}), errs.ErrInvalid, "refused before it waits")
 			first, second := *m, *m
-			go func() { ended <- s.Update(ctx, &first, store.Changes{}) }()
-			cancel()
-			require.ErrorIs(t, <-ended, context.Canceled)
-			require.Equal(t, int64(1), first.Version)
+			require.ErrorIs(t, s.Update(ctx, &first, store.Changes{}), context.DeadlineExceeded)
+			require.Equal(t, *m, first)
+
+			closed, err := store.Open(t.Context(), url, nil)
+			require.NoError(t, err)
+			ended, waited := make(chan error, 1), make(chan error, 1)
+			go func() { ended <- closed.Update(t.Context(), &first, store.Changes{}) }()
 			go func() { waited <- s.Update(t.Context(), &second, store.Changes{}) }()
+			untilBlocked(t, url, 2)
+			require.NoError(t, closed.Close())
+			require.ErrorIs(t, <-ended, errs.ErrClosed, "while the lock is held")
+
 			require.NoError(t, tx.Commit())
 			require.NoError(t, <-waited)
 			require.Equal(t, int64(2), second.Version)
 		},
 	})
+}
+
+// untilBlocked waits until PostgreSQL says that so many wait for a lock. SQLite does not say it: there the waiting may
+// begin later, which must not make a difference.
+func untilBlocked(t *testing.T, url string, want int) {
+	t.Helper()
+	if strings.HasPrefix(url, "sqlite:") {
+		return
+	}
+	look := raw(t, url)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		var n int
+		row := look.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+		require.NoError(c, row.Scan(&n))
+		require.Equal(c, want, n)
+	}, patience, tick)
 }
 
 func counter(t *testing.T, s *store.Store) *store.Migration {
@@ -175,26 +211,38 @@ func counter(t *testing.T, s *store.Store) *store.Migration {
 func TestServersThatStartAtOnce(t *testing.T) {
 	testenv.EachSQL(t, func(t *testing.T, database func() string) {
 		url := database()
-		stores := make([]*store.Store, 8)
-		var g errgroup.Group
-		for i := range stores {
-			g.Go(func() (err error) {
-				stores[i], err = store.Open(t.Context(), url, nil)
-				return err
-			})
+		startAtOnce := func() {
+			t.Helper()
+			stores := make([]*store.Store, 8)
+			var g errgroup.Group
+			for i := range stores {
+				g.Go(func() (err error) {
+					stores[i], err = store.Open(t.Context(), url, nil)
+					return err
+				})
+			}
+			require.NoError(t, g.Wait())
+			for _, s := range stores {
+				end(t, s, create(t, s, "order_topic"))
+				require.NoError(t, s.Close())
+			}
+			list, err := open(t, url).Migrations(t.Context(), store.Filter{})
+			require.NoError(t, err)
+			require.Len(t, list, len(stores))
+			var versions, applied int
+			row := raw(t, url).QueryRowContext(t.Context(), "SELECT COUNT(DISTINCT version_id), COUNT(*) FROM schema_version")
+			require.NoError(t, row.Scan(&versions, &applied))
+			require.Equal(t, versions, applied, "each step of the schema was done once")
 		}
-		require.NoError(t, g.Wait())
-		for _, s := range stores {
-			end(t, s, create(t, s, "order_topic"))
-			require.NoError(t, s.Close())
+		startAtOnce() // with an empty database
+		past := raw(t, url)
+		for _, statement := range []string{
+			"DROP TABLE receipts", "DROP TABLE fences", "DROP TABLE events", "DROP TABLE settings", "DROP TABLE migrations",
+			"DELETE FROM schema_version WHERE version_id > 0",
+		} {
+			exec1(t, past, statement)
 		}
-		var versions, applied int
-		row := raw(t, url).QueryRowContext(t.Context(), "SELECT COUNT(DISTINCT version_id), COUNT(*) FROM schema_version")
-		require.NoError(t, row.Scan(&versions, &applied))
-		require.Equal(t, versions, applied, "each step of the schema was done once")
-		list, err := open(t, url).Migrations(t.Context(), store.Filter{})
-		require.NoError(t, err)
-		require.Len(t, list, len(stores))
+		startAtOnce() // with one whose schema is old
 	})
 }
 

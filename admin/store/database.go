@@ -77,6 +77,10 @@ func openDatabase(address string) (*database, error) {
 	}
 }
 
+// busyTimeout is how long SQLite itself waits for a lock, in milliseconds. It does not see a context end while it waits, so
+// the longer waiting is done by Store.retry.
+const busyTimeout = "busy_timeout(100)"
+
 // openSQLite opens a file. Readers do not wait for the writer, and there is one writer: SQLite lets only one write anyhow,
 // and waiting in line here is fairer than polling for the lock.
 func openSQLite(path string) (*database, error) {
@@ -116,7 +120,7 @@ func openSQLite(path string) (*database, error) {
 		},
 		lock: func(ctx context.Context) (func(), error) { return lockSQLite(ctx, path) },
 	}
-	pragmas := []string{"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}
+	pragmas := []string{busyTimeout, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}
 	if d.writer, err = sqliteFile(path, pragmas...); err != nil {
 		return nil, err
 	}
@@ -150,7 +154,7 @@ func sqliteCode(err error) int {
 // lockSQLite locks an empty database beside the store. The store itself can not be the lock: a lock on it would be in the
 // way of what it is for.
 func lockSQLite(ctx context.Context, path string) (func(), error) {
-	db, err := sqliteFile(path+".lock", "busy_timeout(5000)")
+	db, err := sqliteFile(path+".lock", busyTimeout)
 	if err != nil {
 		return nil, err
 	}
