@@ -72,6 +72,8 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newTailCommand(a),
 		newDemoCommand(a),
 		newCheckCommand(a),
+		newServeCommand(a),
+		newMigrateCommand(a),
 	)
 	for _, cmd := range root.Commands() {
 		finish(cmd, a)

@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
@@ -23,6 +24,7 @@ type topicPut struct {
 	create        bool
 	partitions    int
 	dryRun        bool
+	force         bool
 	settings      func(*metadata.TopicSettings)
 }
 
@@ -43,7 +45,8 @@ new cluster, and groups read the old one to its end.
 Wish and route are written in one step, with the end of the topic on the new cluster as the place where groups without a
 position begin there. A topic that is new to Turnout begins at its first message. Refused are: a cluster that is not in
 the metadata; one that does not answer; one that does not have the topic, unless --create; one that refuses writers of it;
-settings that are not valid, with all reasons.`,
+settings that are not valid, with all reasons. Where a platform manages the metadata (turnout serve) a move is refused, too:
+turnout migrate start does it, with proof; --force moves all the same.`,
 		Example: `  turnout topic put order_topic --cluster kafka-a --app order_service --create --partitions 8
   turnout topic put order_topic --cluster kafka-b --dry-run
   turnout topic put order_topic --cluster kafka-b --create
@@ -83,6 +86,7 @@ settings that are not valid, with all reasons.`,
 	f.BoolVar(&p.create, "create", false, "create the topic on the cluster if it is not there")
 	f.IntVar(&p.partitions, "partitions", 0, "partitions (Kafka) or queues (RocketMQ) of a topic that is created (default: as many as on the present cluster, 4 for a new topic)")
 	f.BoolVar(&p.dryRun, "dry-run", false, "show what would change and change nothing")
+	f.BoolVar(&p.force, "force", false, "move the topic though a platform manages it; the platform then finishes what the move leaves behind, without the order per key")
 	f.StringVar(&app, "app", "", "who owns the topic")
 	f.StringToStringVar(&names, "name", nil, `cluster=topic: the topic's name on a cluster where it differs; "cluster=" takes that back`)
 	f.BoolVar(&portable, "portable", true, "refuse messages that not every kind of cluster can carry")
@@ -147,6 +151,9 @@ func (a *app) putTopic(ctx context.Context, s *metadata.Store, p topicPut) (*top
 	put := metadata.PutTopic{Cluster: p.cluster, Order: metadata.Order(p.order)}
 	moves := !before.isOn(p.cluster, put.Order)
 	if moves {
+		if err := refuseMove(ctx, s, p, before, isNew); err != nil {
+			return nil, err
+		}
 		if put.Start, result.CreatedThere, err = a.prepareCluster(ctx, s, p, before, settings); err != nil {
 			return nil, err
 		}
@@ -173,6 +180,22 @@ func (a *app) putTopic(ctx context.Context, s *metadata.Store, p topicPut) (*top
 // isOn says that the topic is on the cluster already, in that order ("": any), and the route says so.
 func (t *topicState) isOn(cluster string, order metadata.Order) bool {
 	return t.Answered && t.Wish.Cluster == cluster && t.Route.Write == cluster && (order == "" || order == t.Route.Order)
+}
+
+// refuseMove refuses to change the cluster of a topic where a platform does that.
+func refuseMove(ctx context.Context, s *metadata.Store, p topicPut, before *topicState, isNew bool) error {
+	on := before.Wish.Cluster
+	if before.InForce != nil {
+		on = before.InForce.Write
+	}
+	if isNew || p.force || on == p.cluster {
+		return nil
+	}
+	managed, err := api.Managed(ctx, s)
+	if err != nil || !managed {
+		return err
+	}
+	return fmt.Errorf("%w: a platform manages %s, and this would move topic %s past it: use turnout migrate start %s --to %s, or add --force", errs.ErrNotAllowed, s.Root, p.name, p.name, p.cluster)
 }
 
 // writeTopic writes what was asked for. The names that a topic has on clusters count from the moment on that the

@@ -1,0 +1,342 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+const (
+	dialLimit  = 5 * time.Second
+	tryLimit   = 30 * time.Second // for an answer to what only looks; then another server is asked
+	answerMost = 64 << 20         // bytes of an answer
+	pauseMost  = time.Second
+)
+
+// Options of a client.
+type Options struct {
+	// Token is sent as a bearer token; "": none.
+	Token string
+	// Patience is how long a question is asked again while no server answers. What changes something is asked again only
+	// when it certainly did not arrive.
+	Patience time.Duration
+	// Trouble, if not nil, is told why a question has to be asked again.
+	Trouble func(error)
+}
+
+// Client asks the servers of a platform. Its methods may be called concurrently and end with ctx. Errors: *Error as the
+// server says it; ErrUnavailable; ErrTimeout: a change was sent and its answer was lost, so that it may have happened or
+// not; errs.ErrNotFound where find finds no server; ctx's.
+type Client struct {
+	find func(ctx context.Context) ([]string, error)
+	opt  Options
+	http *http.Client
+
+	mu    sync.Mutex
+	known []string // URLs, the one that answered last in front
+}
+
+// New makes a client. find says where the servers are; it is called before the first question and when none of those that
+// it has named answers.
+func New(find func(ctx context.Context) ([]string, error), opt Options) *Client {
+	transport := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
+		TLSHandshakeTimeout: dialLimit,
+		Proxy:               http.ProxyFromEnvironment,
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     time.Minute,
+	}
+	return &Client{find: find, opt: opt, http: &http.Client{
+		Transport: transport,
+		// A token goes to whom it was meant for.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Close ends the idle connections. The client may be used again.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Plan looks whether a topic can be moved, and changes nothing.
+func (c *Client) Plan(ctx context.Context, r Request) (*migrate.Plan, error) {
+	p := &migrate.Plan{}
+	return p, c.ask(ctx, question{method: http.MethodPost, path: "/plan", in: r, harmless: true}, p)
+}
+
+// Start begins a migration. ErrRefused, errs.ErrConflict, errs.ErrUnknownTopic or errs.ErrNotFound with the findings: the
+// preflight blocks it.
+func (c *Client) Start(ctx context.Context, r Request) (*store.Migration, error) {
+	m := &store.Migration{}
+	return m, c.ask(ctx, question{method: http.MethodPost, in: r}, m)
+}
+
+// List reads migrations, the newest first.
+func (c *Client) List(ctx context.Context, f store.Filter) ([]*store.Migration, error) {
+	values := url.Values{}
+	if f.Topic != "" {
+		values.Set("topic", f.Topic)
+	}
+	if f.Open {
+		values.Set("open", "true")
+	}
+	if f.Limit > 0 {
+		values.Set("limit", strconv.Itoa(f.Limit))
+	}
+	list := []*store.Migration{}
+	return list, c.ask(ctx, question{method: http.MethodGet, query: values, harmless: true}, &list)
+}
+
+// Get reads a migration.
+func (c *Client) Get(ctx context.Context, id string) (*store.Migration, error) {
+	m := &store.Migration{}
+	return m, c.get(ctx, id, "", nil, m)
+}
+
+// Events reads what has happened after the event with that number. With wait it returns as soon as there is one, and
+// after that time with none.
+func (c *Client) Events(ctx context.Context, id string, after int64, wait time.Duration) ([]store.Event, error) {
+	values := url.Values{"after": {strconv.FormatInt(after, 10)}}
+	if wait > 0 {
+		values.Set("wait", wait.String())
+	}
+	var e Events
+	err := c.get(ctx, id, "/events", values, &e)
+	return e.Events, err
+}
+
+// Live is what a migration looks like now.
+func (c *Client) Live(ctx context.Context, id string) (*migrate.Live, error) {
+	l := &migrate.Live{}
+	return l, c.get(ctx, id, "/live", nil, l)
+}
+
+// Receipt reads the receipt of a migration that has ended; errs.ErrNotFound: it has not.
+func (c *Client) Receipt(ctx context.Context, id string) (*migrate.Receipt, error) {
+	r := &migrate.Receipt{}
+	return r, c.get(ctx, id, "/receipt", nil, r)
+}
+
+// Action is something that can be asked of a running migration.
+type Action string
+
+// The actions.
+const (
+	Rollback Action = "rollback" // go back to where the topic came from
+	Abort    Action = "abort"    // stop, while nothing has gone to the target
+	Pause    Action = "pause"    // stay in the state it is in
+	Resume   Action = "resume"   // go on after a pause; Ask.Accept accepts further warnings, paused or not
+)
+
+// Do asks for an action and returns the migration as it is then; errs.ErrConflict: it has ended.
+func (c *Client) Do(ctx context.Context, id string, what Action, a Ask) (*store.Migration, error) {
+	m := &store.Migration{}
+	return m, c.ask(ctx, question{method: http.MethodPost, path: "/" + url.PathEscape(id) + "/" + string(what), in: a, harmless: true}, m)
+}
+
+func (c *Client) get(ctx context.Context, id, what string, values url.Values, into any) error {
+	return c.ask(ctx, question{method: http.MethodGet, path: "/" + url.PathEscape(id) + what, query: values, harmless: true}, into)
+}
+
+// question is one request.
+type question struct {
+	method, path string // below /api/v1/migrations
+	query        url.Values
+	in           any
+	harmless     bool // it may arrive twice
+}
+
+// ask asks one server after the other, and again as long as Patience allows.
+func (c *Client) ask(ctx context.Context, q question, into any) error {
+	var body []byte
+	if q.in != nil {
+		var err error
+		if body, err = json.Marshal(q.in); err != nil {
+			return err
+		}
+	}
+	begin := time.Now()
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, pauseMost
+	for {
+		err := c.askAll(ctx, q, body, into)
+		again := errors.Is(err, ErrUnavailable) || errors.Is(err, errNoServer)
+		if !again || ctx.Err() != nil || time.Since(begin) >= c.opt.Patience {
+			return err
+		}
+		if c.opt.Trouble != nil {
+			c.opt.Trouble(err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pauses.NextBackOff()):
+		}
+	}
+}
+
+// errNoServer: find has named none, or failed.
+var errNoServer = errors.New("no server was found")
+
+// askAll asks each server once; those that were found first, then those that are there now.
+func (c *Client) askAll(ctx context.Context, q question, body []byte, into any) error {
+	var last error
+	asked := map[string]bool{}
+	for _, fresh := range []bool{false, true} {
+		urls, err := c.servers(ctx, fresh)
+		if err != nil {
+			if last != nil {
+				return last
+			}
+			return unnamed{err}
+		}
+		for _, u := range urls {
+			if asked[u] {
+				continue
+			}
+			asked[u] = true
+			err := c.askOne(ctx, u, q, body, into)
+			if !errors.Is(err, ErrUnavailable) {
+				c.prefer(u)
+				return err
+			}
+			last = err
+		}
+	}
+	return last
+}
+
+// unnamed is an error of find: of its own kind, and one that time may mend.
+type unnamed struct{ error }
+
+func (e unnamed) Unwrap() []error { return []error{e.error, errNoServer} }
+
+func (c *Client) servers(ctx context.Context, fresh bool) ([]string, error) {
+	c.mu.Lock()
+	known := c.known
+	c.mu.Unlock()
+	if len(known) > 0 && !fresh {
+		return known, nil
+	}
+	urls, err := c.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known = urls
+	return urls, nil
+}
+
+func (c *Client) prefer(server string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	urls := []string{server}
+	for _, u := range c.known {
+		if u != server {
+			urls = append(urls, u)
+		}
+	}
+	c.known = urls
+}
+
+// askOne asks one server. ErrUnavailable: another one may be asked.
+func (c *Client) askOne(ctx context.Context, server string, q question, body []byte, into any) error {
+	address := strings.TrimSuffix(server, "/") + "/api/v1/migrations" + q.path
+	if len(q.query) > 0 {
+		address += "?" + q.query.Encode()
+	}
+	trying, cancel := ctx, context.CancelFunc(func() {})
+	if q.method == http.MethodGet {
+		trying, cancel = context.WithTimeout(ctx, tryLimit)
+	}
+	defer cancel()
+	req, err := http.NewRequestWithContext(trying, q.method, address, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%w: server %s: %w", errs.ErrInvalid, server, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if q.in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.opt.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.opt.Token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.failed(ctx, server, q, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, answerMost))
+	if err != nil {
+		return c.failed(ctx, server, q, err)
+	}
+	if resp.StatusCode < 300 {
+		if err := json.Unmarshal(answer, into); err != nil {
+			return fmt.Errorf("server %s: its answer can not be read: %w; is that a server of Turnout?", server, err)
+		}
+		return nil
+	}
+	var f Failure
+	if json.Unmarshal(answer, &f) != nil || f.Error == nil || f.Error.Code == "" {
+		err := fmt.Errorf("server %s answers %s; is that a server of Turnout?", server, resp.Status)
+		if resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusServiceUnavailable {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return err
+	}
+	return f.Error
+}
+
+// failed is the error of a question without an answer.
+func (c *Client) failed(ctx context.Context, server string, q question, err error) error {
+	if ended := ctx.Err(); ended != nil {
+		return fmt.Errorf("server %s has not answered in time: %w", server, ended)
+	}
+	// The URL of a url.Error is the server's; what is of interest is why.
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var op *net.OpError
+	if dialed := errors.As(err, &op) && op.Op == "dial"; !dialed && !q.harmless {
+		return fmt.Errorf("%w: server %s: the answer was lost, it may have happened or not: %w; look with: turnout migrate list --open", errs.ErrTimeout, server, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, server, err)
+}
+
+// Wait returns a migration when it has ended.
+func (c *Client) Wait(ctx context.Context, id string) (*store.Migration, error) {
+	var after int64
+	for {
+		m, err := c.Get(ctx, id)
+		if err != nil || m.EndedAt != nil {
+			return m, err
+		}
+		// Its end is an event.
+		events, err := c.Events(ctx, id, after, longWait)
+		if err != nil {
+			return nil, err
+		}
+		if len(events) > 0 {
+			after = events[len(events)-1].Seq
+		}
+	}
+}
+
+// longWait is how long a question for events is kept open.
+const longWait = 10 * time.Second

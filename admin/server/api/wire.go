@@ -1,0 +1,135 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// Request asks for a migration, or for its plan.
+type Request struct {
+	Topic string `json:"topic"`
+	To    string `json:"to"` // cluster
+	// Unordered: the move does not keep the order per key, though the topic does.
+	Unordered bool `json:"unordered,omitempty"`
+	// Create, Partitions, HoldMS and Accept are those of migrate.Plan.
+	Create     bool     `json:"create,omitempty"`
+	Partitions int      `json:"partitions,omitempty"`
+	HoldMS     int64    `json:"holdMs,omitempty"`
+	Accept     []string `json:"accept,omitempty"`
+	// Participants are those of a plan that was made before: who has vanished since is found.
+	Participants []string `json:"participants,omitempty"`
+	By           string   `json:"by,omitempty"` // who starts it; not needed for a plan
+}
+
+// Ask asks something of a running migration.
+type Ask struct {
+	By     string   `json:"by"`
+	Accept []string `json:"accept,omitempty"` // of resume: further warnings
+}
+
+// Events are what happened in a migration.
+type Events struct {
+	Events []store.Event `json:"events"`
+}
+
+// Error is how a request failed. Unwrap gives the sentinel that belongs to Code, so errors.Is tells the same on both
+// sides.
+type Error struct {
+	Code     string            `json:"code"`
+	Message  string            `json:"message"`
+	Findings []migrate.Finding `json:"findings,omitempty"` // of code "refused" and others that a preflight gives: all of them
+}
+
+// Failure is the body of an answer that is an error.
+type Failure struct {
+	Error *Error `json:"error"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// ErrRefused: the preflight has found something that is an error, or a warning that was not accepted.
+var ErrRefused = errors.New("refused")
+
+// ErrUnavailable: no server answers now, or the one that does is stopping. It may be repeated.
+var ErrUnavailable = errors.New("no server of the platform answers")
+
+// codes are the words for errors, with their HTTP status. Of several that fit, the first counts.
+var codes = []struct {
+	code   string
+	status int
+	is     error
+}{
+	{"unknown-topic", http.StatusNotFound, errs.ErrUnknownTopic},
+	{"unknown-group", http.StatusNotFound, errs.ErrUnknownGroup},
+	{"not-found", http.StatusNotFound, errs.ErrNotFound},
+	{"refused", http.StatusUnprocessableEntity, ErrRefused},
+	{"conflict", http.StatusConflict, errs.ErrConflict},
+	{"invalid", http.StatusBadRequest, errs.ErrInvalid},
+	{"too-large", http.StatusRequestEntityTooLarge, errs.ErrTooLarge},
+	{"unsupported", http.StatusUnprocessableEntity, errs.ErrUnsupported},
+	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
+	{"not-allowed", http.StatusForbidden, errs.ErrNotAllowed},
+	{"timeout", http.StatusGatewayTimeout, errs.ErrTimeout},
+	{"timeout", http.StatusGatewayTimeout, context.DeadlineExceeded},
+	{"unavailable", http.StatusServiceUnavailable, ErrUnavailable},
+	{"unavailable", http.StatusServiceUnavailable, errs.ErrClosed},
+	{"unavailable", http.StatusServiceUnavailable, context.Canceled},
+}
+
+// errUnauthorized: the request has no token, or a wrong one.
+var errUnauthorized = fmt.Errorf("%w: the server wants a token", errs.ErrNotAllowed)
+
+// Unauthorized is the error of a request without the token.
+func Unauthorized() error {
+	return fmt.Errorf("%w, and this one is missing or wrong: give the one that it was started with (--token-file, TURNOUT_TOKEN)", errUnauthorized)
+}
+
+// Unwrap is the sentinel of the code.
+func (e *Error) Unwrap() error {
+	for _, c := range codes {
+		if c.code == e.Code {
+			return c.is
+		}
+	}
+	return nil
+}
+
+// Describe is what a server answers for err, with the HTTP status.
+func Describe(err error) (status int, e *Error) {
+	e = &Error{Code: "internal", Message: err.Error()}
+	status = http.StatusInternalServerError
+	var notReady *migrate.NotReadyError
+	if errors.As(err, &notReady) {
+		e.Findings = notReady.Plan.Findings
+		err = blockedBy(notReady)
+	}
+	for _, c := range codes {
+		if errors.Is(err, c.is) {
+			e.Code, status = c.code, c.status
+			break
+		}
+	}
+	return status, e
+}
+
+// blockedBy says in which way a preflight blocks: something named does not exist, or the topic is in somebody else's hands,
+// or else it refuses.
+func blockedBy(e *migrate.NotReadyError) error {
+	found := func(codes ...string) bool {
+		return slices.ContainsFunc(e.Plan.Blocking(), func(f migrate.Finding) bool { return slices.Contains(codes, f.Code) })
+	}
+	switch {
+	case found(migrate.UnknownTopic, migrate.UnknownCluster):
+		return e
+	case found(migrate.MigrationRuns):
+		return errs.ErrConflict
+	}
+	return ErrRefused
+}

@@ -1,0 +1,250 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/admin/coord"
+	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+const (
+	defaultStart  = 30 * time.Second
+	drainLimit    = 30 * time.Second // for requests that are under way when the server is to stop
+	closeLimit    = 5 * time.Second  // for each of the connections after that
+	clusterLinger = time.Minute
+	betweenTerms  = 500 * time.Millisecond
+)
+
+// Config says what a server works on.
+type Config struct {
+	ZooKeeper metadata.Config // its Logger is Logger where it has none
+	Database  string          // as store.Open takes it
+	// Listen is the address to listen on, "127.0.0.1:7070"; port 0 takes a free one. Without a Token only a loopback address
+	// is accepted.
+	Listen string
+	// URL is where clients reach the server; "": made of the address that it listens on.
+	URL string
+	// Token is what clients have to show for everything below /api/; "": nothing.
+	Token string
+	// Adopt joins a store and a root that do not belong together, after one of them was lost or restored.
+	Adopt bool
+	Open  clusters.OpenFunc // opens clusters
+	// StartLimit bounds how long ZooKeeper and the store are waited for at the start. Default 30 s.
+	StartLimit time.Duration
+	Logger     *zap.Logger // nil: none
+	// Ready, if not nil, is called once, when the server answers.
+	Ready func(Info)
+}
+
+// Info is what can be said of a server that answers.
+type Info struct {
+	ID    string `json:"id"`
+	URL   string `json:"url"` // that is advertised
+	Store string `json:"store"`
+}
+
+func (c *Config) check() error {
+	var problems []error
+	bad := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%w: "+format, append([]any{errs.ErrInvalid}, args...)...))
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	switch {
+	case err != nil:
+		bad("listen address %q: must be host:port, e.g. 127.0.0.1:7070", c.Listen)
+	case c.Token == "" && !loopback(host):
+		bad("listen address %q can be reached from other machines, and there is no token: give one (--token-file, TURNOUT_TOKEN), or listen on 127.0.0.1", c.Listen)
+	}
+	if c.Token != "" {
+		if err := api.CheckToken(c.Token); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if c.URL != "" {
+		if err := api.CheckURL(c.URL); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if c.Open == nil {
+		bad("server.Config: Open is nil: say how clusters are opened")
+	}
+	return errors.Join(problems...)
+}
+
+// loopback says whether a host is this machine and nothing but that.
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// server is one run.
+type server struct {
+	cfg  Config
+	id   string
+	log  *zap.Logger
+	db   *store.Store
+	meta *metadata.Store
+	ctl  *migrate.Controller
+
+	leads    atomic.Bool
+	changed  chan struct{} // has a token when leads has changed
+	underWay atomic.Int64
+	stopping context.Context // ends when no question is to be kept open any more
+}
+
+// Run serves until ctx ends, which is no error: then the leadership is given up at once, the server leaves ZooKeeper,
+// requests that are under way get up to 30 s to end, and everything is closed. Else the error is why it could not begin or
+// go on: ErrInvalid, ErrConflict (the store belongs to another root, see Config.Adopt), ErrNotAllowed, ErrTimeout.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	if cfg.ZooKeeper.Logger == nil {
+		cfg.ZooKeeper.Logger = cfg.Logger
+	}
+	if cfg.StartLimit <= 0 {
+		cfg.StartLimit = defaultStart
+	}
+	s := &server{cfg: cfg, id: metadata.NewInstanceID(), changed: make(chan struct{}, 1)}
+	s.log = cfg.Logger.With(zap.String("server", s.id))
+	starting, started := context.WithTimeout(ctx, cfg.StartLimit)
+	defer started()
+
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer listener.Close() // after the HTTP server has: for nothing
+	if s.cfg.URL == "" {
+		s.cfg.URL = s.address(listener.Addr())
+	}
+	if s.meta, err = metadata.Open(cfg.ZooKeeper); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, within(s.meta.Close)) }()
+	if s.db, err = store.Open(starting, cfg.Database, s.log); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.db.Close()) }()
+	if _, err := s.meta.WaitConnected(starting); err != nil {
+		return fmt.Errorf("%w; check that ZooKeeper runs, and its address", err)
+	}
+	if err := s.claim(starting); err != nil {
+		return err
+	}
+	pool := clusters.NewPool(s.meta, cfg.Open, "turnout-serve-"+s.id, clusterLinger, s.log)
+	defer func() { err = errors.Join(err, within(pool.Close)) }()
+	s.ctl = migrate.New(s.db, s.meta, pool, s.log, migrate.Options{})
+	job, err := coord.NewJob(s.meta, "controller", s.id, s.log)
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx, listener, job)
+}
+
+// within ends what can be closed in a short time.
+func within(end func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	return end(ctx)
+}
+
+// address is the URL of what we listen on. Who listens on all addresses is reached by the one in the instance id.
+func (s *server) address(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return "http://" + a.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host, _, _ = strings.Cut(s.id, "@")
+	}
+	return (&url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}).String()
+}
+
+// serve runs what a server consists of, and ends it in order.
+func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Job) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	s.stopping = ctx
+	web := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      longest + 30*time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          zap.NewStdLog(s.log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+	}
+	var all sync.WaitGroup
+	ended := make(chan error, 2)
+	all.Go(func() {
+		if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			ended <- fmt.Errorf("http: %w", err)
+		}
+	})
+	all.Go(func() {
+		// It ends by itself only when this server can not lead.
+		if err := job.Campaign(ctx, betweenTerms, s.lead); ctx.Err() == nil {
+			ended <- fmt.Errorf("this server can not lead: %w", err)
+		}
+	})
+	all.Go(func() { s.announce(ctx) })
+	s.log.Info("serving", zap.String("url", s.cfg.URL), zap.Stringer("store", s.db))
+	if s.cfg.Ready != nil {
+		s.cfg.Ready(Info{ID: s.id, URL: s.cfg.URL, Store: s.db.String()})
+	}
+
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-ended:
+	}
+	s.log.Info("stopping", zap.Error(failed))
+	stop()
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit)
+	defer cancel()
+	if err := web.Shutdown(draining); err != nil {
+		s.log.Warn("requests did not end in time and are cut", zap.Error(err))
+		failed = errors.Join(failed, web.Close())
+	}
+	all.Wait()
+	s.log.Info("stopped")
+	return failed
+}
+
+// lead is one term as the leader.
+func (s *server) lead(ctx context.Context, _ *coord.Held) error {
+	s.setLeads(true)
+	defer s.setLeads(false)
+	return s.ctl.Run(ctx)
+}
+
+func (s *server) setLeads(leads bool) {
+	s.leads.Store(leads)
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+const (
+	// preflightLimit bounds plan and start where --timeout does not: clusters that do not answer are waited for.
+	preflightLimit = time.Minute
+	// serverPatience is how long what follows a migration goes on while no server answers.
+	serverPatience = 2 * time.Minute
+)
+
+// platform is what every command of turnout migrate has: how to reach a server.
+type platform struct {
+	*app
+	server, tokenFile string
+}
+
+func newMigrateCommand(a *app) *cobra.Command {
+	p := &platform{app: a}
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Move topics between clusters, with proof",
+		Long: `Move topics between clusters while they are in use: no send fails, no message is lost or left behind or copied, the order
+per key is kept where the topic has one, there is a way back, and at the end a receipt says why the old cluster can be
+switched off for the topic.
+
+A server of the platform (turnout serve) does the work. It is found in ZooKeeper, or named by --server or TURNOUT_SERVER.
+A token, where it wants one, is in the file of --token-file or in TURNOUT_TOKEN.`,
+		Example: `  turnout migrate plan order_topic --to kafka-b
+  turnout migrate start order_topic --to kafka-b --watch
+  turnout migrate receipt m-17`,
+	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&p.server, "server", "", "URL of a server (default: TURNOUT_SERVER, else one that is registered in ZooKeeper)")
+	f.StringVar(&p.tokenFile, "token-file", "", "file that holds the token of the server (default: TURNOUT_TOKEN, else none)")
+	cmd.AddCommand(newMigratePlan(p), newMigrateStart(p), newMigrateWatch(p), newMigrateList(p),
+		newMigrateAction(p, api.Rollback), newMigrateAction(p, api.Abort), newMigrateAction(p, api.Pause), newMigrateAction(p, api.Resume), newMigrateReceipt(p))
+	return cmd
+}
+
+// client makes the client of a command. Close it.
+func (p *platform) client(patience time.Duration) (*api.Client, error) {
+	token, err := p.token(p.tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	named, from := p.server, "--server"
+	if named == "" {
+		named, from = p.getenv("TURNOUT_SERVER"), "TURNOUT_SERVER"
+	}
+	find := p.find
+	if named != "" {
+		if err := api.CheckURL(named); err != nil {
+			return nil, usagef("%s %q: %w", from, named, err)
+		}
+		find = func(context.Context) ([]string, error) { return []string{named}, nil }
+	} else if p.settings.zookeeper == "" {
+		return nil, usagef("which platform? Give --server or set TURNOUT_SERVER, or give --zookeeper or set TURNOUT_ZOOKEEPER, where its servers are registered")
+	}
+	troubled := false
+	return api.New(find, api.Options{Token: token, Patience: patience, Trouble: func(err error) {
+		if !troubled {
+			fmt.Fprintf(p.stderr, "turnout: %v; trying again for up to %v\n", err, patience)
+		}
+		troubled = true
+	}}), nil
+}
+
+// find looks for the servers in ZooKeeper.
+func (p *platform) find(ctx context.Context) (urls []string, err error) {
+	err = p.withStore(ctx, func(ctx context.Context, s *metadata.Store) error {
+		urls, err = api.Find(ctx, s)
+		return err
+	})
+	return urls, err
+}
+
+// with makes a client for one question; all of it may take as long as --timeout says, or limit where that was not given.
+func (p *platform) with(cmd *cobra.Command, limit time.Duration, use func(context.Context, *api.Client) error) error {
+	c, err := p.client(0)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if limit == 0 || cmd.Flags().Changed("timeout") {
+		limit = p.settings.timeout
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+	defer cancel()
+	return use(ctx, c)
+}
+
+// refusedError is a refusal of the preflight with the exit code of one.
+func refusedError(err error) error {
+	if errors.Is(err, api.ErrRefused) {
+		return markedError{err, errs.ErrInvalid}
+	}
+	return err
+}
+
+// byFlag is who is said to have asked for something.
+func byFlag(cmd *cobra.Command) func() (string, error) {
+	var by string
+	cmd.Flags().StringVar(&by, "by", "", "who asks for it, for the history and the receipt (default: the user of this machine)")
+	return func() (string, error) {
+		if by != "" {
+			return by, nil
+		}
+		u, err := user.Current()
+		if err != nil || u.Username == "" {
+			return "", usagef("who asks for it? Give --by NAME")
+		}
+		return u.Username, nil
+	}
+}
+
+func newMigrateList(p *platform) *cobra.Command {
+	var f store.Filter
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List migrations, the newest first",
+		Example: `  turnout migrate list --open
+  turnout migrate list --topic order_topic --output json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.Limit < 1 {
+				return usagef("--limit %d: must be 1 or more", f.Limit)
+			}
+			return p.with(cmd, 0, func(ctx context.Context, c *api.Client) error {
+				list, err := c.List(ctx, f)
+				if err != nil {
+					return err
+				}
+				return p.show(list, func(w io.Writer) {
+					row(w, "MIGRATION", "TOPIC", "TO", "KIND", "STATE", "OUTCOME", "STARTED", "BY", "WAITS FOR")
+					for _, m := range list {
+						kind := string(m.Kind)
+						if m.Ordered {
+							kind += ", ordered"
+						}
+						waits := m.Waiting
+						if waits == "" && m.Paused {
+							waits = "paused"
+						}
+						row(w, m.ID, m.Topic, m.Target, kind, m.State, m.Outcome, m.CreatedAt.Local().Format(time.DateTime), m.StartedBy, oneLineOrNone(waits))
+					}
+				})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&f.Open, "open", false, "only those that have not ended")
+	cmd.Flags().StringVar(&f.Topic, "topic", "", "only those of this topic")
+	cmd.Flags().IntVar(&f.Limit, "limit", 100, "at most so many")
+	return cmd
+}
+
+func oneLineOrNone(text string) string {
+	if text == "" {
+		return ""
+	}
+	return oneLine([]byte(text))
+}
+
+// actions are the texts of what can be asked of a running migration.
+var actions = map[api.Action]struct{ short, long, done string }{
+	api.Rollback: {"Let a migration go back", `Let a migration go back to the cluster that the topic came from, also after the new cluster took writes: nothing is lost.
+An unordered topic turns round at once. An ordered one goes back as it is while nothing was written on the new cluster; else
+it first reads the old cluster to its end, because the order asks for that, and then moves back. A migration that has
+ended is not rolled back: start one in the other direction.`, "goes back"},
+	api.Abort: {"Stop a migration while nothing has gone to the new cluster", `Stop a migration: everything becomes as it was before. When the new cluster takes writes already that is refused, which is
+an event in the migration's history; ask for a rollback then.`, "is to stop"},
+	api.Pause: {"Let a migration stay in its state", `Let a migration stay in the state that it is in, until it is resumed. What is closed to writers stays closed; so pause an
+ordered one not while sends are held.`, "is paused"},
+	api.Resume: {"Let a paused migration go on, or accept more warnings", `Let a paused migration go on. --accept accepts further warnings, also of one that is not paused and waits, for example for
+a group that fell asleep (sleeping-groups) or a foreign writer (foreign-writers).`, "goes on"},
+}
+
+func newMigrateAction(p *platform, what api.Action) *cobra.Command {
+	text := actions[what]
+	var accept []string
+	cmd := &cobra.Command{
+		Use:     string(what) + " ID",
+		Short:   text.short,
+		Long:    text.long,
+		Example: "  turnout migrate " + string(what) + " m-17",
+		Args:    cobra.ExactArgs(1),
+	}
+	by := byFlag(cmd)
+	if what == api.Resume {
+		cmd.Example += "\n  turnout migrate resume m-17 --accept sleeping-groups"
+		cmd.Flags().StringSliceVar(&accept, "accept", nil, "codes of warnings to accept; all accepts every one")
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		who, err := by()
+		if err != nil {
+			return err
+		}
+		return p.with(cmd, 0, func(ctx context.Context, c *api.Client) error {
+			m, err := c.Do(ctx, args[0], what, api.Ask{By: who, Accept: accept})
+			if err != nil {
+				return unknownMigration(err)
+			}
+			return p.show(m, func(w io.Writer) {
+				fmt.Fprintf(w, "migration %s of %s %s (state %s)\nwatch it: turnout migrate watch %s\n", m.ID, m.Topic, text.done, m.State, m.ID)
+			})
+		})
+	}
+	return cmd
+}
+
+// unknownMigration adds to an error how to find the right id.
+func unknownMigration(err error) error {
+	return remedy(err, errs.ErrNotFound, `"turnout migrate list" shows what there is`)
+}

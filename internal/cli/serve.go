@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/turnout-mq/turnout/admin/server"
+	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/broker/drivers"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// serveOptions are the flags of turnout serve.
+type serveOptions struct {
+	dataDir, database string
+	listen, url       string
+	tokenFile         string
+	logLevel          string
+	session           time.Duration
+	adopt             bool
+}
+
+func newServeCommand(a *app) *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a server of the platform, which carries out migrations",
+		Long: `Run a server of the platform. Of all servers of a root one leads and carries out the migrations; each of them answers
+turnout migrate. When the leader dies another one goes on where it was, from the store; so all servers of a root need the
+same one: a file (SQLite) for servers on one machine, else PostgreSQL.
+
+The store and the root in ZooKeeper are joined the first time, and a server that would work with another store is refused:
+it would know neither what runs nor which clusters are to be closed to writers. --adopt joins them anew.
+
+From the first start on the root is managed: turnout topic put does not move its topics any more (unless --force), and edits
+of a wish by hand are finished by the platform.
+
+Without a token the server listens on this machine only. With one, in the environment variable TURNOUT_TOKEN or in the
+file of --token-file, every request below /api/ needs it. There is no TLS: put a proxy in front where the network is not
+trusted, and say with --url how clients reach it. /healthz says that the process serves, /readyz that it can work.
+
+SIGINT or SIGTERM stops it in order: the lead is given up at once, requests under way are finished. The second one ends
+the process. Logs go to standard error.`,
+		Example: `  turnout serve
+  turnout serve --data-dir /var/lib/turnout
+  turnout serve --listen 0.0.0.0:7070 --token-file /etc/turnout/token --url https://turnout.example.com
+  PGPASSFILE=/etc/turnout/pgpass turnout serve --database postgres://turnout@db.example.com/turnout`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			given := cmd.Flags().Changed
+			if given("database") && given("data-dir") {
+				return usagef("--database and --data-dir: give one of them; the folder is where the file of SQLite is")
+			}
+			cfg, err := a.serverConfig(o)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dataDir, "data-dir", "", "folder for the store, made when missing (default: turnout in the user's folder for data)")
+	f.StringVar(&o.database, "database", "", "the store: sqlite:PATH or postgres://USER@HOST/NAME (default: sqlite:turnout.db in --data-dir)")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:7070", "address to listen on; port 0 takes a free one")
+	f.StringVar(&o.url, "url", "", "URL by which clients reach this server (default: made of the address that it listens on)")
+	f.StringVar(&o.tokenFile, "token-file", "", "file that holds the token that clients have to show (default: TURNOUT_TOKEN, else none)")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.DurationVar(&o.session, "session-timeout", metadata.DefaultSessionTimeout, "of ZooKeeper: how long the others wait before they take over from a leader that died")
+	f.BoolVar(&o.adopt, "adopt", false, "join a store and a root that do not belong together, after a loss or a restore")
+	return cmd
+}
+
+func (a *app) serverConfig(o serveOptions) (server.Config, error) {
+	var none server.Config
+	if _, _, err := splitConnectString(a.settings.zookeeper); err != nil {
+		return none, err
+	}
+	level, err := zapcore.ParseLevel(o.logLevel)
+	if err != nil {
+		return none, usagef("--log-level %q: must be debug, info, warn or error", o.logLevel)
+	}
+	token, err := a.token(o.tokenFile)
+	if err != nil {
+		return none, err
+	}
+	if o.database == "" {
+		if o.database, err = defaultStore(o.dataDir); err != nil {
+			return none, err
+		}
+	}
+	scheme, reference := a.settings.login()
+	log := newLogger(a.stderr, level, a.json())
+	return server.Config{
+		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, SessionTimeout: o.session},
+		Database:  o.database, Listen: o.listen, URL: o.url, Token: token, Adopt: o.adopt,
+		Open: drivers.Open, StartLimit: a.settings.timeout, Logger: log,
+		Ready: func(i server.Info) {
+			// Nobody may be there to read it.
+			_ = a.show(i, func(w io.Writer) { fmt.Fprintf(w, "serving %s as %s, store %s\n", i.URL, i.ID, i.Store) })
+		},
+	}, nil
+}
+
+// newLogger logs for people, or in JSON.
+func newLogger(w io.Writer, level zapcore.Level, asJSON bool) *zap.Logger {
+	c := zap.NewProductionEncoderConfig()
+	c.EncodeTime, c.EncodeDuration = zapcore.ISO8601TimeEncoder, zapcore.StringDurationEncoder
+	encoder := zapcore.NewConsoleEncoder(c)
+	if asJSON {
+		encoder = zapcore.NewJSONEncoder(c)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// defaultStore is the file of SQLite in dir, or in the user's folder for data.
+func defaultStore(dir string) (string, error) {
+	if dir == "" {
+		base, err := userDataDir()
+		if err != nil {
+			return "", usagef("where shall the store be? Give --data-dir or --database (%v)", err)
+		}
+		dir = filepath.Join(base, "turnout")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", usagef("--data-dir: %w", err)
+	}
+	return "sqlite:" + filepath.Join(dir, "turnout.db"), nil
+}
+
+// userDataDir is where a user's data are, which the standard library does not tell.
+func userDataDir() (string, error) {
+	switch runtime.GOOS {
+	case "windows", "darwin", "ios", "plan9":
+		return os.UserConfigDir()
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return dir, nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".local", "share"), err
+}
+
+// token is what is in the file, else in the environment; "": none.
+func (a *app) token(file string) (string, error) {
+	token, from := a.getenv("TURNOUT_TOKEN"), "TURNOUT_TOKEN"
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", usagef("--token-file: %w", err)
+		}
+		if token, from = strings.TrimSpace(string(data)), "--token-file"; token == "" {
+			return "", usagef("--token-file: there is nothing in %s", file)
+		}
+	}
+	if token == "" {
+		return "", nil
+	}
+	if err := api.CheckToken(token); err != nil {
+		return "", usagef("%s: %w", from, err)
+	}
+	return token, nil
+}
+
+// serve runs a server until ctx ends, or a second signal says that it shall not end in order.
+func serve(ctx context.Context, cfg server.Config) error {
+	signals := make(chan os.Signal, 2) // ctx ends by the first one
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx, cfg) }()
+	for n := 0; ; {
+		select {
+		case err := <-ended:
+			return err
+		case <-signals:
+			if n++; n == 2 {
+				return errors.New("ended by a second signal, before everything was closed")
+			}
+		}
+	}
+}
