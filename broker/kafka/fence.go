@@ -85,13 +85,13 @@ func (c *Cluster) setLimit(topic, value string) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range resp.Resources {
-		if r.ErrorCode != int16(sarama.ErrNoError) {
-			return &sarama.AlterConfigError{Err: sarama.KError(r.ErrorCode), ErrMsg: r.ErrorMsg}
-		}
-		return nil
+	if len(resp.Resources) != 1 {
+		return sarama.ErrIncompleteResponse
 	}
-	return sarama.ErrIncompleteResponse
+	if r := resp.Resources[0]; r.ErrorCode != int16(sarama.ErrNoError) {
+		return &sarama.AlterConfigError{Err: sarama.KError(r.ErrorCode), ErrMsg: r.ErrorMsg}
+	}
+	return nil
 }
 
 // acts returns nil when the leaders of all partitions are fenced, or open, as asked.

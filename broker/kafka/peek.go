@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/IBM/sarama"
+	"github.com/cenkalti/backoff/v5"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -54,29 +55,31 @@ func (c *Cluster) Peek(ctx context.Context, topic, partition string, at int64, l
 	return p.messages, p.next, nil
 }
 
-// peek looks until it has messages, is at the end, or at what is not decided.
+// peek looks until it has messages, is at the end, or at what is not decided; again where a leader has changed.
 func (c *Cluster) peek(ctx context.Context, p *peeked) error {
 	size := int32(min(p.limit<<12, peekBytes))
-	var err error
-	for failures := 0; failures < 3 && ctx.Err() == nil; {
-		var whole bool
-		whole, err = c.peekOnce(p, size)
-		if err == nil && !whole && size == 1 {
-			err = sarama.ErrIncompleteResponse
+	return until(ctx, func() error {
+		for ctx.Err() == nil {
+			whole, err := c.peekOnce(p, size)
+			switch {
+			case err != nil && c.Classify(c.wrap("", err)) != broker.Retry:
+				return backoff.Permanent(err)
+			case err != nil:
+				_ = c.ask.RefreshMetadata(p.topic)
+				return err
+			case whole && (len(p.messages) > 0 || p.next >= p.end):
+				return nil
+			case whole:
+			case size == 1:
+				return sarama.ErrIncompleteResponse
+			case size < peekBytes: // perhaps behind many empty ones
+				size = min(size*16, peekBytes)
+			default:
+				size = 1 // gives one batch, whatever its size
+			}
 		}
-		switch {
-		case err != nil:
-			failures++
-			_ = c.ask.RefreshMetadata(p.topic)
-		case !whole && size < peekBytes: // perhaps behind many empty ones
-			size = min(size*16, peekBytes)
-		case !whole:
-			size = 1 // gives one batch, whatever its size
-		case len(p.messages) > 0 || p.next >= p.end:
-			return nil
-		}
-	}
-	return errors.Join(err, ctx.Err())
+		return ctx.Err()
+	})
 }
 
 // peekOnce looks at what one fetch gives; false: that was only the begin of a batch.
@@ -155,7 +158,7 @@ func (c *Cluster) peekEmpty(p *peeked, block *sarama.FetchResponseBlock) error {
 	}
 	for _, e := range entries {
 		if e.Name == "remote.storage.enable" && e.Value == "true" {
-			return errors.New("the remote storage of the topic did not answer in time")
+			return backoff.Permanent(errors.New("the remote storage of the topic did not answer in time"))
 		}
 	}
 	p.next = p.end
