@@ -28,6 +28,7 @@ const (
 	fenceCheck  = 5 * time.Second        // between two looks at a fence that nobody works on
 	assertEvery = time.Second
 	callLimit   = 10 * time.Second
+	answerLimit = 2 * time.Second  // trying to follow a wish that was edited by hand while a migration runs
 	openFor     = 10 * time.Minute // how long a cluster that was reopened is kept open after the migration
 )
 
@@ -146,8 +147,18 @@ var errAgain = errors.New("look again")
 
 var errEnded = errors.New("the migration has ended")
 
-// turn does one step of a migration; before is the walk of the turn before, or nil. errEnded: there is nothing to do any
-// more.
+// say stores for people why a migration does not go on. It is read anew: what a step that failed has made of it in memory
+// is not what was done.
+func (c *Controller) say(ctx context.Context, id, text string) error {
+	m, err := c.migration(ctx, id)
+	if err != nil {
+		return err
+	}
+	return (&walk{c: c, m: m}).waiting(ctx, text)
+}
+
+// turn does one step of a migration. before is the walk of the turn before, or nil after one that failed. errEnded: there
+// is nothing to do any more.
 func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap.Logger) (w *walk, wait time.Duration, err error) {
 	row, err := c.db.Migration(ctx, id)
 	if err != nil {
@@ -214,12 +225,10 @@ func (c *Controller) work(ctx context.Context, id string) {
 		case ctx.Err() != nil:
 			return
 		default:
-			wait = pauses.NextBackOff()
+			w, wait = nil, pauses.NextBackOff()
 			log.Warn("a step failed, trying again", zap.Error(err), zap.Duration("in", wait))
-			if w != nil {
-				if say := w.waiting(ctx, err.Error()); say != nil {
-					w = nil
-				}
+			if err := c.say(ctx, id, err.Error()); err != nil && ctx.Err() == nil {
+				log.Debug("not stored what it waits for", zap.Error(err))
 			}
 		}
 		if wait == 0 {

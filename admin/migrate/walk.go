@@ -26,6 +26,8 @@ type walk struct {
 	log  *zap.Logger
 	now  *scene
 	lags map[string]*lagOf // by cluster and group: the last look
+	// asked: when it was last tried to follow a wish that nobody has answered.
+	asked time.Time
 }
 
 type lagOf struct{ *lag.Lag }
@@ -452,7 +454,7 @@ func (w *walk) closeAgain(ctx context.Context, cluster, physical string) error {
 func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 	next := w.m.wanted(*w.now.Route)
 	var also []metadata.Op
-	if w.m.state() == Closing && !w.m.data.GoBack && w.now.Wish.Cluster != next.Write {
+	if w.m.state() == Closing && !w.m.data.GoBack && w.now.Wish.Cluster != next.Write && metadata.Answered(w.now.Route, w.now.WishNode) {
 		// Only now: a process that hears of the wish before it hears of the route completes it, and that opens the sources
 		// again, which would take the order from a topic that still has them to read.
 		wish := w.now.Wish
@@ -629,10 +631,7 @@ func (w *walk) turnBack() {
 func (w *walk) adopt(ctx context.Context) error {
 	route := w.now.Route
 	if !metadata.Answered(route, w.now.WishNode) {
-		if err := w.c.complete(ctx, w.now); err != nil {
-			return err
-		}
-		return errAgain
+		return w.answer(ctx)
 	}
 	ref := metadata.WishRef{Czxid: w.now.WishNode.Czxid, Version: w.now.WishNode.Version}
 	d := &w.m.data
@@ -651,6 +650,27 @@ func (w *walk) adopt(ctx context.Context) error {
 		text += "; the order per key is not kept over this (R25)"
 	}
 	return w.enter(ctx, Switching, text)
+}
+
+// answer completes a wish, if its cluster can be written to. Else it is not followed until it can be (R30), and the
+// migration goes on: the topic may be missing there, and the sources may be closed to writers by now.
+func (w *walk) answer(ctx context.Context) error {
+	now := w.c.now()
+	if now.Sub(w.asked) < assertEvery {
+		return nil
+	}
+	w.asked = now
+	asking, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	err := w.c.complete(asking, w.now)
+	switch {
+	case err == nil:
+		return errAgain
+	case ctx.Err() != nil:
+		return err
+	}
+	w.log.Warn("the wish that was edited by hand is not followed yet", zap.String("cluster", w.now.Wish.Cluster), zap.Error(err))
+	return nil
 }
 
 // retarget makes the cluster that is written the target, and everything else in the route a source.

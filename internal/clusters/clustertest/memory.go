@@ -326,6 +326,16 @@ func (c *MemoryConn) CreateTopic(ctx context.Context, topic string, spec broker.
 	return nil
 }
 
+// DeleteTopic implements broker.Cluster.
+func (c *MemoryConn) DeleteTopic(ctx context.Context, topic string) error {
+	_, unlock, err := c.ask(ctx, "DeleteTopic", topic)
+	defer unlock()
+	if err == nil {
+		delete(c.m.topics, topic)
+	}
+	return err
+}
+
 const limitSetting = "max.message.bytes"
 
 // DescribeTopic implements broker.Cluster.

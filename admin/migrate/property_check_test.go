@@ -1,0 +1,215 @@
+package migrate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+// What must hold after every step, and in the end.
+
+// begins checks the order (G2) when a listener is given a message.
+func (w *world) begins(r *reader, id string) {
+	m := w.message(id)
+	began := r.group.Name + " " + id
+	if m == nil || w.began[began] || !r.ordered() || w.edited || m.late {
+		return
+	}
+	w.began[began] = true
+	for _, b := range m.before {
+		if !b.late && !w.handled[r.group.Name][b.id] {
+			w.fail("G2: %s begins %s before %s, whose send had returned before, was handled", r.group.Name, id, b.id)
+		}
+	}
+}
+
+func (w *world) message(id string) *message {
+	for _, m := range w.messages {
+		if m.id == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// sealed says whether writers of a cluster are to be refused because its end was read.
+func (w *world) sealed(cluster string) bool {
+	for _, row := range w.migrations() {
+		m, err := decode(row)
+		w.must(err)
+		if m.data.Target.Cluster == cluster {
+			return false
+		}
+		back := m.state() == Reverting || m.EndedAt != nil && m.Outcome != store.Done && !m.data.Reverse
+		if src := m.data.source(cluster); src != nil && !back && src.Sealed != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// migrations are those of the topic, the newest first, read once after each change.
+func (w *world) migrations() []*store.Migration {
+	if w.stirred || w.all == nil {
+		list, err := w.db.Migrations(w.ctx, store.Filter{Topic: topicName})
+		w.must(err)
+		w.all, w.stirred = list, false
+	}
+	return w.all
+}
+
+// open is the migration that runs, or nil.
+func (w *world) open() *store.Migration {
+	if all := w.migrations(); len(all) > 0 && all[0].EndedAt == nil {
+		return all[0]
+	}
+	return nil
+}
+
+// observe looks at what the controllers have stored.
+func (w *world) observe() {
+	if !w.stirred {
+		return
+	}
+	for _, row := range w.migrations() {
+		before := w.rows[row.ID]
+		w.rows[row.ID] = row
+		if before == nil || before.Version == row.Version {
+			continue
+		}
+		from, to := State(before.State), State(row.State)
+		if from != to {
+			w.note("    %s: %s → %s %s", row.ID, from, to, row.Outcome)
+			if !Allowed(from, to) && (to != Done || before.Kind != store.Settle) {
+				w.fail("edge: %s went from %s to %s", row.ID, from, to)
+			}
+		}
+		if before.EndedAt == nil && row.EndedAt != nil {
+			w.ended(row)
+		}
+	}
+}
+
+// ended holds a receipt against what is really there.
+func (w *world) ended(row *store.Migration) {
+	doc, err := w.db.Receipt(w.ctx, row.ID)
+	if err != nil {
+		w.fail("receipt: %s has none: %v", row.ID, err)
+		return
+	}
+	var r Receipt
+	w.must(json.Unmarshal(doc.Doc, &r))
+	for _, l := range r.Left {
+		free := l.Drained != nil && len(l.Sleeping) == 0 && l.Cluster != r.To
+		if r.Free && !free && l.Cluster != r.To {
+			w.fail("receipt: %s is free, and %s is not", row.ID, l.Cluster)
+		}
+		if free {
+			w.checkRead(l.Cluster, "receipt: "+row.ID+" says that everything on "+l.Cluster+" was read")
+		}
+	}
+}
+
+// checkRead says what nobody has handled on a cluster.
+func (w *world) checkRead(cluster, claim string) {
+	mem := w.clusters[cluster]
+	for _, p := range mem.Partitions(topicName) {
+		for at := int64(0); ; at++ {
+			rec, ok := mem.At(topicName, p, at)
+			if !ok {
+				break
+			}
+			m := w.message(rec.ID)
+			for group, handled := range w.handled {
+				if m != nil && !m.late && !handled[m.id] {
+					w.fail("%s, and group %s has not handled %s (%s@%d)", claim, group, m.id, p, at)
+				}
+			}
+		}
+	}
+}
+
+// rest lets everybody go on without faults, in turn, until there is nothing to do any more.
+func (w *world) rest() {
+	w.calm = true
+	const rounds = 400
+	for round := range rounds {
+		if w.bad != "" {
+			return
+		}
+		if round == 20 {
+			for _, name := range w.names {
+				if len(w.clusters[name].Partitions(topicName)) == 0 {
+					w.must(w.clusters[name].Connect(nil).CreateTopic(w.ctx, topicName, broker.TopicSpec{Partitions: w.Partitions}))
+				}
+			}
+		}
+		if round == 30 { // those that were accepted as asleep have slept for long enough
+			for _, r := range w.readers {
+				r.asleep = false
+			}
+		}
+		if m := w.open(); m != nil && strings.Contains(m.Waiting, "without Turnout") {
+			w.must(w.service.Resume(w.ctx, m.ID, "op", ForeignWriters))
+			w.stirred = true
+		}
+		for _, a := range w.actors() {
+			w.step++
+			w.let(a)
+		}
+		if round%10 == 9 && w.unrest() == "" {
+			return
+		}
+	}
+	w.fail("stuck: %s", w.unrest())
+}
+
+// unrest says what is not finished.
+func (w *world) unrest() string {
+	if m := w.open(); m != nil {
+		return fmt.Sprintf("%s is in state %s: %s", m.ID, m.State, m.Waiting)
+	}
+	for _, s := range w.senders {
+		if s.cur != nil {
+			return fmt.Sprintf("%s can not send %s (goes to %q, refused %v, held %v)", s.id, s.cur.id, s.target, s.refused, s.held)
+		}
+	}
+	if len(w.ghosts)+len(w.late) > 0 {
+		return "calls are under way"
+	}
+	t, err := w.meta.GetTopic(w.ctx, topicName)
+	w.must(err)
+	if !metadata.Answered(t.Route, t.WishNode) {
+		return "the wish is not answered"
+	}
+	if t.Wish.Cluster != t.Route.Write {
+		return fmt.Sprintf("the wish is %s and the route writes %s", t.Wish.Cluster, t.Route.Write)
+	}
+	if len(t.Route.Stays) != 1 || t.Route.Hold != nil {
+		return "the route is " + describeRoute(*t.Route)
+	}
+	if err := w.warm(t.Route.Write); err != nil {
+		return "the cluster that is written: " + err.Error()
+	}
+	fences, err := w.db.Fences(w.ctx)
+	w.must(err)
+	for _, f := range fences {
+		info, err := w.clusters[f.Cluster].Connect(nil).DescribeTopic(context.Background(), f.Physical)
+		if err == nil && info.Fenced != f.Wanted {
+			return fmt.Sprintf("fence: wanted of %s is %v, and it is %v", f.Cluster, f.Wanted, info.Fenced)
+		}
+	}
+	for group, handled := range w.handled {
+		for _, m := range w.messages {
+			if m.returned && !handled[m.id] {
+				return fmt.Sprintf("G1: %s was not handled by %s", m.id, group)
+			}
+		}
+	}
+	return ""
+}
