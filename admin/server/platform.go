@@ -98,8 +98,9 @@ func (s *server) stranger(root, db bool) string {
 // look is how often the load is looked at.
 const look = 5 * time.Second
 
-// announce keeps this server's node in ZooKeeper as it should be, until ctx ends, and then removes it.
-func (s *server) announce(ctx context.Context) {
+// announce keeps this server's node in ZooKeeper as it should be, until ctx ends, and then removes it. done is closed when it
+// is there the first time.
+func (s *server) announce(ctx context.Context, done chan<- struct{}) {
 	node := s.meta.Register(api.ServersPath(s.meta.Layout) + "/" + s.id)
 	session := make(chan struct{}, 1)
 	cancel := s.meta.OnSession(func(metadata.Session) {
@@ -115,6 +116,10 @@ func (s *server) announce(ctx context.Context) {
 		doc, err := json.Marshal(api.Server{V: api.Version, URL: s.cfg.URL, Leader: s.leads.Load(), Load: s.underWay.Load()})
 		if err == nil {
 			_, err = node.Ensure(ctx, doc)
+		}
+		if err == nil && done != nil {
+			close(done)
+			done = nil
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("this server can not be found in ZooKeeper; trying again", zap.Error(err))

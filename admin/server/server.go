@@ -48,7 +48,7 @@ type Config struct {
 	// StartLimit bounds how long ZooKeeper and the store are waited for at the start. Default 30 s.
 	StartLimit time.Duration
 	Logger     *zap.Logger // nil: none
-	// Ready, if not nil, is called once, when the server answers.
+	// Ready, if not nil, is called once, when the server answers and can be found in ZooKeeper.
 	Ready func(Info)
 }
 
@@ -210,16 +210,21 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 			ended <- fmt.Errorf("this server can not lead: %w", err)
 		}
 	})
-	all.Go(func() { s.announce(ctx) })
-	s.log.Info("serving", zap.String("url", s.cfg.URL), zap.Stringer("store", s.db))
-	if s.cfg.Ready != nil {
-		s.cfg.Ready(Info{ID: s.id, URL: s.cfg.URL, Store: s.db.String()})
-	}
+	announced := make(chan struct{})
+	all.Go(func() { s.announce(ctx, announced) })
 
 	var failed error
-	select {
-	case <-ctx.Done():
-	case failed = <-ended:
+	for failed == nil && ctx.Err() == nil {
+		select {
+		case <-announced:
+			announced = nil
+			s.log.Info("serving", zap.String("url", s.cfg.URL), zap.Stringer("store", s.db))
+			if s.cfg.Ready != nil {
+				s.cfg.Ready(Info{ID: s.id, URL: s.cfg.URL, Store: s.db.String()})
+			}
+		case <-ctx.Done():
+		case failed = <-ended:
+		}
 	}
 	s.log.Info("stopping", zap.Error(failed))
 	stop()
