@@ -106,3 +106,19 @@ func TestAStepThatFailsLeavesNothingBehind(t *testing.T) {
 	}, 10*time.Second, 5*time.Millisecond)
 	require.True(t, failed.Load())
 }
+
+// A sealed stay on the cluster that is written again would stay in the route for ever.
+func TestASealedStayOnTheWrittenClusterLeavesTheRoute(t *testing.T) {
+	w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 2, Moves: 2, Asleep: true})
+	w.play(t, func() bool { return w.Messages == 0 && w.senders[0].cur == nil && w.senders[1].cur == nil })
+	for range 2 {
+		w.start()
+		w.play(t, w.over)
+	}
+	topic, err := w.meta.GetTopic(t.Context(), topicName)
+	require.NoError(t, err)
+	require.Equal(t, "a", topic.Route.Write)
+	require.Len(t, topic.Route.Stays, 2, "one is of the group that sleeps")
+	w.readers[0].asleep = false
+	w.play(t, func() bool { return w.unrest() == "" })
+}

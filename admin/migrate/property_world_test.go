@@ -94,6 +94,7 @@ type world struct {
 	step     int
 	all      []*store.Migration          // as read last
 	rows     map[string]*store.Migration // as observed last
+	told     map[string]int64            // the last event of each
 	bad      string
 	trace    []string
 	edited   bool
@@ -145,7 +146,7 @@ func (w *world) maybe(budget *int, n int) bool {
 
 func newWorld(s setup, choose chooser) *world {
 	return &world{setup: s, ctx: context.Background(), choose: choose, clusters: map[string]*clustertest.Memory{}, groups: map[string]metadata.Group{},
-		handled: map[string]map[string]bool{}, began: map[string]bool{}, reopened: map[string]bool{}, speeds: map[string]int{}, rows: map[string]*store.Migration{}}
+		handled: map[string]map[string]bool{}, began: map[string]bool{}, reopened: map[string]bool{}, speeds: map[string]int{}, rows: map[string]*store.Migration{}, told: map[string]int64{}}
 }
 
 // run plays a world to its end.

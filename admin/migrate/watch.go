@@ -103,7 +103,7 @@ func (e *edits) close() {
 }
 
 // unsettled are the topics with a wish that nobody has answered, or with an open stay on a cluster that is not written:
-// somebody edited by hand. stays are those with a stay on a cluster that is not written.
+// somebody edited by hand. stays are those with more than the stay that is written.
 func (e *edits) unsettled() (unsettled, stays []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -122,7 +122,7 @@ func (e *edits) unsettled() (unsettled, stays []string) {
 		if slices.ContainsFunc(route.Stays, func(s metadata.Stay) bool { return s.Open() && s.Cluster != route.Write }) {
 			unsettled = append(unsettled, name)
 		}
-		if slices.ContainsFunc(route.Stays, func(s metadata.Stay) bool { return s.Cluster != route.Write }) {
+		if len(route.Stays) > 1 {
 			stays = append(stays, name)
 		}
 	}
@@ -382,10 +382,14 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 	}
 	finished := map[string]bool{}
 	for _, s := range now.Route.Stays {
-		if s.Cluster == now.Route.Write || s.Open() {
+		if s.Open() {
 			continue
 		}
-		done, err := c.finished(ctx, now, s)
+		var end broker.Offsets // nil: the present one
+		if s.Cluster == now.Route.Write {
+			end = s.End // what follows belongs to the stay that is written
+		}
+		done, err := c.finished(ctx, now, s, end)
 		if err != nil {
 			return err
 		}
@@ -424,21 +428,21 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 	return c.db.Update(ctx, m.Migration, store.Changes{Receipt: receipt, Events: []store.Event{event("stay removed", nil, "the last group has woken and finished what it had left; the stay has left the route")}})
 }
 
-// finished says whether every group has read a cluster to its end.
-func (c *Controller) finished(ctx context.Context, now *scene, s metadata.Stay) (done bool, err error) {
+// finished says whether every group has read a cluster to that end; nil: to the present one.
+func (c *Controller) finished(ctx context.Context, now *scene, s metadata.Stay, end broker.Offsets) (done bool, err error) {
 	physical := now.Settings.Physical(now.Name, s.Cluster)
 	done = true
 	err = c.on(ctx, s.Cluster, func(conn *clusters.Conn) error {
 		for _, g := range now.groups {
 			start := g.StartOn(now.Route, now.Name, s.Cluster)
 			before, err := lag.Of(ctx, conn, physical, g.Physical(now.Name), start, nil)
-			if err == nil && !before.Finished(nil) {
+			if err == nil && !before.Finished(end) {
 				before, err = lag.Of(ctx, conn, physical, g.Physical(now.Name), start, before)
 			}
 			if err != nil {
 				return err
 			}
-			done = done && before.Finished(nil)
+			done = done && before.Finished(end)
 		}
 		return nil
 	})
