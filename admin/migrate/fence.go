@@ -66,8 +66,7 @@ func (c *Controller) open(ctx context.Context, topic, cluster, physical string) 
 			return err
 		}
 		if row.Wanted {
-			until := time.Now().UTC().Add(openFor)
-			row.Wanted, row.Since, row.Until, row.SeenAt, row.Error = false, time.Now().UTC(), &until, nil, ""
+			reopen(row, c.now())
 			if err := c.db.PutFence(ctx, row); err != nil {
 				return err
 			}
@@ -78,6 +77,13 @@ func (c *Controller) open(ctx context.Context, topic, cluster, physical string) 
 		return conn.Unfence(ctx, physical, row.Restore)
 	})
 	return changed, err
+}
+
+// reopen makes row say that writers are to be let in.
+func reopen(row *store.Fence, now time.Time) {
+	now = now.UTC()
+	until := now.Add(openFor)
+	row.Wanted, row.Since, row.Until, row.SeenAt, row.Error = false, now, &until, nil, ""
 }
 
 // assert compares what is wanted of one topic on one cluster with what the cluster does, and puts it right (R8). said is

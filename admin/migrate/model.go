@@ -89,7 +89,8 @@ type target struct {
 type source struct {
 	Cluster  string         `json:"cluster"`
 	Physical string         `json:"physical"`
-	Since    broker.Offsets `json:"since,omitempty"` // its ends when the migration began: foreign writers are looked for from here on
+	Since    broker.Offsets `json:"since,omitempty"`    // its ends when the migration began: foreign writers are looked for from here on
+	Intended bool           `json:"intended,omitempty"` // that it is to be closed is stored
 	Fenced   *time.Time     `json:"fenced,omitempty"`
 	Seal     broker.Offsets `json:"seal,omitempty"` // its ends behind the fence
 	Sealed   *time.Time     `json:"sealed,omitempty"`

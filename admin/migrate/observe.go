@@ -17,10 +17,10 @@ import (
 type scene struct {
 	metadata.Topic
 	participants []metadata.ParticipantEntry
-	groups       []metadata.Group // that read the topic
+	groups       []metadata.Group // that read the topic, where they were asked for
 }
 
-// look reads the topic, its participants and its groups, through the leader of the ensemble (R5).
+// look reads the topic and its participants, through the leader of the ensemble (R5).
 func (c *Controller) look(ctx context.Context, topic string) (*scene, error) {
 	if err := c.meta.Sync(ctx, c.meta.TopicPath(topic)); err != nil {
 		return nil, err
@@ -33,10 +33,16 @@ func (c *Controller) look(ctx context.Context, topic string) (*scene, error) {
 	if s.Err != nil {
 		return nil, s.Err
 	}
-	if s.participants, err = c.meta.ListParticipants(ctx, topic); err != nil {
-		return nil, err
+	s.participants, err = c.meta.ListParticipants(ctx, topic)
+	return s, err
+}
+
+// lookAtAll also reads the groups, which are looked for among all that there are.
+func (c *Controller) lookAtAll(ctx context.Context, topic string) (*scene, error) {
+	s, err := c.look(ctx, topic)
+	if err == nil {
+		s.groups, err = c.readers(ctx, topic)
 	}
-	s.groups, err = c.readers(ctx, topic)
 	return s, err
 }
 

@@ -116,7 +116,7 @@ func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
 	if p.plan.Partitions < 0 {
 		p.find(Error, BadRequest, "give 0 (as many as now) or more", "partitions is %d", p.plan.Partitions)
 	}
-	now, err := c.look(ctx, plan.Topic)
+	now, err := c.lookAtAll(ctx, plan.Topic)
 	switch {
 	case errors.Is(err, errs.ErrUnknownTopic):
 		p.find(Error, UnknownTopic, "turnout topic list", "there is no topic %q", plan.Topic)

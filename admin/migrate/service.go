@@ -226,7 +226,7 @@ func (c *Controller) accept(ctx context.Context, id, who string, accept []string
 		if m.EndedAt != nil {
 			return fmt.Errorf("%w: migration %s has ended", errs.ErrConflict, id)
 		}
-		now, err := c.look(ctx, m.Topic)
+		now, err := c.lookAtAll(ctx, m.Topic)
 		if err != nil {
 			return err
 		}
@@ -291,7 +291,7 @@ func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := c.look(ctx, row.Topic)
+	now, err := c.lookAtAll(ctx, row.Topic)
 	if err != nil {
 		return nil, err
 	}

@@ -21,11 +21,14 @@ import (
 
 // walk is one controller's way with one migration, while the row does not change under it.
 type walk struct {
-	c    *Controller
-	m    *migration
-	log  *zap.Logger
-	now  *scene
-	lags map[string]*lagOf // by cluster and group: the last look
+	c       *Controller
+	m       *migration
+	log     *zap.Logger
+	now     *scene
+	lags    map[string]*lagOf // by cluster and group: the last look
+	readers []metadata.Group  // of the topic, when sends began to pause
+	// later are events that wait for the next save: while sends pause nothing is stored that need not be.
+	later []store.Event
 	// asked: when it was last tried to follow a wish that nobody has answered.
 	asked time.Time
 }
@@ -136,7 +139,7 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 		return waitFor, err
 	}
 	if w.m.ordered() {
-		return "", w.enter(ctx, Holding, "everybody is ready; sends pause")
+		return "", w.hold(ctx)
 	}
 	return "", w.enter(ctx, Switching, "everybody is ready on "+d.Target.Cluster)
 }
@@ -163,6 +166,48 @@ func (w *walk) provide(ctx context.Context, to *clusters.Conn) (created bool, er
 	return err == nil, err
 }
 
+// hold makes sends pause. What has to be stored before the fence and before the target is opened is stored here, so that it
+// takes no time while they do (R8).
+func (w *walk) hold(ctx context.Context) error {
+	d := &w.m.data
+	var fences []store.Fence
+	var err error
+	if w.readers, err = w.c.readers(ctx, w.m.Topic); err != nil {
+		return err
+	}
+	for i := range d.Sources {
+		rows, err := w.intend(ctx, &d.Sources[i])
+		if err != nil {
+			return err
+		}
+		fences = append(fences, rows...)
+	}
+	row, err := w.c.db.FenceOf(ctx, d.Target.Cluster, d.Target.Physical)
+	switch {
+	case err == nil && row.Wanted:
+		d.Target.WasFenced = true
+		reopen(row, w.c.now())
+		row.Migration = "" // becomes this one
+		fences = append(fences, *row)
+	case err != nil && !errors.Is(err, errs.ErrNotFound):
+		return err
+	}
+	return w.enter(ctx, Holding, "everybody is ready; sends pause", fences...)
+}
+
+// intend is the row that says that a source is to be closed; none: it is stored already.
+func (w *walk) intend(ctx context.Context, src *source) (rows []store.Fence, err error) {
+	if src.Intended {
+		return nil, nil
+	}
+	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) (err error) {
+		rows, err = w.c.wantFence(ctx, c, w.m.Topic, src.Physical)
+		return err
+	})
+	src.Intended = err == nil
+	return rows, err
+}
+
 // holding: nobody sends, and everybody has said so. Past the time that sends may pause the way back is taken: they have gone
 // on by themselves then.
 func (w *walk) holding(ctx context.Context) (string, error) {
@@ -171,7 +216,10 @@ func (w *walk) holding(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if waitFor == "" {
-		return "", w.enter(ctx, Fencing, "nobody sends")
+		if err := w.enter(ctx, Fencing, "nobody sends"); err != nil {
+			return "", err
+		}
+		return w.fencing(ctx) // sends wait
 	}
 	if w.c.now().Sub(w.m.data.Entered) > time.Duration(w.m.plan.Hold)*time.Millisecond {
 		return "", w.enter(ctx, Reverting, "sends may not pause longer; not held yet: "+waitFor)
@@ -195,13 +243,21 @@ func (w *walk) fencing(ctx context.Context) (string, error) {
 	if err := w.openTarget(ctx); err != nil {
 		return "", err
 	}
-	return "", w.enter(ctx, Switching, "sealed")
+	if err := w.enter(ctx, Switching, "sealed"); err != nil {
+		return "", err
+	}
+	return w.switched(ctx)
 }
 
 // attached says who of our groups is a member on a cluster, asked of the cluster itself (R21).
 func (w *walk) attached(ctx context.Context, cluster, physical string) (waitFor string, err error) {
+	if w.readers == nil {
+		if w.readers, err = w.c.readers(ctx, w.m.Topic); err != nil {
+			return "", err
+		}
+	}
 	err = w.c.on(ctx, cluster, func(c *clusters.Conn) error {
-		for _, g := range w.now.groups {
+		for _, g := range w.readers {
 			if g.Order != metadata.OrderKey {
 				continue // reads all stays at once anyhow
 			}
@@ -225,6 +281,11 @@ func (w *walk) switching(ctx context.Context) (string, error) {
 	if err := w.openTarget(ctx); err != nil {
 		return "", err
 	}
+	return w.switched(ctx)
+}
+
+// switched: the target is open.
+func (w *walk) switched(ctx context.Context) (string, error) {
 	waitFor, err := w.publish(ctx)
 	if waitFor != "" || err != nil {
 		return waitFor, err
@@ -254,19 +315,13 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 	if src.Sealed != nil {
 		return "", nil
 	}
-	if src.Fenced == nil {
-		now := time.Now().UTC()
-		src.Fenced = &now
-		var fence []store.Fence
-		if err := w.c.on(ctx, src.Cluster, func(c *clusters.Conn) (err error) {
-			fence, err = w.c.wantFence(ctx, c, w.m.Topic, src.Physical)
-			return err
-		}); err != nil {
-			src.Fenced = nil
+	if !src.Intended {
+		// Stored before anything is done at the broker: whoever takes over knows what to put back (R8).
+		fences, err := w.intend(ctx, src)
+		if err != nil {
 			return "", err
 		}
-		// Stored before anything is done at the broker: whoever takes over knows what to put back (R8).
-		if err := w.save(ctx, store.Changes{Fences: fence}); err != nil {
+		if err := w.save(ctx, store.Changes{Fences: fences}); err != nil {
 			return "", err
 		}
 	}
@@ -289,11 +344,18 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 		}
 		now := time.Now().UTC()
 		src.Seal, src.Sealed = seal, &now
+		if !missing {
+			src.Fenced = &now
+		}
 		text := "%s is closed to writers and ends at %s"
 		if missing {
 			text = "%s does not have the topic (%s)"
 		}
-		return w.save(ctx, store.Changes{Events: []store.Event{event("sealed", map[string]any{"cluster": src.Cluster, "offsets": seal}, text, src.Cluster, brief(seal))}})
+		w.later = append(w.later, event("sealed", map[string]any{"cluster": src.Cluster, "offsets": seal}, text, src.Cluster, brief(seal)))
+		if w.m.state() == Fencing {
+			return nil // stored with the next state; whoever takes over before that reads the ends again
+		}
+		return w.save(ctx, store.Changes{})
 	})
 	return waitFor, err
 }
@@ -304,6 +366,10 @@ func (w *walk) draining(ctx context.Context) (string, error) {
 		return waitFor, err
 	}
 	var missing []string
+	var err error
+	if w.now.groups, err = w.c.readers(ctx, w.m.Topic); err != nil { // anew, each time (R13)
+		return "", err
+	}
 	for i := range w.m.data.Sources {
 		texts, err := w.drainSource(ctx, &w.m.data.Sources[i])
 		if err != nil {
@@ -415,7 +481,7 @@ func (w *walk) closing(ctx context.Context) (string, error) {
 func (w *walk) reverting(ctx context.Context) (string, error) {
 	d := &w.m.data
 	for i := range d.Sources {
-		if src := &d.Sources[i]; src.Fenced != nil {
+		if src := &d.Sources[i]; src.Intended {
 			if _, err := w.c.open(ctx, w.m.Topic, src.Cluster, src.Physical); err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
 				return "", err
 			}
@@ -524,13 +590,14 @@ func (w *walk) noteAcks(ctx context.Context, all bool) error {
 			events = append(events, event("vanished", map[string]any{"participant": id}, "%s has gone without having applied the route of %s", id, w.m.State))
 		}
 	}
-	if w.m.state() == Holding && !all {
-		return nil // the books wait: sends do too
-	}
 	if len(events) == 0 && !changed {
 		return nil
 	}
-	return w.save(ctx, store.Changes{Events: events})
+	w.later = append(w.later, events...)
+	if s := w.m.state(); s == Holding || s == Switching && w.m.ordered() && !all {
+		return nil // the books wait, because sends do
+	}
+	return w.save(ctx, store.Changes{})
 }
 
 func put(m map[string]time.Time, key string, at time.Time) map[string]time.Time {
@@ -712,7 +779,7 @@ func later(a, b metadata.WishRef) bool {
 }
 
 // enter stores the next state with the fences that it wants.
-func (w *walk) enter(ctx context.Context, to State, why string) error {
+func (w *walk) enter(ctx context.Context, to State, why string, fences ...store.Fence) error {
 	if !Allowed(w.m.state(), to) {
 		return fmt.Errorf("%w: migration %s can not go from %s to %s", errs.ErrConflict, w.m.ID, w.m.State, to)
 	}
@@ -723,7 +790,7 @@ func (w *walk) enter(ctx context.Context, to State, why string) error {
 	d := &w.m.data
 	took := now.Sub(d.Entered)
 	d.Entered, d.Acks, d.Seen = now, nil, nil
-	return w.save(ctx, store.Changes{Events: []store.Event{event("state", map[string]any{"from": from, "to": to, "after": took.String()}, "%s: %s", to, why)}})
+	return w.save(ctx, store.Changes{Fences: fences, Events: []store.Event{event("state", map[string]any{"from": from, "to": to, "after": took.String()}, "%s: %s", to, why)}})
 }
 
 // end stores the outcome with the receipt.
@@ -734,6 +801,9 @@ func (w *walk) end(ctx context.Context, outcome store.Outcome) error {
 	d := &w.m.data
 	took := now.Sub(d.Entered)
 	d.Entered, d.Acks, d.Seen = now, nil, nil
+	if groups, err := w.c.readers(ctx, w.m.Topic); err == nil {
+		w.now.groups = groups
+	}
 	receipt, err := w.receipt(ctx, now)
 	if err != nil {
 		return err
@@ -747,8 +817,10 @@ func (w *walk) save(ctx context.Context, ch store.Changes) error {
 	if err := w.m.encode(); err != nil {
 		return err
 	}
+	ch.Events = append(w.later, ch.Events...)
 	err := w.c.db.Update(ctx, w.m.Migration, ch)
 	if err == nil {
+		w.later = nil
 		w.c.Kick()
 	}
 	return err

@@ -376,7 +376,7 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	now, err := c.look(ctx, topic)
+	now, err := c.lookAtAll(ctx, topic)
 	if err != nil || now.Route == nil {
 		return err
 	}
