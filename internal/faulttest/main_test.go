@@ -56,7 +56,7 @@ var kafkas = []string{"kafka-a", "kafka-b", "kafka-c"}
 
 // spec is the environment of the cases.
 func spec(backend testenv.Backend) testenv.Spec {
-	s := testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: kafkas}
+	s := testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: kafkas, Proxy: true}
 	if backend == testenv.Servers {
 		s.RocketMQ = []string{"rocketmq-a"}
 	}

@@ -43,6 +43,8 @@ type stage struct {
 	topic    string
 	groups   []string            // the first is there from the beginning
 	missing  map[string][]string // by group, the senders whose messages it is not to get: they were there before it
+	ordered  bool                // the topic keeps the order per key
+	allow    []history.Rule      // what the case explains
 	store    *metadata.Store
 	brokers  map[string]broker.Cluster
 	dir      string
@@ -126,13 +128,21 @@ func eventually(t *testing.T, ok func() bool, state func() any, what string, arg
 // sender starts an application that sends to the topic and returns when its first message is stored.
 func (s *stage) sender(name string, change func(*scene.Spec)) *scene.Process {
 	s.t.Helper()
-	return s.ready(s.start(scene.Spec{Role: scene.Sender, Name: name, Topics: []string{s.topic}, Rate: 200, Senders: 4, Keys: 16, Deadline: patience / 2}, change))
+	return s.ready(s.start(s.senderSpec(name), change))
+}
+
+func (s *stage) senderSpec(name string) scene.Spec {
+	return scene.Spec{Role: scene.Sender, Name: name, Topics: []string{s.topic}, Rate: 200, Senders: 4, Keys: 16, Deadline: patience / 2}
 }
 
 // receiver starts a member of the first group and returns when it reads every cluster that it has to.
 func (s *stage) receiver(name string, change func(*scene.Spec)) *scene.Process {
 	s.t.Helper()
-	return s.ready(s.start(scene.Spec{Role: scene.Receiver, Name: name, Group: s.groups[0], Linger: 500 * time.Millisecond, StayRecheck: time.Second}, change))
+	return s.ready(s.start(s.receiverSpec(name), change))
+}
+
+func (s *stage) receiverSpec(name string) scene.Spec {
+	return scene.Spec{Role: scene.Receiver, Name: name, Group: s.groups[0], Linger: 500 * time.Millisecond, StayRecheck: time.Second}
 }
 
 func (s *stage) start(spec scene.Spec, change func(*scene.Spec)) *scene.Process {
@@ -188,6 +198,11 @@ func (s *stage) of(role scene.Role) (found []*scene.Process) {
 	return found
 }
 
+// applications are those that run and use the topic.
+func (s *stage) applications() []*scene.Process {
+	return append(s.of(scene.Sender), s.of(scene.Receiver)...)
+}
+
 // edit writes the wish as a tool would, again when the connection is lost.
 func (s *stage) edit(cluster string) {
 	s.t.Helper()
@@ -233,7 +248,7 @@ func wish(cluster string) []byte { return fmt.Appendf(nil, `{"cluster":%q}`, clu
 func (s *stage) applied(cluster string, by ...*scene.Process) {
 	s.t.Helper()
 	if len(by) == 0 {
-		by = slices.Clone(s.running)
+		by = s.applications()
 	}
 	s.eventually(func() bool {
 		t, err := s.store.GetTopic(s.ctx(), s.topic)
@@ -288,7 +303,7 @@ func (s *stage) registered() {
 	s.t.Helper()
 	s.eventually(func() bool {
 		instances, participants := s.instances(), s.participants()
-		for _, p := range s.running {
+		for _, p := range s.applications() {
 			_, is := instances[p.Pid()]
 			_, takesPart := participants[p.Pid()]
 			if !is || !takesPart {
@@ -391,6 +406,7 @@ func (s *stage) verdict() {
 	s.nothingLeft()
 	s.stop(s.of(scene.Receiver)...)
 	s.nothingLeft()
+	s.stop(s.of(scene.Controller)...)
 	for _, group := range s.groups {
 		var events []history.Event
 		for _, e := range s.history() {
@@ -398,7 +414,7 @@ func (s *stage) verdict() {
 				events = append(events, e)
 			}
 		}
-		v := history.Check(events, history.Options{Groups: []history.Group{{Name: group}}, Killed: s.killed, Clusters: s.clusters})
+		v := history.Check(events, history.Options{Groups: []history.Group{{Name: group, Ordered: s.ordered}}, Allow: append(s.allow, history.Duplicate), Killed: s.killed, Clusters: s.clusters})
 		require.NoError(s.t, v.Err())
 		require.Positive(s.t, v.Acknowledged)
 		on := map[string]int{}
@@ -439,6 +455,7 @@ func (s *stage) explain() {
 	if !s.t.Failed() {
 		return
 	}
+	s.t.Logf("%v", s.state())
 	files, _ := filepath.Glob(filepath.Join(s.dir, "log", "*.log"))
 	for _, file := range files {
 		text, err := os.ReadFile(file)

@@ -1,5 +1,6 @@
 // Package scene is the applications of the demo and of the fault tests: a sender and a receiver that use the SDK as any
-// program would, each in a process of its own, so that it can be stopped, killed and paused.
+// program would, and a controller of migrations, each in a process of its own, so that it can be stopped, killed and
+// paused.
 //
 // Start executes the running program anew with a Spec in the environment; that program's main, or a test's TestMain,
 // calls Run first:
@@ -11,9 +12,12 @@
 // Both record in Dir/history what they send and handle (package history). The sender gives every message its id, so that
 // also a message without an answer is known by name.
 //
-//	Dir/history/{Name}-*.jsonl    what it sent or handled
+//	Dir/history/{Name}-*.jsonl    what it sent, handled or did
 //	Dir/log/{Name}.log            what the SDK logs, in JSON, and whatever else it writes to its standard error
 //	Dir/snapshot/                 the SDK's snapshots
+//
+// The controller records the routes of the topics that it moves, the states, fences and seals. It can be told to wait before
+// a state (Process.HoldAt), so that a fault meets that state for certain.
 //
 // A process tells what it uses when it is asked (Process.Status).
 //

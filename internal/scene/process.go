@@ -19,13 +19,17 @@ import (
 type Process struct {
 	spec  Spec
 	cmd   *exec.Cmd
-	stdin io.Closer // its end ends the process
+	stdin io.WriteCloser // its end ends the process
 	ready chan struct{}
 	done  chan struct{}
 	err   error // valid when done is closed
 
 	asking sync.Mutex  // one Status at a time
 	status chan string // answers
+
+	ordering sync.Mutex    // one order at a time
+	obeyed   chan struct{} // answers
+	holds    chan string   // states before which it waits
 }
 
 // Start starts the application and returns; Ready waits for it. It ends when Stop or Kill is called, when this process
@@ -56,7 +60,7 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 	}
 	defer log.Close() // the child has its own
 
-	p := &Process{spec: spec, ready: make(chan struct{}), done: make(chan struct{}), status: make(chan string, 1)}
+	p := &Process{spec: spec, ready: make(chan struct{}), done: make(chan struct{}), status: make(chan string, 1), obeyed: make(chan struct{}, 1), holds: make(chan string, maxHolds)}
 	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), exe, "scene:"+spec.Name) // the argument is for whoever looks at ps
 	p.cmd.Env = append(os.Environ(), variable+"="+string(mustJSON(spec)))
 	p.cmd.Stderr = log
@@ -88,14 +92,25 @@ func (p *Process) follow(stdout io.Reader) {
 			close(p.ready)
 		}
 		if text, is := strings.CutPrefix(lines.Text(), statusPrefix); is {
-			select {
-			case p.status <- text:
-			default: // nobody has asked
-			}
+			offer(p.status, text)
+		}
+		if state, is := strings.CutPrefix(lines.Text(), holdsPrefix); is {
+			offer(p.holds, state)
+		}
+		if lines.Text() == obeyed {
+			offer(p.obeyed, struct{}{})
 		}
 	}
 	if err := p.cmd.Wait(); err != nil {
 		p.err = fmt.Errorf("%s (pid %d): %w; the end of its log %s: %s", p.spec.Name, p.Pid(), err, p.spec.LogFile(), p.lastWords())
+	}
+}
+
+// offer drops what nobody asks for.
+func offer[T any](to chan T, v T) {
+	select {
+	case to <- v:
+	default:
 	}
 }
 
@@ -123,7 +138,7 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 func (p *Process) LogFile() string { return p.spec.LogFile() }
 
 // Ready waits until the process does what it is for: a sender has sent its first message, a receiver is a member on every
-// cluster that it has to read. An error: ctx ended, or the process did.
+// cluster that it has to read, a controller leads. An error: ctx ended, or the process did.
 func (p *Process) Ready(ctx context.Context) error {
 	select {
 	case <-p.ready:
@@ -141,6 +156,53 @@ func (p *Process) Ready(ctx context.Context) error {
 }
 
 var errEnded = errors.New("the process has ended")
+
+// holdsPrefix begins the line in which a controller says that it waits before a state.
+const holdsPrefix = "holds "
+
+// maxHolds is how many of those nobody needs to have heard.
+const maxHolds = 16
+
+// HoldAt makes a controller wait before it does anything in one of these states, in place of those of before, until GoOn.
+func (p *Process) HoldAt(ctx context.Context, states ...string) error {
+	return p.order(ctx, strings.Join(append([]string{orderHold}, states...), " "))
+}
+
+// GoOn lets a controller go on, and not wait before any state until the next HoldAt.
+func (p *Process) GoOn(ctx context.Context) error { return p.order(ctx, orderGo) }
+
+// Holds returns the state before which a controller waits, when it does. An error: ctx ended, or the process did.
+func (p *Process) Holds(ctx context.Context) (state string, err error) {
+	select {
+	case state = <-p.holds:
+		return state, nil
+	case <-p.done:
+		return "", fmt.Errorf("scene: %s: %w", p.spec.Name, errors.Join(p.err, errEnded))
+	case <-ctx.Done():
+		return "", fmt.Errorf("scene: %s has not come to a state to wait in: %w", p.spec.Name, ctx.Err())
+	}
+}
+
+// order tells the process something, and returns when it has obeyed.
+func (p *Process) order(ctx context.Context, line string) error {
+	p.ordering.Lock()
+	defer p.ordering.Unlock()
+	select { // an answer that came too late
+	case <-p.obeyed:
+	default:
+	}
+	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
+		return fmt.Errorf("scene: %s: %s: %w", p.spec.Name, line, err)
+	}
+	select {
+	case <-p.obeyed:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("scene: %s: %s: %w", p.spec.Name, line, errEnded)
+	case <-ctx.Done():
+		return fmt.Errorf("scene: %s: %s: %w", p.spec.Name, line, ctx.Err())
+	}
+}
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }

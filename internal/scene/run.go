@@ -1,12 +1,14 @@
 package scene
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -48,19 +50,20 @@ func Run() {
 func run(text string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // whatever ends it, nobody is there any more
-		os.Exit(exitOrphan)                  //nolint:forbidigo // at once: there is nobody to be orderly for
-	}()
 	spec, err := parse(text)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return exitSpec
 	}
+	g := newGate(os.Stdout, spec.HoldAt)
+	go func() {
+		obey(os.Stdin, os.Stdout, g)
+		os.Exit(exitOrphan) //nolint:forbidigo // at once: there is nobody to be orderly for
+	}()
 	log := newLogger(spec)
 	answerStatus(ctx, os.Stdout)
 	log.Info("begin", zap.Int("pid", os.Getpid()), zap.Any("spec", spec))
-	if err := act(ctx, spec, log); err != nil {
+	if err := act(ctx, spec, g, log); err != nil {
 		log.Error("ended", zap.Error(err))
 		return exitFailed
 	}
@@ -78,14 +81,55 @@ func newLogger(spec Spec) *zap.Logger {
 	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(cfg), zapcore.Lock(os.Stderr), level))
 }
 
-// act is the application: from Open to Close.
-func act(ctx context.Context, spec Spec, log *zap.Logger) (err error) {
+// What a process is told on its standard input, a line each, and its answer.
+const (
+	orderHold = "hold" // and the states
+	orderGo   = "go"
+	obeyed    = "obeyed"
+)
+
+// obey does what it is told until whoever tells it is gone.
+func obey(in io.Reader, out io.Writer, g *gate) {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		words := strings.Fields(lines.Text())
+		if len(words) == 0 {
+			continue
+		}
+		switch words[0] {
+		case orderHold:
+			g.hold(words[1:])
+		case orderGo:
+			g.goOn()
+		}
+		fmt.Fprintln(out, obeyed)
+	}
+}
+
+// act is what the process does, with its record of that.
+func act(ctx context.Context, spec Spec, g *gate, log *zap.Logger) (err error) {
 	rec, err := history.Create(HistoryDir(spec.Dir), spec.Name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, rec.Close()) }()
+	if spec.For > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, spec.For)
+		defer cancel()
+	}
+	ready := sync.OnceFunc(func() {
+		if _, err := fmt.Println(readyLine); err != nil { //nolint:forbidigo // the answer to Process.Ready
+			log.Error("nobody hears that it is ready", zap.Error(err))
+		}
+	})
+	if spec.Role == Controller {
+		return control(ctx, spec, rec, g, ready, log)
+	}
+	return use(ctx, spec, rec, ready, log)
+}
 
+// use is the application: from Open to Close.
+func use(ctx context.Context, spec Spec, rec *history.Recorder, ready func(), log *zap.Logger) error {
 	var opts []turnout.Option
 	add := func(d time.Duration, option func(time.Duration) turnout.Option) {
 		if d > 0 {
@@ -102,19 +146,9 @@ func act(ctx context.Context, spec Spec, log *zap.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	if spec.For > 0 {
-		ctx, cancel = context.WithTimeout(ctx, spec.For)
-		defer cancel()
-	}
-	ready := sync.OnceFunc(func() {
-		if _, err := fmt.Println(readyLine); err != nil { //nolint:forbidigo // the answer to Process.Ready
-			log.Error("nobody hears that it is ready", zap.Error(err))
-		}
-	})
-	switch spec.Role {
-	case Sender:
+	if spec.Role == Sender {
 		err = send(ctx, spec, client, rec, ready, log)
-	case Receiver:
+	} else {
 		err = receive(ctx, spec, client, rec, ready, log)
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.CloseLimit)

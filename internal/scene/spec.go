@@ -15,8 +15,9 @@ type Role string
 
 // The roles.
 const (
-	Sender   Role = "sender"   // sends to Topics
-	Receiver Role = "receiver" // receives as a member of Group
+	Sender     Role = "sender"     // sends to Topics
+	Receiver   Role = "receiver"   // receives as a member of Group
+	Controller Role = "controller" // carries out migrations while it leads
 )
 
 // Spec says what a process does.
@@ -52,6 +53,12 @@ type Spec struct {
 	Linger      time.Duration `json:"linger,omitempty"`      // consumer.WithLinger; 0: the SDK's default
 	StayRecheck time.Duration `json:"stayRecheck,omitempty"` // consumer.WithRecheck; 0: the SDK's default
 	RetryDelay  time.Duration `json:"retryDelay,omitempty"`  // consumer.WithRetryDelay, the same for all rounds; 0: the SDK's default
+
+	// Of a controller.
+	Database   string        `json:"database,omitempty"`   // URL of the store that the controllers of a scene share
+	FenceCheck time.Duration `json:"fenceCheck,omitempty"` // migrate.Options.FenceCheck; 0: the default
+	HoldAt     []string      `json:"holdAt,omitempty"`     // states before which it waits for Process.GoOn, see Process.HoldAt
+	Off        []string      `json:"off,omitempty"`        // migrate.Options.Off: rules that it does not keep
 
 	// The process ends by itself after so many messages sent or handled, or after this time. 0: it does not.
 	Count int64         `json:"count,omitempty"`
@@ -111,13 +118,17 @@ func (s *Spec) complete() error {
 		if s.FailRate < 0 || s.FailRate > 1 {
 			bad("FailRate is %v: must be 0 to 1", s.FailRate)
 		}
+	case Controller:
+		if s.Database == "" {
+			bad("Database is empty: name the store's URL")
+		}
 	default:
-		bad("Role is %q: must be %q or %q", s.Role, Sender, Receiver)
+		bad("Role is %q: must be %q, %q or %q", s.Role, Sender, Receiver, Controller)
 	}
 	if s.Rate < 0 || s.Senders < 0 || s.BodySize < 0 || s.FailTimes < 0 || s.Count < 0 {
 		bad("Rate, Senders, BodySize, FailTimes and Count are %v, %d, %d, %d, %d: must not be negative", s.Rate, s.Senders, s.BodySize, s.FailTimes, s.Count)
 	}
-	for _, d := range []time.Duration{s.SessionTimeout, s.ClusterLinger, s.NodeRecheck, s.Deadline, s.Delay, s.Linger, s.StayRecheck, s.RetryDelay, s.For, s.CloseLimit} {
+	for _, d := range []time.Duration{s.SessionTimeout, s.ClusterLinger, s.NodeRecheck, s.Deadline, s.Delay, s.Linger, s.StayRecheck, s.RetryDelay, s.FenceCheck, s.For, s.CloseLimit} {
 		if d < 0 {
 			bad("one of its durations is %v: must not be negative", d)
 		}

@@ -1,0 +1,308 @@
+package faulttest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout"
+	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/scene"
+	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/history"
+)
+
+// fault is something that goes wrong, or is asked for, before a migration does anything in a state.
+type fault struct {
+	name string
+	// breaks says that it breaks a server, so that nothing else can go on beside it.
+	breaks bool
+	// begin does it. end, if there is one, puts it right.
+	begin func(c *play) (end func())
+	// through: it is put right after the migration has ended; else after lasting, or at once.
+	through bool
+	lasting time.Duration
+}
+
+// play is one migration that meets one fault.
+type play struct {
+	*mover
+	cell   cell
+	holder *scene.Process // the controller that leads
+	id     string         // of the migration
+}
+
+// lasting is how long a fault lasts that is over before the migration has ended: longer than what is tried again at once,
+// shorter than patience.
+const lasting = 1500 * time.Millisecond
+
+var faults = []fault{
+	{name: "controller killed", begin: func(c *play) func() { c.kill(c.holder); return nil }},
+	{name: "controller stopped", through: true, begin: func(c *play) func() { return c.stopThrough(c.holder) }},
+	{name: "controller cut from ZooKeeper", breaks: true, through: true, begin: func(c *play) func() {
+		return c.cut(map[string]string{"controller-2": zooKeeper + "-2", "controller-3": zooKeeper + "-3"}[c.holder.Name()])
+	}},
+	{name: "sender killed", begin: func(c *play) func() { c.kill(c.named("orders")); c.app(c.senderSpec("orders-2")); return nil }},
+	{name: "receiver killed", begin: func(c *play) func() { c.kill(c.named("billing")); c.app(c.receiverSpec("billing-2")); return nil }},
+	{name: "sender stopped", through: true, begin: func(c *play) func() { return c.stopThrough(c.named("orders")) }},
+	{name: "receiver stopped", through: true, begin: func(c *play) func() { return c.stopThrough(c.named("billing")) }},
+	{name: "applications cut from ZooKeeper", breaks: true, through: true, begin: func(c *play) func() {
+		c.allow = append(c.allow, history.Failed, history.Unknown) // see onlyFencedFail
+		return c.cut(zooKeeper + "-1")
+	}},
+	{name: "everybody cut from A", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.cut(from) }},
+	{name: "everybody cut from B", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.cut(to) }},
+	{name: "ZooKeeper restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(zooKeeper) }},
+	{name: "session expired", begin: func(c *play) func() {
+		for _, name := range []string{"orders", "billing"} {
+			if e, there := c.instances()[c.named(name).Pid()]; there {
+				require.NoError(c.t, c.env.ExpireSession(c.ctx(), e.Node.EphemeralOwner))
+			}
+		}
+		return nil
+	}},
+	{name: "broker of A restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(from) }},
+	{name: "broker of B restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(to) }},
+	{name: "rollback requested", begin: func(c *play) func() {
+		err := c.Rollback(c.ctx(), c.id, "tester")
+		if c.cell.state == migrate.Done {
+			require.ErrorIs(c.t, err, turnout.ErrConflict)
+		} else {
+			require.NoError(c.t, err)
+		}
+		return nil
+	}},
+	{name: "instances join", begin: func(c *play) func() {
+		c.app(c.senderSpec("orders-2"))
+		c.app(c.receiverSpec("billing-2"))
+		return nil
+	}},
+}
+
+// stopThrough freezes a process.
+func (c *play) stopThrough(p *scene.Process) func() {
+	c.freeze(p)
+	return func() { c.thaw(p) }
+}
+
+func (c *play) cut(node string) func() {
+	require.NoError(c.t, c.env.Cut(node))
+	return func() { require.NoError(c.t, c.env.Heal(node)) }
+}
+
+func (c *play) restart(node string) func() {
+	require.NoError(c.t, c.env.Kill(c.ctx(), node))
+	return func() { require.NoError(c.t, c.env.Restart(c.ctx(), node)) }
+}
+
+// cell is one place of the matrix.
+type cell struct {
+	state   migrate.State
+	fault   string
+	ordered bool
+}
+
+func (c cell) String() string { return fmt.Sprintf("%s %s %s", c.state, c.fault, c.mode()) }
+
+func (c cell) mode() string {
+	if c.ordered {
+		return "ordered"
+	}
+	return "unordered"
+}
+
+// phases are the states that a fault can meet. Done: after the end.
+var phases = []migrate.State{migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Switching, migrate.Sealing, migrate.Draining, migrate.Closing, migrate.Done}
+
+// has says whether a state is on the way of an ordered topic, or of one that is not.
+func has(state migrate.State, ordered bool) bool {
+	switch state {
+	case migrate.Holding, migrate.Fencing:
+		return ordered
+	case migrate.Sealing:
+		return !ordered
+	default:
+		return true
+	}
+}
+
+// cover is a choice of cells with every pair of state and fault, of state and mode, and of fault and mode at least once.
+// The seed decides which mode a pair of state and fault gets.
+func cover(seed uint64) (cells []cell) {
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, f := range faults {
+		shift := random.IntN(2)
+		for i, state := range phases {
+			c := cell{state, f.name, (i+shift)%2 == 0}
+			c.ordered = c.ordered && has(state, true) || !has(state, false)
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// every says what of the pairs a choice of cells lacks.
+func lacks(cells []cell) (missing []string) {
+	seen := map[string]bool{}
+	for _, c := range cells {
+		seen[string(c.state)+c.fault], seen[string(c.state)+c.mode()], seen[c.fault+c.mode()] = true, true, true
+	}
+	want := func(a, b string) {
+		if !seen[a+b] {
+			missing = append(missing, a+" and "+b)
+		}
+	}
+	for _, ordered := range []bool{false, true} {
+		for _, state := range phases {
+			if has(state, ordered) {
+				want(string(state), cell{ordered: ordered}.mode())
+			}
+		}
+		for _, f := range faults {
+			want(f.name, cell{ordered: ordered}.mode())
+		}
+	}
+	for _, state := range phases {
+		for _, f := range faults {
+			want(string(state), f.name)
+		}
+	}
+	return missing
+}
+
+func TestTheCoverHasEveryPair(t *testing.T) {
+	for seed := range uint64(100) {
+		cells := cover(seed)
+		require.Empty(t, lacks(cells), "seed %d", seed)
+		require.NotEmpty(t, lacks(cells[1:]))
+		for _, c := range cells {
+			require.True(t, has(c.state, c.ordered), c)
+		}
+	}
+}
+
+// some are the cells that are run where the matrix was not asked for.
+var some = []cell{
+	{migrate.Preparing, "instances join", true},
+	{migrate.Holding, "controller killed", true},
+	{migrate.Fencing, "session expired", true},
+	{migrate.Switching, "rollback requested", false},
+	{migrate.Sealing, "controller stopped", false},
+	{migrate.Draining, "broker of A restarted", true},
+	{migrate.Closing, "receiver killed", false},
+	{migrate.Done, "applications cut from ZooKeeper", false},
+}
+
+// Every state of a migration meets every fault. TURNOUT_MATRIX, the name of a file for the table of results, asks for all of the
+// cover; TURNOUT_SEED chooses another one.
+func TestMatrix(t *testing.T) {
+	cells, seed := some, uint64(0)
+	table := os.Getenv("TURNOUT_MATRIX")
+	if table != "" {
+		seed = seedOf(t, 1)
+		cells = cover(seed)
+	}
+	asked, err := testenv.Backends()
+	require.NoError(t, err)
+	for _, backend := range asked {
+		t.Run(string(backend), func(t *testing.T) {
+			results := &results{seed: seed, backend: backend, began: time.Now(), cells: cells}
+			if table != "" {
+				t.Cleanup(func() { require.NoError(t, results.write(table)) })
+			}
+			for _, breaks := range []bool{true, false} { // those that have the servers for themselves first
+				for _, c := range cells {
+					f := faults[slices.IndexFunc(faults, func(f fault) bool { return f.name == c.fault })]
+					if f.breaks != breaks {
+						continue
+					}
+					t.Run(c.String(), func(t *testing.T) {
+						if backend == testenv.Embedded || !breaks {
+							t.Parallel()
+						}
+						results.note(t, c, func() string { return playCell(t, matrixEnv(t, backend), c, f) })
+					})
+				}
+			}
+		})
+	}
+}
+
+// matrixEnv is an environment for one cell: on real servers they share one.
+func matrixEnv(t *testing.T, backend testenv.Backend) *testenv.Env {
+	t.Helper()
+	if backend == testenv.Servers {
+		return theServers(t)
+	}
+	env, err := testenv.Start(t.Context(), testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: []string{from, to}, Proxy: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, env.Close()) })
+	return env
+}
+
+// playCell moves a topic, has the fault meet the state, and holds what came of it against the guarantees. It returns how the
+// migration ended.
+func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
+	p := &play{mover: newMover(t, env, c.ordered), cell: c}
+	for n := 2; n <= 3; n++ {
+		p.controller(fmt.Sprintf("controller-%d", n), func(spec *scene.Spec) {
+			spec.ZooKeeper = p.server(n)
+			if c.state != migrate.Done {
+				spec.HoldAt = []string{string(c.state)}
+			}
+		})
+	}
+	p.traffic()
+	p.id = p.move(to, nil).ID
+	if c.state == migrate.Done {
+		p.ended(p.id)
+		p.holder = p.of(scene.Controller)[0]
+	} else {
+		p.holder = p.waitHolder()
+	}
+	end := f.begin(p)
+	p.goOn()
+	if f.lasting > 0 {
+		<-time.After(f.lasting)
+	}
+	if end != nil && !f.through {
+		end()
+	}
+	r := p.ended(p.id)
+	if end != nil && f.through {
+		if c.state == migrate.Done { // it was no more than a moment
+			<-time.After(sessions + lasting)
+		}
+		end()
+	}
+	p.proven(r)
+	p.registered()
+	p.applied(r.To)
+	p.flows(r.To)
+	p.onlyFencedFail("orders-island")
+	p.verdict()
+	for _, cluster := range []string{from, to} {
+		require.Zero(t, p.left(p.groups[0], cluster), "left on %s", cluster)
+	}
+	return map[store.Outcome]string{store.Done: "done", store.RolledBack: "back"}[r.Outcome]
+}
+
+// seedOf is what TURNOUT_SEED says, or otherwise; it is logged.
+func seedOf(t *testing.T, otherwise uint64) uint64 {
+	t.Helper()
+	seed := otherwise
+	if text := os.Getenv("TURNOUT_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("TURNOUT_SEED=%d", seed)
+	return seed
+}
