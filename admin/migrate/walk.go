@@ -397,8 +397,11 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 				return err
 			}
 			switch {
-			case l.Finished(nil):
-				groups[g.Name], final = l.Positions, l.Ends
+			case l.Finished(nil), w.c.opt.Off["R10"] && l.Finished(src.Seal):
+				groups[g.Name] = l.Positions
+				if final == nil { // what comes after the first look is not read by everybody
+					final = l.Ends
+				}
 			case slices.Contains(w.m.plan.Sleeping, g.Name) && w.m.plan.accepts(SleepingGroups) && !w.now.live(g.Name):
 				sleeping = append(sleeping, g.Name)
 			default:
@@ -540,7 +543,7 @@ func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 		if err := next.Validate(); err != nil {
 			return "", err
 		}
-		ops := append(also, metadata.SetOp(w.c.meta.RoutePath(w.m.Topic), data, w.now.RouteNode.Version))
+		ops := append(also, metadata.SetOp(w.c.meta.RoutePath(w.m.Topic), data, w.c.version(w.now.RouteNode)))
 		if err := w.c.write(ctx, ops...); err != nil {
 			return "", err
 		}
@@ -662,7 +665,7 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 	case w.m.Request == store.Abort:
 		w.m.Request = store.None
 		return true, w.save(ctx, store.Changes{Events: []store.Event{event("refused", nil, "abort is too late: %s takes writes; ask for a rollback", d.Target.Cluster)}})
-	case w.m.Ordered:
+	case w.m.Ordered && !w.c.opt.Off["R22"]:
 		d.GoBack = true
 		w.m.Request = store.None
 		return true, w.save(ctx, store.Changes{Events: []store.Event{event("rollback", nil, "goes back to %s as soon as everything there was read: the order asks for that", d.Home)}})
@@ -790,7 +793,11 @@ func (w *walk) enter(ctx context.Context, to State, why string, fences ...store.
 	d := &w.m.data
 	took := now.Sub(d.Entered)
 	d.Entered, d.Acks, d.Seen = now, nil, nil
-	return w.save(ctx, store.Changes{Fences: fences, Events: []store.Event{event("state", map[string]any{"from": from, "to": to, "after": took.String()}, "%s: %s", to, why)}})
+	if err := w.save(ctx, store.Changes{Fences: fences, Events: []store.Event{event("state", map[string]any{"from": from, "to": to, "after": took.String()}, "%s: %s", to, why)}}); err != nil {
+		return err
+	}
+	w.c.entered(ctx, w.m.Migration, now)
+	return nil
 }
 
 // end stores the outcome with the receipt.
