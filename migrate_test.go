@@ -68,7 +68,6 @@ func (w *world) operateOn(path string) *operator {
 func (o *operator) start(plan migrate.Plan) *store.Migration {
 	o.w.t.Helper()
 	plan.Topic = o.w.topic
-	plan.Accept = append(plan.Accept, migrate.AutoCreate)
 	m, err := o.Start(o.w.ctx(), plan, "tester", migrate.StarterApproves)
 	require.NoError(o.w.t, err)
 	return m
@@ -312,7 +311,7 @@ func TestAGroupThatSleptDuringTheMoveGetsEverythingAndThenTheStayIsGone(t *testi
 	eachMove(t, func(t *testing.T, m *moving) {
 		require.NoError(t, m.sub.Close(m.w.ctx()))
 		m.sendsTo("kafka-a", 100)
-		_, err := m.Start(m.w.ctx(), migrate.Plan{Topic: m.w.topic, To: "kafka-b", Ordered: m.ordered, Accept: []string{migrate.AutoCreate}}, "tester", migrate.StarterApproves)
+		_, err := m.Start(m.w.ctx(), migrate.Plan{Topic: m.w.topic, To: "kafka-b", Ordered: m.ordered}, "tester", migrate.StarterApproves)
 		var not *migrate.NotReadyError
 		require.ErrorAs(t, err, &not)
 		require.Contains(t, err.Error(), m.w.group)
@@ -344,7 +343,7 @@ func TestAForeignWriterIsFoundBeforeAndDuringTheMove(t *testing.T) {
 			require.NoError(t, p.Close())
 		}
 		foreign()
-		_, err := m.Start(m.w.ctx(), migrate.Plan{Topic: m.w.topic, To: "kafka-b", Ordered: m.ordered, Accept: []string{migrate.AutoCreate}}, "tester", migrate.StarterApproves)
+		_, err := m.Start(m.w.ctx(), migrate.Plan{Topic: m.w.topic, To: "kafka-b", Ordered: m.ordered}, "tester", migrate.StarterApproves)
 		require.ErrorContains(t, err, "--accept "+migrate.ForeignWriters)
 		require.ErrorContains(t, err, "kafka-a")
 
@@ -357,7 +356,7 @@ func TestAForeignWriterIsFoundBeforeAndDuringTheMove(t *testing.T) {
 
 func TestAMigrationWaitsForAForeignWriterThatBeginsMeanwhile(t *testing.T) {
 	eachMove(t, func(t *testing.T, m *moving) {
-		plan := migrate.Plan{To: "kafka-b", Ordered: m.ordered, Topic: m.w.topic, Accept: []string{migrate.AutoCreate}}
+		plan := migrate.Plan{To: "kafka-b", Ordered: m.ordered, Topic: m.w.topic}
 		row, err := m.Start(m.w.ctx(), plan, "tester", func(context.Context, migrate.Plan, string) (string, error) { return "", nil })
 		require.NoError(t, err)
 		m.w.eventually(func() bool { row, err := m.Get(m.w.ctx(), row.ID); return err == nil && row.Waiting == "approval" }, nil, "it waits for approval")

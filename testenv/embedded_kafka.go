@@ -77,6 +77,7 @@ func (k *fakeKafka) start(context.Context) error {
 			return &gatedListener{Listener: l, gate: g, addr: tcpAddr(k.clients)}, nil
 		}),
 		kfake.ClusterID(k.id),
+		kfake.BrokerConfigs(map[string]string{"auto.create.topics.enable": "false"}), // as the real ones here
 		kfake.DataDir(k.dir),
 		kfake.DefaultNumPartitions(kafkaPartitions),
 		kfake.GroupMinSessionTimeout(kafkaMinSession),
