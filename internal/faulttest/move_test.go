@@ -255,8 +255,8 @@ func (m *mover) home(r *migrate.Receipt) string {
 }
 
 // onlyFencedFail sees that the only sends that failed are of applications that were cut off from ZooKeeper and met a fence:
-// nobody could tell them where to go (docs/guarantees.md, G3).
-func (m *mover) onlyFencedFail(names ...string) {
+// nobody could tell them where to go (docs/guarantees.md, G3). It counts those.
+func (m *mover) onlyFencedFail(names ...string) (failed int) {
 	m.t.Helper()
 	sender := map[string]string{}
 	for _, e := range m.history() {
@@ -266,7 +266,9 @@ func (m *mover) onlyFencedFail(names ...string) {
 		case history.OpFail, history.OpUnknown:
 			require.Contains(m.t, names, sender[e.ID], "%+v", e)
 			require.Contains(m.t, e.Error, turnout.ErrFenced.Error(), "%+v", e)
+			failed++
 		default:
 		}
 	}
+	return failed
 }

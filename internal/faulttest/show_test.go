@@ -1,0 +1,205 @@
+package faulttest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/scene"
+	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/history"
+)
+
+// eachMode plays a case with a topic that keeps the order per key and with one that does not.
+func eachMode(t *testing.T, run func(t *testing.T, play func(t *testing.T, env *testenv.Env)), play func(m *mover)) {
+	for _, ordered := range []bool{false, true} {
+		t.Run(cell{ordered: ordered}.mode(), func(t *testing.T) {
+			run(t, func(t *testing.T, env *testenv.Env) { play(newMover(t, env, ordered)) })
+		})
+	}
+}
+
+// The zombie: a sender is stopped with sends under way, its session ends, the topic moves, and it goes on with what it was at.
+func TestZombieWritesNothingToTheClusterThatWasLeft(t *testing.T) {
+	eachMode(t, harmless, func(m *mover) {
+		m.ready(m.controller("controller", nil))
+		m.traffic()
+		zombie := m.named("orders")
+		m.freeze(zombie)
+		m.eventually(func() bool { _, there := m.participants()[zombie.Pid()]; return !there }, m.state, "the session of the zombie ends")
+		r := m.ended(m.move(to, nil).ID)
+		require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
+		m.proven(r)
+		m.thaw(zombie)
+		resumed := time.Now()
+		m.registered()
+		m.applied(to)
+		m.flows(to)
+		m.verdict()
+		sender, stray := map[string]string{}, 0
+		for _, e := range m.history() {
+			if e.Op == history.OpSend {
+				sender[e.ID] = e.Producer
+			}
+			if e.Op == history.OpOK && e.T > resumed.UnixNano() && e.Cluster == from {
+				stray++
+			}
+		}
+		require.Zero(m.t, stray, "acknowledged by %s after the zombie went on", from)
+	})
+}
+
+// The controller dies while sends pause: they go on by themselves when the pause is over, and the next controller ends the
+// migration.
+func TestSendsGoOnWhenTheControllerIsKilledWhileTheyPause(t *testing.T) {
+	harmless(t, func(t *testing.T, env *testenv.Env) {
+		m := newMover(t, env, true)
+		first := m.ready(m.controller("controller-2", nil))
+		m.controller("controller-3", nil)
+		m.traffic()
+		// Who does not answer keeps it in the state holding. Its session lasts longer than the pause.
+		silent := m.ready(m.start(m.senderSpec("silent"), func(spec *scene.Spec) { spec.Rate, spec.SessionTimeout = 20, 15*time.Second }))
+		m.applied(from)
+		m.freeze(silent)
+		row := m.move(to, func(p *migrate.Plan) { p.Hold = 3000 })
+		// Before it is known to have acknowledged the preparation it is waited for there.
+		m.thaw(silent)
+		m.reaches(row.ID, migrate.Holding)
+		m.freeze(silent)
+		m.kill(first)
+		killed := time.Now()
+		resumed := m.flowsSomewhereSince(killed)
+		m.t.Logf("killed in %s; the first send that began after that was acknowledged %v later", m.lastState(row.ID), resumed.Sub(killed).Round(time.Millisecond))
+		m.thaw(silent)
+		r := m.ended(row.ID)
+		m.proven(r)
+		m.applied(r.To)
+		m.flows(r.To)
+		m.verdict()
+	})
+}
+
+// lastState is the state that was recorded last.
+func (m *mover) lastState(id string) string {
+	m.t.Helper()
+	row, err := m.Get(m.ctx(), id)
+	require.NoError(m.t, err)
+	return row.State
+}
+
+// flowsSomewhereSince waits until a message that was sent after t is stored, and says when the first one was.
+func (m *mover) flowsSomewhereSince(t time.Time) time.Time {
+	m.t.Helper()
+	var first int64
+	m.eventually(func() bool {
+		sent := map[string]bool{}
+		for _, e := range m.history() {
+			if e.Op == history.OpSend && e.T > t.UnixNano() {
+				sent[e.ID] = true
+			}
+		}
+		for _, e := range m.events {
+			if e.Op == history.OpOK && sent[e.ID] && (first == 0 || e.T < first) {
+				first = e.T
+			}
+		}
+		return first != 0
+	}, m.state, "messages are stored")
+	return time.Unix(0, first)
+}
+
+// A group sleeps through the whole move and wakes up after it: it gets everything, and then the stay leaves the route and the
+// receipt says that the cluster is free.
+func TestAGroupThatSleptThroughAMoveGetsEverything(t *testing.T) {
+	eachMode(t, harmless, func(m *mover) {
+		m.ready(m.controller("controller", nil))
+		m.traffic()
+		sleeper := m.groups[0] + "_asleep"
+		m.putGroupByHand(sleeper, func(g *metadata.Group) {
+			if m.ordered {
+				g.Order = metadata.OrderKey
+			}
+		})
+		row := m.move(to, func(p *migrate.Plan) { p.Accept = append(p.Accept, migrate.SleepingGroups) })
+		r := m.ended(row.ID)
+		require.Equal(m.t, store.Done, r.Outcome, m.story(row.ID))
+		require.False(m.t, r.Free, r.Verdict)
+		require.Contains(m.t, fmt.Sprint(r.Verdict), sleeper)
+		m.flows(to)
+		spec := m.receiverSpec("awake")
+		spec.Group = sleeper
+		m.ready(m.app(spec))
+		m.eventually(func() bool { r, err := m.Receipt(m.ctx(), row.ID); return err == nil && r.Free }, func() any { return m.story(row.ID) }, "%s is free", from)
+		r, err := m.Receipt(m.ctx(), row.ID)
+		require.NoError(m.t, err)
+		m.proven(r)
+		m.verdict()
+	})
+}
+
+// An application that is cut off from ZooKeeper writes to the cluster that was left as long as that lets it. Where the fence
+// is switched off the history shows what comes of that; with it the same case is part of the matrix, and clean.
+func TestWithoutTheFenceTheHistoryShowsWhatWasWrittenLate(t *testing.T) {
+	eachMode(t, harmful, func(m *mover) {
+		m.ready(m.controller("controller", func(spec *scene.Spec) {
+			spec.ZooKeeper, spec.FenceCheck, spec.Off = m.server(2), time.Hour, []string{"fence", "R8"}
+		}))
+		m.traffic()
+		island := m.named("orders-island")
+		m.freeze(island)
+		require.NoError(m.t, m.env.Cut(zooKeeper+"-1"))
+		m.eventually(func() bool { _, there := m.participants()[island.Pid()]; return !there }, m.state, "the session of the sender ends")
+		r := m.ended(m.move(to, nil).ID)
+		require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
+		m.thaw(island)
+		resumed := time.Now()
+		m.eventually(func() bool {
+			for _, e := range m.history() {
+				if e.Op == history.OpOK && e.T > resumed.UnixNano() && e.Cluster == from {
+					return true
+				}
+			}
+			return false
+		}, m.state, "something is written to %s late", from)
+		m.kill(m.applications()...)
+		require.NoError(m.t, m.env.Heal(zooKeeper+"-1"))
+		m.stop(m.of(scene.Controller)...)
+		v := history.Check(m.history(), history.Options{Groups: []history.Group{{Name: m.groups[0], Ordered: m.ordered}}, Killed: m.killed})
+		require.False(m.t, v.Clean)
+		for _, rule := range []history.Rule{history.Sealed, history.Late, history.Lost} {
+			require.Positive(m.t, v.Count(rule), "%s\n%v", rule, v)
+		}
+		m.t.Logf("%d after the seal, %d late, %d lost, %d of them stranded", v.Count(history.Sealed), v.Count(history.Late), v.Count(history.Lost), v.Count(history.Stranded))
+	})
+}
+
+// Moves there and back, again and again: applications and controllers use no more than at first.
+func TestManyMovesThereAndBack(t *testing.T) {
+	const first = 4
+	eachMode(t, harmless, func(m *mover) {
+		moves := bound(12, 1000)
+		m.ready(m.controller("controller", nil))
+		m.traffic()
+		clusters := []string{to, from}
+		there := func(n, count int) {
+			for i := range count {
+				r := m.ended(m.move(clusters[(n+i)%2], nil).ID)
+				require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
+			}
+		}
+		there(0, first)
+		before := m.status()
+		began := time.Now()
+		there(first, moves-first)
+		m.t.Logf("%d moves, %v each", moves-first, (time.Since(began) / time.Duration(moves-first)).Round(time.Millisecond))
+		for p, status := range before {
+			m.flat(p, status, moves-first, false)
+		}
+		m.verdict()
+	})
+}
