@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/turnout-mq/turnout/admin/store"
@@ -306,16 +307,22 @@ func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
 	if now.Route == nil {
 		return l, nil
 	}
-	for _, name := range now.Route.Clusters() {
-		lc := LiveCluster{Cluster: name, Write: name == now.Route.Write, Lag: map[string]int64{}}
+	names := now.Route.Clusters()
+	l.Clusters = make([]LiveCluster, len(names))
+	var all sync.WaitGroup // at once: one that does not answer takes the time of no other
+	for i, name := range names {
+		lc := &l.Clusters[i]
+		*lc = LiveCluster{Cluster: name, Write: name == now.Route.Write, Lag: map[string]int64{}}
 		for _, s := range now.Route.Stays {
 			lc.Sealed = lc.Sealed || s.Cluster == name && !s.Open()
 		}
-		if err := c.liveCluster(ctx, now, &lc); err != nil {
-			lc.Error = err.Error()
-		}
-		l.Clusters = append(l.Clusters, lc)
+		all.Go(func() {
+			if err := c.liveCluster(ctx, now, lc); err != nil {
+				lc.Error = err.Error()
+			}
+		})
 	}
+	all.Wait()
 	return l, nil
 }
 

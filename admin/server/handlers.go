@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -199,15 +200,22 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	state := map[string]any{"leader": s.leads.Load(), "zookeeper": "ok", "store": "ok"}
 	status := http.StatusOK
+	var mu sync.Mutex
+	var all sync.WaitGroup
 	for name, ask := range map[string]func() error{
 		"zookeeper": func() error { return s.meta.Sync(ctx, s.meta.Root) },
 		"store":     func() error { _, err := s.db.Migrations(ctx, store.Filter{Limit: 1}); return err },
 	} {
-		if err := ask(); err != nil {
-			s.log.Warn("not ready", zap.String("because", name), zap.Error(err))
-			state[name], status = "does not answer", http.StatusServiceUnavailable
-		}
+		all.Go(func() {
+			if err := ask(); err != nil {
+				s.log.Warn("not ready", zap.String("because", name), zap.Error(err))
+				mu.Lock()
+				defer mu.Unlock()
+				state[name], status = "does not answer", http.StatusServiceUnavailable
+			}
+		})
 	}
+	all.Wait()
 	if s.stopping.Err() != nil {
 		state["stopping"], status = true, http.StatusServiceUnavailable
 	}

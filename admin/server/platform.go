@@ -96,7 +96,7 @@ func (s *server) stranger(root, db bool) string {
 }
 
 // look is how often the load is looked at.
-const look = 5 * time.Second
+const look = time.Second
 
 // announce keeps this server's node in ZooKeeper as it should be, until ctx ends, and then removes it. done is closed when it
 // is there the first time.
