@@ -200,6 +200,7 @@ func eachMove(t *testing.T, f func(t *testing.T, m *moving)) {
 				rec := w.recorder("one")
 				m.sub = w.listen(m.client, rec)
 				m.quiet = w.traffic(m.client, rec, 4)
+				m.sendsTo("kafka-a", 4)
 				w.applied("kafka-a")
 				f(t, m)
 			})

@@ -77,6 +77,7 @@ const (
 	foreignAge    = time.Hour      // older ones do not count
 	retentionRoom = 24 * time.Hour // what is not read must not expire sooner than this
 	defaultHold   = 3000           // ms
+	readyWait     = 3 * time.Second
 )
 
 // preflight is the finding of findings.
@@ -126,6 +127,14 @@ func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
 		return p.plan, nil
 	case err != nil:
 		return p.plan, err
+	}
+	for until := time.Now().Add(readyWait); now.Route != nil && len(now.awaited()) > 0 && time.Now().Before(until); {
+		if err := pause(ctx, poll); err != nil { // a process that has just begun to use the topic is ready in a moment
+			return p.plan, err
+		}
+		if now, err = c.lookAtAll(ctx, plan.Topic); err != nil {
+			return p.plan, err
+		}
 	}
 	p.now = now
 	return p.plan, p.look(ctx, earlier)
