@@ -143,7 +143,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if s.meta, err = metadata.Open(cfg.ZooKeeper); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, within(s.meta.Close)) }()
+	defer func() { s.closed("ZooKeeper", within(s.meta.Close)) }()
 	if s.db, err = store.Open(starting, cfg.Database, s.log); err != nil {
 		return err
 	}
@@ -155,13 +155,20 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	pool := clusters.NewPool(s.meta, cfg.Open, "turnout-serve-"+s.id, clusterLinger, s.log)
-	defer func() { err = errors.Join(err, within(pool.Close)) }()
+	defer func() { s.closed("clusters", within(pool.Close)) }()
 	s.ctl = migrate.New(s.db, s.meta, pool, s.log, migrate.Options{})
 	job, err := coord.NewJob(s.meta, "controller", s.id, s.log)
 	if err != nil {
 		return err
 	}
 	return s.serve(ctx, listener, job)
+}
+
+// closed notes that a connection did not end in order, as when the other side does not answer: it is cut, and nothing is lost.
+func (s *server) closed(what string, err error) {
+	if err != nil {
+		s.log.Warn("not closed in order", zap.String("what", what), zap.Error(err))
+	}
 }
 
 // within ends what can be closed in a short time.

@@ -286,7 +286,7 @@ func TestReadiness(t *testing.T) {
 // world is an environment with a topic on kafka-a.
 func world(t *testing.T) (e *testenv.Env, meta *metadata.Store) {
 	t.Helper()
-	e, err := testenv.Start(t.Context(), testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}})
+	e, err := testenv.Start(t.Context(), testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}, Proxy: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, e.Close()) })
 	meta = openMeta(t, e.ZooKeeper())
@@ -367,8 +367,9 @@ func TestLiveSaysWhichClusterDoesNotAnswer(t *testing.T) {
 	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { l, err := c.Live(t.Context(), m.ID); return err == nil && len(l.Clusters) == 2 }, patience, tick)
-	require.NoError(t, e.Stop(t.Context(), "kafka-a"))
+	require.NoError(t, e.Delay("kafka-a", time.Hour))
 	l, err := c.Live(t.Context(), m.ID)
+	require.NoError(t, e.Delay("kafka-a", 0))
 	require.NoError(t, err)
 	require.Equal(t, "kafka-a", l.Clusters[0].Cluster)
 	require.NotEmpty(t, l.Clusters[0].Error)
