@@ -150,12 +150,18 @@ func TestWithoutTheFenceTheHistoryShowsWhatWasWrittenLate(t *testing.T) {
 			spec.ZooKeeper, spec.FenceCheck, spec.Off = m.server(2), time.Hour, []string{"fence", "R8"}
 		}))
 		m.traffic()
+		m.stop(m.named("billing-island")) // it would go on to read there
 		island := m.named("orders-island")
 		m.freeze(island)
 		require.NoError(m.t, m.env.Cut(zooKeeper+"-1"))
 		m.eventually(func() bool { _, there := m.participants()[island.Pid()]; return !there }, m.state, "the session of the sender ends")
 		r := m.ended(m.move(to, nil).ID)
 		require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
+		m.eventually(func() bool {
+			members, err := m.brokers[from].GroupMembers(m.ctx(), m.groups[0])
+			require.NoError(m.t, err)
+			return len(members) == 0
+		}, m.state, "the group has left %s", from)
 		m.thaw(island)
 		resumed := time.Now()
 		m.eventually(func() bool {
