@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,20 +18,23 @@ import (
 func BenchmarkConsume(b *testing.B) {
 	each(b, func(b *testing.B, s *stage) {
 		b.Run("kafka", func(b *testing.B) {
-			const n = 400_000
-			topic := s.topic(b, "kafka-a")
-			client := s.client(b)
-			fill(b, client, topic, n)
-			compare(b, 11, n,
-				func(n int) time.Duration { return consumeBare(b, s, topic, n) },
-				func(n int) time.Duration { return consumeOurs(b, s, client, topic, n) })
+			for size, n := range map[int]int{100: 400_000, 1024: 100_000} {
+				b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
+					topic := s.topic(b, "kafka-a")
+					client := s.client(b)
+					fill(b, client, topic, n, size)
+					compare(b, 11, n,
+						func(n int) time.Duration { return consumeBare(b, s, topic, n) },
+						func(n int) time.Duration { return consumeOurs(b, s, client, topic, n) })
+				})
+			}
 		})
 	})
 }
 
-func fill(b *testing.B, client *turnout.Client, topic string, n int) {
+func fill(b *testing.B, client *turnout.Client, topic string, n, size int) {
 	stored := make(chan error, n)
-	body := make([]byte, 100)
+	body := make([]byte, size)
 	for range n {
 		client.SendAsync(b.Context(), topic, &turnout.Message{Body: body}, func(_ turnout.SendResult, err error) { stored <- err })
 	}
