@@ -71,6 +71,14 @@ func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Lo
 	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}, told: map[string]string{}}
 }
 
+// version is what a node must still have when it is written (R2).
+func (c *Controller) version(n metadata.Node) int32 {
+	if c.opt.Off["R2"] {
+		return metadata.AnyVersion
+	}
+	return n.Version
+}
+
 // write changes the metadata, if the leadership still holds.
 func (c *Controller) write(ctx context.Context, ops ...metadata.Op) error {
 	return c.meta.Multi(ctx, slices.Concat(c.lead, ops)...)

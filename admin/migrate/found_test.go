@@ -49,6 +49,7 @@ func (w *world) state(s State) func() bool {
 func (w *world) over() bool { return w.open() == nil }
 
 func (w *world) wish(t *testing.T, cluster string) {
+	w.stale = true
 	require.NoError(t, w.meta.Set(w.ctx, w.meta.TopicPath(topicName), []byte(`{"cluster":"`+cluster+`"}`), metadata.AnyVersion))
 }
 

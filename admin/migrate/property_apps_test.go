@@ -34,6 +34,14 @@ type process struct {
 	view       *view
 	applied    metadata.Zxid
 	doc        metadata.Participant
+
+	wish, route metadata.Zxid // as read last
+}
+
+// news says whether there is something to read, or to go on with.
+func (p *process) news() bool {
+	t := p.w.look()
+	return !p.settled || p.view == nil || p.wish != t.WishNode.Mzxid || p.route != t.RouteNode.Mzxid || !p.view.written || !metadata.Answered(t.Route, t.WishNode)
 }
 
 func (p *process) node() string {
@@ -65,15 +73,17 @@ func (p *process) tell(zxid metadata.Zxid) {
 // written to, and then writes it (R30).
 func (p *process) follow() {
 	w := p.w
-	t, err := w.meta.GetTopic(w.ctx, topicName)
-	w.must(err)
-	p.settled = true
+	t := w.look()
+	p.settled, p.wish, p.route = true, t.WishNode.Mzxid, t.RouteNode.Mzxid
 	written := &view{*t.Route, t.RouteNode.Mzxid, true}
 	if metadata.Answered(t.Route, t.WishNode) {
 		p.see(written)
 		return
 	}
 	next := metadata.Complete(t.Wish, t.WishNode, t.Route, w.names)
+	if w.Off["R30"] {
+		next.Stays = next.Stays[len(next.Stays)-1:]
+	}
 	if err := w.warm(next.Write); err != nil {
 		if p.view == nil || written.zxid > p.view.zxid {
 			p.see(written)
@@ -83,6 +93,7 @@ func (p *process) follow() {
 	p.see(&view{next, written.zxid, false})
 	if w.choose(2) == 0 {
 		w.must(w.meta.Set(w.ctx, w.meta.RoutePath(topicName), document(next), t.RouteNode.Version))
+		w.stale = true
 		w.note("    %s has completed the wish", p.id)
 	}
 }
@@ -189,12 +200,16 @@ func (s *sender) steps() (steps []step) {
 	}
 	switch {
 	case s.cut && s.registered:
-		add("session ends", s.expire)
-		add("reaches ZooKeeper again in time", func() { s.cut = false })
-	case s.cut:
+		if add("session ends", s.expire); w.calm || !w.Long {
+			add("reaches ZooKeeper again in time", func() { s.cut = false })
+		}
+	case s.cut && w.calm, s.cut && !w.Long && w.choose(6) == 0:
 		add("reaches ZooKeeper again", s.register)
+	case s.cut:
 	default:
-		add("reads the route", s.apply)
+		if s.news() || s.refused || s.under != s.view {
+			add("reads the route", s.apply)
+		}
 		if s.applicable() && s.applied != s.view.zxid {
 			add("acknowledges", s.ack)
 		}
@@ -330,7 +345,7 @@ func (r *reader) wants() (wants []want) {
 	wrote := false
 	for _, s := range r.view.Stays {
 		switch {
-		case s.Open() && r.ordered() && wrote && slices.Contains(r.view.Warm, s.Cluster) && !r.w.Off["R20"]:
+		case s.Open() && r.ordered() && wrote && slices.Contains(r.view.Warm, s.Cluster):
 		case s.Open():
 			wrote = wrote || s.Cluster == r.view.Write
 			add(s.Cluster, nil, s.Cluster == r.view.Write || slices.Contains(r.view.Warm, s.Cluster))
@@ -419,12 +434,16 @@ func (r *reader) steps() (steps []step) {
 	}
 	switch {
 	case r.cut && r.registered:
-		add("session ends", r.expire)
-		add("reaches ZooKeeper again in time", func() { r.cut = false })
-	case r.cut:
+		if add("session ends", r.expire); w.calm || !w.Long {
+			add("reaches ZooKeeper again in time", func() { r.cut = false })
+		}
+	case r.cut && w.calm, r.cut && !w.Long && w.choose(6) == 0:
 		add("reaches ZooKeeper again", r.register)
+	case r.cut:
 	default:
-		add("reads the route", r.apply)
+		if r.news() {
+			add("reads the route", r.apply)
+		}
 		if r.fulfilled() && r.applied != r.view.zxid {
 			add("acknowledges", func() { r.tell(r.view.zxid) })
 		}
@@ -451,6 +470,7 @@ func (r *reader) steps() (steps []step) {
 			add("looks at "+x.cluster, func() { r.look(x.cluster) })
 		case a == nil && (x.stays || looked && left > 0):
 			add("joins "+x.cluster, func() { r.join(x) })
+		case a == nil && looked && w.Off["R16"]:
 		case a == nil:
 			add("looks at "+x.cluster, func() { r.look(x.cluster) })
 		case string(document(a.limit)) != string(document(x.limit)):

@@ -89,6 +89,19 @@ func (w *world) observe() {
 			w.ended(row)
 		}
 	}
+	w.route()
+}
+
+// route: nobody is sent to a cluster that is to be closed (R9), but while sends pause or what is to be closed is about to be
+// left.
+func (w *world) route() {
+	t := w.look()
+	if m := w.open(); m != nil && (m.State == string(Holding) || m.State == string(Fencing) || m.State == string(Reverting) || m.State == string(Switching) && t.Route.Write != m.Target) {
+		return
+	}
+	if f, err := w.db.FenceOf(w.ctx, t.Route.Write, topicName); err == nil && f.Wanted {
+		w.fail("fence: the route writes %s, which is to be closed", t.Route.Write)
+	}
 }
 
 // edges looks at the states that a migration has gone through since the last look.
@@ -195,8 +208,7 @@ func (w *world) unrest() string {
 	if len(w.ghosts)+len(w.late) > 0 {
 		return "calls are under way"
 	}
-	t, err := w.meta.GetTopic(w.ctx, topicName)
-	w.must(err)
+	t := w.look()
 	if !metadata.Answered(t.Route, t.WishNode) {
 		return "the wish is not answered"
 	}

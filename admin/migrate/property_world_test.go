@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,11 @@ type setup struct {
 
 	Kills, Cuts, Snapshots, Lost, Failures, Rebalances, Edits, Strangers, Markers, Rollbacks, Aborts, Sleeps, Deposed, Away int
 
+	When  State  // people ask for the way back only in this state; "": in any
+	Slow  string // actors of this first letter do little
+	Gates int    // a turn stops before one in so many calls; 0: 8
+	Long  bool   // who is cut from ZooKeeper stays so
+
 	Off map[string]bool // rules that nobody keeps
 }
 
@@ -87,7 +93,9 @@ type world struct {
 	handled  map[string]map[string]bool // group → message
 	began    map[string]bool            // "group message"
 	reopened map[string]bool            // clusters that a controller has opened late, though they were to be closed
-	stirred  bool                       // a controller or an operator was at work
+	stirred  bool                       // a controller or an operator was at work: the store may have changed
+	stale    bool                       // and so may the topic
+	topic    metadata.Topic             // as read last
 	speeds   map[string]int
 	stopped  string // nobody of that name does anything
 	until    int
@@ -154,7 +162,7 @@ func (e *engine) run(s setup, choose chooser) *world {
 	w := newWorld(s, choose)
 	defer w.end()
 	e.build(w)
-	for w.step = 1; w.step <= s.Steps && w.bad == ""; w.step++ {
+	for w.step = 1; w.step <= s.Steps && w.bad == "" && (w.Moves > 0 || w.open() != nil || w.step < s.Steps/4); w.step++ {
 		w.advance()
 	}
 	w.rest()
@@ -204,6 +212,7 @@ func (e *engine) build(w *world) {
 	if w.Ordered {
 		order = metadata.OrderKey
 	}
+	w.stale = true
 	_, err = w.meta.PutTopic(w.ctx, topicName, metadata.PutTopic{Cluster: "a", Order: order})
 	w.must(err)
 	for i := range w.Groups {
@@ -306,7 +315,9 @@ func (w *world) advance() {
 		}
 		v, ok := w.speeds[a.name]
 		if !ok {
-			v = []int{1, 20, 100, 100}[w.choose(4)]
+			if v = []int{1, 20, 100, 100}[w.choose(4)]; w.Slow != "" && strings.HasPrefix(a.name, w.Slow) {
+				v = 3
+			}
 			w.speeds[a.name] = v
 		}
 		return v
@@ -405,7 +416,7 @@ func (w *world) operatorSteps() (steps []step) {
 	case w.calm:
 	case open == nil && w.Moves > 0:
 		steps = append(steps, step{"a move is started", w.start})
-	case open != nil && w.maybe(&w.Rollbacks, 6):
+	case open != nil && (w.When == "" || open.State == string(w.When)) && w.maybe(&w.Rollbacks, 3):
 		steps = append(steps, step{"asks for the way back", func() { w.stirred = true; _ = w.service.Rollback(w.ctx, open.ID, "op") }})
 	case open != nil && w.maybe(&w.Aborts, 6):
 		steps = append(steps, step{"asks for an abort", func() { w.stirred = true; _ = w.service.Abort(w.ctx, open.ID, "op") }})
@@ -413,7 +424,7 @@ func (w *world) operatorSteps() (steps []step) {
 	if w.maybe(&w.Edits, 6) {
 		to := w.names[w.choose(len(w.names))]
 		steps = append(steps, step{"writes the wish by hand: " + to, func() {
-			w.edited = true
+			w.edited, w.stale = true, true
 			w.must(w.meta.Set(w.ctx, w.meta.TopicPath(topicName), []byte(`{"cluster":"`+to+`"}`), metadata.AnyVersion))
 		}})
 	}
@@ -422,10 +433,8 @@ func (w *world) operatorSteps() (steps []step) {
 
 func (w *world) start() {
 	w.stirred = true
-	t, err := w.meta.GetTopic(w.ctx, topicName)
-	w.must(err)
 	to := "b"
-	if t.Route.Write == "b" {
+	if w.look().Route.Write == "b" {
 		to = "a"
 	}
 	plan := Plan{Topic: topicName, To: to, Ordered: w.Ordered, Create: true, Hold: w.Hold,
@@ -437,6 +446,16 @@ func (w *world) start() {
 	}
 	w.Moves--
 	w.note("    %s to %s", m.ID, to)
+}
+
+// look reads the topic, once after each change.
+func (w *world) look() *metadata.Topic {
+	if w.stale {
+		t, err := w.meta.GetTopic(w.ctx, topicName)
+		w.must(err)
+		w.topic, w.stale = t, false
+	}
+	return &w.topic
 }
 
 // leader is one controller that believes that it leads.
@@ -470,7 +489,7 @@ func (l *leader) gate(ctx context.Context, cluster, call string) error {
 	if l.w.calm {
 		return nil
 	}
-	rare := 8
+	rare := cmp.Or(l.w.Gates, 8)
 	if call == "Fence" || call == "Unfence" || call == "Send" || call == "CreateTopic" {
 		rare = 2
 	}
@@ -487,7 +506,11 @@ func (l *leader) steps() []step {
 		return []step{{"a turn", l.begin}}
 	}
 	steps := []step{{"goes on with " + l.at, func() { l.resume(nil) }}}
-	if w.maybe(&w.Deposed, 6) {
+	rare := 8
+	if strings.HasPrefix(l.at, "Fence ") || strings.HasPrefix(l.at, "Unfence ") {
+		rare = 2
+	}
+	if w.maybe(&w.Deposed, rare) {
 		steps = []step{{"is killed before " + l.at, l.depose}}
 	} else if w.maybe(&w.Away, 6) {
 		steps = []step{{"gets no answer to " + l.at, func() { l.resume(errors.New("the cluster does not answer")) }}}
@@ -532,7 +555,7 @@ func (l *leader) wait() {
 	case <-time.After(20 * time.Second):
 		panic("a turn of a controller hangs")
 	}
-	l.w.stirred = true
+	l.w.stirred, l.w.stale = true, true
 	if l.at == "" {
 		l.cancel()
 		l.turn = nil

@@ -215,6 +215,9 @@ func (w *walk) holding(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if waitFor == "" && w.c.opt.Off["R19"] {
+		return "", w.enter(ctx, Switching, "nobody sends")
+	}
 	if waitFor == "" {
 		if err := w.enter(ctx, Fencing, "nobody sends"); err != nil {
 			return "", err
@@ -278,8 +281,10 @@ func (w *walk) attached(ctx context.Context, cluster, physical string) (waitFor 
 // switching: sends go to the target. It never waits for what the fence covers: who has no session any more is not in the
 // list.
 func (w *walk) switching(ctx context.Context) (string, error) {
-	if err := w.openTarget(ctx); err != nil {
-		return "", err
+	if !w.c.opt.Off["R9"] {
+		if err := w.openTarget(ctx); err != nil {
+			return "", err
+		}
 	}
 	return w.switched(ctx)
 }
@@ -290,7 +295,7 @@ func (w *walk) switched(ctx context.Context) (string, error) {
 	if waitFor != "" || err != nil {
 		return waitFor, err
 	}
-	if w.m.ordered() {
+	if w.m.ordered() && !w.c.opt.Off["R19"] {
 		return "", w.enter(ctx, Draining, "everybody sends to "+w.m.data.Target.Cluster)
 	}
 	if waitFor, err := w.foreignWriters(ctx); waitFor != "" || err != nil {
@@ -447,9 +452,16 @@ func (w *walk) lag(ctx context.Context, c *clusters.Conn, src *source, group str
 	if l := w.lags[key]; l != nil {
 		before = l.Lag
 	}
+	var early broker.Pending
+	if w.c.opt.Off["R14"] {
+		early, _ = c.Pending(ctx, group, src.Physical)
+	}
 	l, err := lag.Of(ctx, c, src.Physical, group, start, before)
 	if err == nil {
 		w.lags[key] = &lagOf{l}
+	}
+	if err == nil && w.c.opt.Off["R14"] {
+		l.Pending = early
 	}
 	return l, err
 }
@@ -665,7 +677,7 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 	case w.m.Request == store.Abort:
 		w.m.Request = store.None
 		return true, w.save(ctx, store.Changes{Events: []store.Event{event("refused", nil, "abort is too late: %s takes writes; ask for a rollback", d.Target.Cluster)}})
-	case w.m.Ordered && !w.c.opt.Off["R22"]:
+	case w.m.Ordered:
 		d.GoBack = true
 		w.m.Request = store.None
 		return true, w.save(ctx, store.Changes{Events: []store.Event{event("rollback", nil, "goes back to %s as soon as everything there was read: the order asks for that", d.Home)}})
