@@ -23,10 +23,10 @@ import (
 )
 
 const (
-	watchWait  = 500 * time.Millisecond // for the next event, between two looks
-	watchEvery = 200 * time.Millisecond // between two looks at least
-	watchLine1 = 2 * time.Second        // between two lines of numbers where there is no terminal
-	watchMost  = 8                      // events and awaited participants in the picture
+	watchWait    = 500 * time.Millisecond // for the next event, between two looks
+	watchEvery   = 200 * time.Millisecond // between two looks at least
+	watchNumbers = 2 * time.Second        // between two lines of numbers where there is no terminal
+	watchMost    = 8                      // events and awaited participants in the picture
 )
 
 func newMigrateWatch(p *platform) *cobra.Command {
@@ -183,7 +183,7 @@ func (l *lineScreen) show(s *sight) error {
 		b.WriteString(eventLine(e) + "\n")
 	}
 	m := s.Migration
-	if waits := oneLineOrNone(m.Waiting); waits != l.said || time.Since(l.lined) >= watchLine1 {
+	if waits := oneLineOrNone(m.Waiting); waits != l.said || time.Since(l.lined) >= watchNumbers {
 		l.said, l.lined = waits, time.Now()
 		fmt.Fprintf(&b, "%s  %s", s.At.Local().Format(eventTime), m.State)
 		for _, c := range s.Clusters {

@@ -52,25 +52,31 @@ func (p *platform) awaitState(t *testing.T, id, state string) {
 	require.Eventually(t, func() bool { return p.migration(t, id).State == state }, patience, 20*time.Millisecond, "state %s", state)
 }
 
-// child starts the program as a process of its own and returns its first line.
-func child(t *testing.T, args ...string) (*exec.Cmd, string) {
+// process is the program as a process of its own.
+type process struct {
+	*exec.Cmd
+	first  string // line of its output
+	stderr output
+}
+
+// child starts the program and returns when it has written its first line.
+func child(t *testing.T, args ...string) *process {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), buildBinary(t), args...)
-	var stderr output
-	cmd.Stderr = &stderr
+	cmd := &process{Cmd: exec.CommandContext(t.Context(), buildBinary(t), args...)}
+	cmd.Stderr = &cmd.stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err, "%s", &stderr)
-	return cmd, line
+	cmd.first, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err, "%s", &cmd.stderr)
+	return cmd
 }
 
 func TestASecondServerFinishesWhatAKilledOneBegan(t *testing.T) {
 	onKafkas(t, func(t *testing.T, p *platform) {
-		first, line := child(t, "serve", "--zookeeper", p.connect, "--database", p.db, "--listen", "127.0.0.1:0", "--session-timeout", "2s")
-		require.Regexp(t, `^serving http://127\.0\.0\.1:\d+ as \S+, store sqlite:`, line)
+		first := child(t, "serve", "--zookeeper", p.connect, "--database", p.db, "--listen", "127.0.0.1:0", "--session-timeout", "2s")
+		require.Regexp(t, `^serving http://127\.0\.0\.1:\d+ as \S+, store sqlite:`, first.first)
 		wake := p.sleeper(t)
 		id := p.begin(t)
 		watch := start(t, "migrate", "watch", id, "--zookeeper", p.connect)
@@ -89,8 +95,8 @@ func TestASecondServerFinishesWhatAKilledOneBegan(t *testing.T) {
 
 func TestServeStopsInOrder(t *testing.T) {
 	z := startZooKeeper(t)
-	cmd, line := child(t, "serve", "--zookeeper", z.connect, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
-	require.Contains(t, line, "serving http://127.0.0.1:")
+	cmd := child(t, "serve", "--zookeeper", z.connect, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
+	require.Contains(t, cmd.first, "serving http://127.0.0.1:")
 	nodes, _, err := z.conn.Children("/turnout/admin/servers")
 	require.NoError(t, err)
 	require.Len(t, nodes, 1)
@@ -102,6 +108,20 @@ func TestServeStopsInOrder(t *testing.T) {
 	there, _, err := z.conn.Exists("/turnout/admin/platform")
 	require.NoError(t, err)
 	require.True(t, there, "the root stays managed")
+}
+
+func TestASecondSignalEndsTheServerAtOnce(t *testing.T) {
+	z := startZooKeeper(t)
+	cmd := child(t, "serve", "--zookeeper", z.connect, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
+	z.Freeze() // who waits for it to say goodbye waits for seconds
+	t.Cleanup(z.Thaw)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	cmd.stderr.await(t, "stopping")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	var exit *exec.ExitError
+	require.ErrorAs(t, cmd.Wait(), &exit)
+	require.Equal(t, 1, exit.ExitCode())
+	require.Contains(t, cmd.stderr.String(), "second signal")
 }
 
 func TestMigrateActions(t *testing.T) {
