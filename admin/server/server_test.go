@@ -40,34 +40,46 @@ func TestMain(m *testing.M) {
 // running is a server that runs.
 type running struct {
 	server.Info
-	stop context.CancelFunc
-	err  chan error
+	stop  context.CancelFunc
+	ready chan server.Info
+	err   chan error
 }
 
 func run(t *testing.T, zookeeper, database string, change func(*server.Config)) *running {
 	t.Helper()
+	r := begin(t, zookeeper, database, change)
+	r.await(t)
+	return r
+}
+
+func begin(t *testing.T, zookeeper, database string, change func(*server.Config)) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	r := &running{stop: cancel, err: make(chan error, 1)}
-	ready := make(chan server.Info, 1)
+	r := &running{stop: cancel, ready: make(chan server.Info, 1), err: make(chan error, 1)}
 	cfg := server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: zookeeper, SessionTimeout: 2 * time.Second},
 		Database:  database, Listen: "127.0.0.1:0", Open: drivers.Open, Logger: zaptest.NewLogger(t),
-		Ready: func(i server.Info) { ready <- i },
+		Ready: func(i server.Info) { r.ready <- i },
 	}
 	if change != nil {
 		change(&cfg)
 	}
 	go func() { r.err <- server.Run(ctx, cfg) }()
 	t.Cleanup(func() { require.NoError(t, r.end(t)) })
+	return r
+}
+
+// await returns when it answers.
+func (r *running) await(t *testing.T) {
+	t.Helper()
 	select {
-	case r.Info = <-ready:
+	case r.Info = <-r.ready:
 	case err := <-r.err:
 		r.err <- err
 		require.FailNow(t, "the server did not begin", "%v", err)
 	case <-time.After(patience):
 		require.FailNow(t, "the server did not begin in time")
 	}
-	return r
 }
 
 func (r *running) end(t *testing.T) error {
@@ -257,14 +269,12 @@ func TestManyServersBeginAtOnce(t *testing.T) {
 	z := startZooKeeper(t)
 	db := sqlite(t)
 	var all []*running
-	done := make(chan *running)
 	for range 4 {
-		go func() { done <- run(t, z.ConnectString(), db, nil) }()
+		all = append(all, begin(t, z.ConnectString(), db, nil))
 	}
-	for range 4 {
-		all = append(all, <-done)
+	for _, r := range all {
+		r.await(t)
 	}
-	require.Len(t, all, 4)
 }
 
 func TestReadiness(t *testing.T) {
