@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -107,8 +108,8 @@ func (r *Receipt) judge() {
 			r.Free = false
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s must stay up: group %s has not read everything there.", l.Cluster, some(l.Sleeping)))
 		default:
-			r.Verdict = append(r.Verdict, fmt.Sprintf("%s can be switched off for this topic: it refuses writers since %s, ended at %s behind that, and all %d groups have read to that end.",
-				l.Cluster, at(l.Fenced), brief(l.Ends), len(l.Groups)))
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s can be switched off for this topic: it refuses writers since %s, ended at %s behind that, and every group has read to that end (%s).",
+				l.Cluster, at(l.Fenced), brief(l.Ends), groupsOf(l.Groups)))
 		}
 		for group, n := range l.DeadLetters {
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%d dead letters of group %s stay on %s.", n, group, l.Cluster))
@@ -123,6 +124,13 @@ func (r *Receipt) judge() {
 	if len(r.Left) == 0 {
 		r.Verdict = append(r.Verdict, fmt.Sprintf("The topic has stayed on %s; no send went elsewhere.", r.To))
 	}
+}
+
+func groupsOf(m map[string]broker.Offsets) string {
+	if len(m) == 0 {
+		return "there is none"
+	}
+	return some(slices.Sorted(maps.Keys(m)))
 }
 
 func at(t *time.Time) string {
