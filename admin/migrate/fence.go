@@ -49,8 +49,9 @@ func (c *Controller) shut(ctx context.Context, conn *clusters.Conn, physical str
 }
 
 // open lets writers in again, and sees that every leader does (R9). That it is to be open is stored before, and stays so for
-// a while: what somebody who was deposed does late is undone (R8).
-func (c *Controller) open(ctx context.Context, topic, cluster, physical string) (changed bool, err error) {
+// a while: what somebody who was deposed does late is undone (R8). keep stores it, and fails if whoever decided to open has
+// been deposed since.
+func (c *Controller) open(ctx context.Context, topic, cluster, physical string, keep func(*store.Fence) error) (changed bool, err error) {
 	err = c.on(ctx, cluster, func(conn *clusters.Conn) error {
 		info, err := conn.DescribeTopic(ctx, physical)
 		if err != nil {
@@ -67,7 +68,7 @@ func (c *Controller) open(ctx context.Context, topic, cluster, physical string) 
 		}
 		if row.Wanted {
 			reopen(row, c.now())
-			if err := c.db.PutFence(ctx, row); err != nil {
+			if err := keep(row); err != nil {
 				return err
 			}
 		} else if !info.Fenced {
@@ -113,6 +114,14 @@ func (c *Controller) assert(ctx context.Context, row *store.Fence) (said string,
 		c.log.Warn("fence put right", zap.String("what", said), zap.Error(err))
 	}
 	return said, err
+}
+
+// open lets writers in on one cluster of the migration.
+func (w *walk) open(ctx context.Context, cluster, physical string) (changed bool, err error) {
+	return w.c.open(ctx, w.m.Topic, cluster, physical, func(row *store.Fence) error {
+		row.Migration = ""
+		return w.save(ctx, store.Changes{Fences: []store.Fence{*row}})
+	})
 }
 
 // assertFences puts right what is wanted of the migration's topic anywhere.
@@ -170,7 +179,7 @@ func (w *walk) openTarget(ctx context.Context) error {
 			return err
 		}
 	}
-	changed, err := w.c.open(ctx, w.m.Topic, t.Cluster, t.Physical)
+	changed, err := w.open(ctx, t.Cluster, t.Physical)
 	if changed && err == nil {
 		w.log.Info("opened to writers", zap.String("cluster", t.Cluster))
 	}

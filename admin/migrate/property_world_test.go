@@ -99,6 +99,7 @@ type world struct {
 	speeds   map[string]int
 	stopped  string // nobody of that name does anything
 	until    int
+	barred   string // steps that begin so are not done, for scripts
 	step     int
 	all      []*store.Migration          // as read last
 	rows     map[string]*store.Migration // as observed last
@@ -335,7 +336,9 @@ func (w *world) advance() {
 }
 
 func (w *world) let(a actor) bool {
-	steps := a.steps()
+	steps := slices.DeleteFunc(a.steps(), func(s step) bool {
+		return a.name == w.stopped || w.barred != "" && strings.HasPrefix(a.name+": "+s.name, w.barred)
+	})
 	if len(steps) == 0 {
 		return false
 	}
@@ -471,6 +474,7 @@ type leader struct {
 	in     chan error
 	out    chan string // the call that it stands before; "": it is over
 	at     string
+	stop   string     // the call to stop before, for scripts
 	dice   *rand.Rand // of this turn, because it runs beside the chooser
 }
 
@@ -485,6 +489,11 @@ func (l *leader) gate(ctx context.Context, cluster, call string) error {
 				l.w.reopened[cluster] = true
 			}
 		}()
+	}
+	if l.stop == call+" "+cluster {
+		l.stop = ""
+		l.out <- call + " " + cluster
+		return <-l.in
 	}
 	if l.w.calm {
 		return nil

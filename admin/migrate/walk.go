@@ -392,6 +392,7 @@ func (w *walk) draining(ctx context.Context) (string, error) {
 func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, err error) {
 	groups, final := map[string]broker.Offsets{}, broker.Offsets(nil)
 	var sleeping []string
+	late := false
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
 		known := map[string]bool{}
 		for _, g := range w.now.groups {
@@ -402,11 +403,14 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 				return err
 			}
 			switch {
-			case l.Finished(nil), w.c.opt.Off["R10"] && l.Finished(src.Seal):
+			case l.Finished(nil):
 				groups[g.Name] = l.Positions
 				if final == nil { // what comes after the first look is not read by everybody
 					final = l.Ends
 				}
+			case src.Seal != nil && l.Finished(src.Seal):
+				// What follows was written late, and members leave at the seal: it is sent on (R18).
+				groups[g.Name], late = l.Positions, true
 			case slices.Contains(w.m.plan.Sleeping, g.Name) && w.m.plan.accepts(SleepingGroups) && !w.now.live(g.Name):
 				sleeping = append(sleeping, g.Name)
 			default:
@@ -433,7 +437,10 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 				missing = append(missing, fmt.Sprintf("group %s, which is not in the metadata, has %s left on %s", physical, describe(l), src.Cluster))
 			}
 		}
-		if final == nil {
+		switch {
+		case src.Seal != nil && (late || len(sleeping) > 0): // who wakes reads up to there, too
+			final = src.Seal.Clone()
+		case final == nil:
 			final, err = ends(ctx, c, src.Physical)
 		}
 		return err
@@ -480,6 +487,17 @@ func (w *walk) closing(ctx context.Context) (string, error) {
 	if waitFor, err := w.publish(ctx); waitFor != "" || err != nil {
 		return waitFor, err
 	}
+	for i := range d.Sources {
+		src := &d.Sources[i]
+		if slices.ContainsFunc(w.now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == src.Cluster }) {
+			continue // for a group that sleeps
+		}
+		events, err := w.c.sendOn(ctx, w.now, src)
+		if err != nil {
+			return "", err
+		}
+		w.later = append(w.later, events...)
+	}
 	if d.GoBack {
 		d.GoBack = false
 		w.turnBack()
@@ -497,7 +515,7 @@ func (w *walk) reverting(ctx context.Context) (string, error) {
 	d := &w.m.data
 	for i := range d.Sources {
 		if src := &d.Sources[i]; src.Intended {
-			if _, err := w.c.open(ctx, w.m.Topic, src.Cluster, src.Physical); err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
+			if _, err := w.open(ctx, src.Cluster, src.Physical); err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
 				return "", err
 			}
 		}

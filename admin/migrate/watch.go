@@ -234,7 +234,20 @@ func (c *Controller) complete(ctx context.Context, now *scene) error {
 		return err
 	}
 	wish := now.Wish.Cluster
-	if _, err := c.open(ctx, now.Name, wish, now.Settings.Physical(now.Name, wish)); err != nil {
+	_, err = c.open(ctx, now.Name, wish, now.Settings.Physical(now.Name, wish), func(row *store.Fence) error {
+		// The row was read before this look: if the topic has moved on since, one of them tells.
+		fresh, err := c.meta.GetTopic(ctx, now.Name)
+		switch {
+		case err != nil:
+			return err
+		case metadata.Answered(fresh.Route, fresh.WishNode) || fresh.WishNode.Mzxid != now.WishNode.Mzxid:
+			return fmt.Errorf("%w: somebody else has followed the wish", errs.ErrConflict)
+		case row.Migration == "": // closed by somebody that nothing is known of
+			return nil
+		}
+		return c.db.PutFence(ctx, row)
+	})
+	if err != nil {
 		return fmt.Errorf("topic %s is wished on cluster %s: %w", now.Name, wish, err)
 	}
 	next := metadata.Complete(now.Wish, now.WishNode, now.Route, names)
@@ -304,20 +317,9 @@ func (c *Controller) rescue(ctx context.Context, m *migration, row *store.Fence,
 	}
 	inRoute := now.Route == nil || slices.ContainsFunc(now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == row.Cluster })
 	if src != nil && src.Final != nil && !inRoute {
-		err = c.on(ctx, row.Cluster, func(from *clusters.Conn) error {
-			end, err := ends(ctx, from, row.Physical)
-			if err != nil || src.Final.Reached(end) {
-				return err
-			}
-			return c.on(ctx, now.Route.Write, func(to *clusters.Conn) error {
-				n, who, err := resend(ctx, from, to, row.Physical, now.Settings.Physical(row.Topic, now.Route.Write), src.Final, end)
-				if n > 0 {
-					src.Rescued += n
-					events = append(events, event("rescued", map[string]any{"cluster": row.Cluster, "messages": n}, "%d messages were written to %s after it was left (%s); sent to %s, at no place in the order", n, row.Cluster, who, now.Route.Write))
-				}
-				return err
-			})
-		})
+		var said []store.Event
+		said, err = c.sendOn(ctx, now, src)
+		events = append(events, said...)
 	}
 	if len(events) == 0 {
 		return err
@@ -330,6 +332,28 @@ func (c *Controller) rescue(ctx context.Context, m *migration, row *store.Fence,
 		return rerr
 	}
 	return errors.Join(err, c.db.Update(ctx, m.Migration, store.Changes{Events: events, Receipt: receipt}))
+}
+
+// sendOn sends what lies on a source behind its final offsets to where the topic is now, and moves those on.
+func (c *Controller) sendOn(ctx context.Context, now *scene, src *source) (said []store.Event, err error) {
+	if src.Final == nil {
+		return nil, nil
+	}
+	err = c.on(ctx, src.Cluster, func(from *clusters.Conn) error {
+		end, err := ends(ctx, from, src.Physical)
+		if err != nil || src.Final.Reached(end) {
+			return err
+		}
+		return c.on(ctx, now.Route.Write, func(to *clusters.Conn) error {
+			n, who, err := resend(ctx, from, to, src.Physical, now.Settings.Physical(now.Name, now.Route.Write), src.Final, end)
+			if n > 0 {
+				src.Rescued += n
+				said = append(said, event("rescued", map[string]any{"cluster": src.Cluster, "messages": n}, "%d messages were written to %s after it was left (%s); sent to %s, at no place in the order", n, src.Cluster, who, now.Route.Write))
+			}
+			return err
+		})
+	})
+	return said, err
 }
 
 // resend sends messages from one cluster to another and raises at.
@@ -385,11 +409,7 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 		if s.Open() {
 			continue
 		}
-		var end broker.Offsets // nil: the present one
-		if s.Cluster == now.Route.Write {
-			end = s.End // what follows belongs to the stay that is written
-		}
-		done, err := c.finished(ctx, now, s, end)
+		done, err := c.finished(ctx, now, s)
 		if err != nil {
 			return err
 		}
@@ -428,21 +448,22 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 	return c.db.Update(ctx, m.Migration, store.Changes{Receipt: receipt, Events: []store.Event{event("stay removed", nil, "the last group has woken and finished what it had left; the stay has left the route")}})
 }
 
-// finished says whether every group has read a cluster to that end; nil: to the present one.
-func (c *Controller) finished(ctx context.Context, now *scene, s metadata.Stay, end broker.Offsets) (done bool, err error) {
+// finished says whether every group has read a sealed stay. What follows it belongs to a later one, or was written late and is
+// sent on.
+func (c *Controller) finished(ctx context.Context, now *scene, s metadata.Stay) (done bool, err error) {
 	physical := now.Settings.Physical(now.Name, s.Cluster)
 	done = true
 	err = c.on(ctx, s.Cluster, func(conn *clusters.Conn) error {
 		for _, g := range now.groups {
 			start := g.StartOn(now.Route, now.Name, s.Cluster)
 			before, err := lag.Of(ctx, conn, physical, g.Physical(now.Name), start, nil)
-			if err == nil && !before.Finished(end) {
+			if err == nil && !before.Finished(s.End) {
 				before, err = lag.Of(ctx, conn, physical, g.Physical(now.Name), start, before)
 			}
 			if err != nil {
 				return err
 			}
-			done = done && before.Finished(end)
+			done = done && before.Finished(s.End)
 		}
 		return nil
 	})
