@@ -58,14 +58,11 @@ func (p *platform) client(patience time.Duration) (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	named, from := p.server, "--server"
-	if named == "" {
-		named, from = p.getenv("TURNOUT_SERVER"), "TURNOUT_SERVER"
-	}
+	named := p.server
 	find := p.find
 	if named != "" {
 		if err := api.CheckURL(named); err != nil {
-			return nil, usagef("%s %q: %w", from, named, err)
+			return nil, usagef("server %q (--server, TURNOUT_SERVER or the settings file): %w", named, err)
 		}
 		find = func(context.Context) ([]string, error) { return []string{named}, nil }
 	} else if p.settings.zookeeper == "" {

@@ -44,8 +44,10 @@ func (s *settings) flags(f *pflag.FlagSet) {
 func (s *settings) complete(f *pflag.FlagSet, getenv func(string) string) error {
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	new(settings).flags(own)
+	own.String("server", "", "") // of the commands that speak to a platform
+	own.String("token-file", "", "")
 	fill := func(name, value, source string) error {
-		if f.Changed(name) {
+		if f.Lookup(name) == nil || f.Changed(name) {
 			return nil
 		}
 		if err := f.Set(name, value); err != nil {
