@@ -225,7 +225,7 @@ func (w *walk) holding(ctx context.Context) (string, error) {
 		return w.fencing(ctx) // sends wait
 	}
 	if w.c.now().Sub(w.m.data.Entered) > time.Duration(w.m.plan.Hold)*time.Millisecond {
-		return "", w.enter(ctx, Reverting, "sends may not pause longer; not held yet: "+waitFor)
+		return "", w.revert(ctx, "sends may not pause longer; not held yet: "+waitFor)
 	}
 	return waitFor, nil
 }
@@ -510,6 +510,25 @@ func (w *walk) closing(ctx context.Context) (string, error) {
 	return "", w.end(ctx, outcome)
 }
 
+// revert takes the way back while nothing has gone to the target. That the sources are to be open is stored with it: else
+// what is asserted next (R8) would close them, where sends go on.
+func (w *walk) revert(ctx context.Context, why string) error {
+	var fences []store.Fence
+	for _, src := range w.m.data.Sources {
+		row, err := w.c.db.FenceOf(ctx, src.Cluster, src.Physical)
+		switch {
+		case errors.Is(err, errs.ErrNotFound):
+		case err != nil:
+			return err
+		case src.Intended && row.Wanted:
+			reopen(row, w.c.now())
+			row.Migration = "" // becomes this one
+			fences = append(fences, *row)
+		}
+	}
+	return w.enter(ctx, Reverting, why, fences...)
+}
+
 // reverting: as it was before; nothing has gone to the target.
 func (w *walk) reverting(ctx context.Context) (string, error) {
 	d := &w.m.data
@@ -686,7 +705,7 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 	case s == Planned:
 		return true, w.end(ctx, store.Aborted)
 	case s == Preparing && !d.Reverse, s == Holding && !d.Reverse, s == Fencing && !d.Reverse:
-		return true, w.enter(ctx, Reverting, "asked for: "+string(w.m.Request))
+		return true, w.revert(ctx, "asked for: "+string(w.m.Request))
 	case d.Reverse || d.GoBack || s == Closing:
 		return false, nil // on its way back, or too late: closing is finished first
 	case d.source(d.Home) == nil:
