@@ -162,7 +162,7 @@ func (w *world) checkRead(cluster, claim string) {
 
 // rest lets everybody go on without faults, in turn, until there is nothing to do any more.
 func (w *world) rest() {
-	w.calm = true
+	w.calm, w.stopped = true, ""
 	const rounds = 400
 	for round := range rounds {
 		if w.bad != "" {
