@@ -3,6 +3,8 @@
 #   make test PKG=./broker/... RUN=TestSend      one package, one test
 #   make bench PKG=./bench BENCH=Send            one benchmark
 #   make test-servers PKG=./broker/kafka         one suite on the real servers
+#   make matrix BACKEND=embedded                 faults in every state of a migration
+#   make walk WALK=10m TURNOUT_SEED=7            faults by chance
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,6 +17,8 @@ BENCH     ?= .
 BENCHTIME ?= 1s
 FUZZTIME  ?= 10s
 ARGS      ?=
+WALK      ?= 3m
+BACKEND   ?= embedded servers
 
 # A test run that hangs is ended here, with the stacks of all goroutines. For one package, not for all of them.
 TIMEOUT         ?= 5m
@@ -26,7 +30,7 @@ LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 run_flag = $(if $(RUN),-run '$(RUN)')
 
-.PHONY: help build test test-servers servers-needed server-packages race lint bench fuzz verify demo
+.PHONY: help build test test-servers servers-needed server-packages matrix walk race lint bench fuzz verify demo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +56,20 @@ servers-needed:
 server-packages:
 	@go list -test -f '{{if eq .Name "main"}}{{.ImportPath}} {{join .Deps " "}}{{end}}' $(PKG) | \
 	 awk '$$1 ~ /\.test$$/ { for (i = 2; i <= NF; i++) if ($$i == "$(MODULE)/testenv") { sub(/\.test$$/, "", $$1); print $$1; break } }'
+
+# On the embedded servers some 3 minutes, on real ones some 10.
+matrix: $(if $(findstring servers,$(BACKEND)),servers-needed) ## every state of a migration meets every fault (BACKEND, TURNOUT_SEED); writes docs/fault-matrix.md
+	@for backend in $(BACKEND); do \
+	   TURNOUT_TEST=$$backend TURNOUT_MATRIX='$(CURDIR)/docs/fault-matrix.md' TURNOUT_SEED='$(TURNOUT_SEED)' \
+	     go test -count=1 -timeout 60m -run '^TestMatrix$$' ./internal/faulttest; \
+	 done
+
+# The backends beside each other: the walks wait more than they work.
+walk: $(if $(findstring servers,$(BACKEND)),servers-needed) ## topics move while faults happen by chance, for WALK on each BACKEND; TURNOUT_SEED replays
+	@pids=; for backend in $(BACKEND); do \
+	   TURNOUT_TEST=$$backend TURNOUT_WALK='$(WALK)' TURNOUT_SEED='$(TURNOUT_SEED)' \
+	     go test -count=1 -timeout 60m -run '^TestWalk$$' -v ./internal/faulttest 2>&1 | sed -u "s/^/$$backend: /" & pids="$$pids $$!"; \
+	 done; failed=0; for pid in $$pids; do wait $$pid || failed=1; done; exit $$failed
 
 race: ## all tests under the race detector; needs a C compiler
 	@command -v "$$(go env CC)" >/dev/null || { echo "make race: the race detector needs a C compiler ($$(go env CC) is not on the PATH); install gcc or set CC" >&2; exit 1; }
