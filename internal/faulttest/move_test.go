@@ -182,16 +182,6 @@ func (m *mover) ended(id string) *migrate.Receipt {
 	return r
 }
 
-// reaches waits for a state.
-func (m *mover) reaches(id string, states ...migrate.State) {
-	m.t.Helper()
-	m.eventually(func() bool {
-		row, err := m.Get(m.ctx(), id)
-		require.NoError(m.t, err)
-		return slices.Contains(states, migrate.State(row.State))
-	}, func() any { return m.story(id) + fmt.Sprint(m.state()) }, "migration %s is %v", id, states)
-}
-
 // story is what has happened in a migration, for failures.
 func (m *mover) story(id string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

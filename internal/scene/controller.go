@@ -35,10 +35,10 @@ func control(ctx context.Context, spec Spec, rec *history.Recorder, g *gate, rea
 	if err != nil {
 		return err
 	}
-	closing := func(close func(context.Context) error) {
+	closing := func(end func(context.Context) error) {
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.CloseLimit)
 		defer cancel()
-		err = errors.Join(err, close(limit))
+		err = errors.Join(err, end(limit))
 	}
 	defer closing(meta.Close)
 	pool := clusters.NewPool(meta, drivers.Open, "turnout-"+spec.Name, time.Second, log)
@@ -155,24 +155,18 @@ type gate struct {
 
 func newGate(say io.Writer, states []string) *gate {
 	g := &gate{say: say, open: make(chan struct{})}
-	g.hold(states)
+	g.goOn(states)
 	return g
 }
 
-func (g *gate) hold(states []string) {
+// goOn lets it go on, and wait in these states and no others from now on.
+func (g *gate) goOn(states []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.at = map[string]bool{}
 	for _, state := range states {
 		g.at[state] = true
 	}
-}
-
-// goOn lets it go on and never wait again, until the next hold.
-func (g *gate) goOn() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.at = nil
 	close(g.open)
 	g.open = make(chan struct{})
 }

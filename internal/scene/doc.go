@@ -17,7 +17,7 @@
 //	Dir/snapshot/                 the SDK's snapshots
 //
 // The controller records the routes of the topics that it moves, the states, fences and seals. It can be told to wait before
-// a state (Process.HoldAt), so that a fault meets that state for certain.
+// a state (Spec.HoldAt), so that a fault meets that state for certain.
 //
 // A process tells what it uses when it is asked (Process.Status).
 //

@@ -163,13 +163,26 @@ const holdsPrefix = "holds "
 // maxHolds is how many of those nobody needs to have heard.
 const maxHolds = 16
 
-// HoldAt makes a controller wait before it does anything in one of these states, in place of those of before, until GoOn.
-func (p *Process) HoldAt(ctx context.Context, states ...string) error {
-	return p.order(ctx, strings.Join(append([]string{orderHold}, states...), " "))
+// GoOn lets a controller go on that waits before a state, and makes it wait before these states, and no others, from now on.
+func (p *Process) GoOn(ctx context.Context, states ...string) error {
+	p.ordering.Lock()
+	defer p.ordering.Unlock()
+	select { // an answer that came too late
+	case <-p.obeyed:
+	default:
+	}
+	if _, err := fmt.Fprintln(p.stdin, strings.Join(append([]string{orderGo}, states...), " ")); err != nil {
+		return fmt.Errorf("scene: %s: go on: %w", p.spec.Name, err)
+	}
+	select {
+	case <-p.obeyed:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("scene: %s: go on: %w", p.spec.Name, errEnded)
+	case <-ctx.Done():
+		return fmt.Errorf("scene: %s: go on: %w", p.spec.Name, ctx.Err())
+	}
 }
-
-// GoOn lets a controller go on, and not wait before any state until the next HoldAt.
-func (p *Process) GoOn(ctx context.Context) error { return p.order(ctx, orderGo) }
 
 // Holds returns the state before which a controller waits, when it does. An error: ctx ended, or the process did.
 func (p *Process) Holds(ctx context.Context) (state string, err error) {
@@ -180,27 +193,6 @@ func (p *Process) Holds(ctx context.Context) (state string, err error) {
 		return "", fmt.Errorf("scene: %s: %w", p.spec.Name, errors.Join(p.err, errEnded))
 	case <-ctx.Done():
 		return "", fmt.Errorf("scene: %s has not come to a state to wait in: %w", p.spec.Name, ctx.Err())
-	}
-}
-
-// order tells the process something, and returns when it has obeyed.
-func (p *Process) order(ctx context.Context, line string) error {
-	p.ordering.Lock()
-	defer p.ordering.Unlock()
-	select { // an answer that came too late
-	case <-p.obeyed:
-	default:
-	}
-	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
-		return fmt.Errorf("scene: %s: %s: %w", p.spec.Name, line, err)
-	}
-	select {
-	case <-p.obeyed:
-		return nil
-	case <-p.done:
-		return fmt.Errorf("scene: %s: %s: %w", p.spec.Name, line, errEnded)
-	case <-ctx.Done():
-		return fmt.Errorf("scene: %s: %s: %w", p.spec.Name, line, ctx.Err())
 	}
 }
 

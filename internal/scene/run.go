@@ -83,25 +83,17 @@ func newLogger(spec Spec) *zap.Logger {
 
 // What a process is told on its standard input, a line each, and its answer.
 const (
-	orderHold = "hold" // and the states
-	orderGo   = "go"
-	obeyed    = "obeyed"
+	orderGo = "go" // and the states before which it waits next
+	obeyed  = "obeyed"
 )
 
 // obey does what it is told until whoever tells it is gone.
 func obey(in io.Reader, out io.Writer, g *gate) {
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		words := strings.Fields(lines.Text())
-		if len(words) == 0 {
-			continue
+		if states, is := strings.CutPrefix(lines.Text(), orderGo); is {
+			g.goOn(strings.Fields(states))
+			fmt.Fprintln(out, obeyed)
 		}
-		switch words[0] {
-		case orderHold:
-			g.hold(words[1:])
-		case orderGo:
-			g.goOn()
-		}
-		fmt.Fprintln(out, obeyed)
 	}
 }
 

@@ -57,7 +57,7 @@ type Spec struct {
 	// Of a controller.
 	Database   string        `json:"database,omitempty"`   // URL of the store that the controllers of a scene share
 	FenceCheck time.Duration `json:"fenceCheck,omitempty"` // migrate.Options.FenceCheck; 0: the default
-	HoldAt     []string      `json:"holdAt,omitempty"`     // states before which it waits for Process.GoOn, see Process.HoldAt
+	HoldAt     []string      `json:"holdAt,omitempty"`     // states before which it waits for Process.GoOn
 	Off        []string      `json:"off,omitempty"`        // migrate.Options.Off: rules that it does not keep
 
 	// The process ends by itself after so many messages sent or handled, or after this time. 0: it does not.
