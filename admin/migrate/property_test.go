@@ -38,7 +38,7 @@ func TestProperty(t *testing.T) {
 	checks := flag.Lookup("rapid.checks").Value
 	before := checks.String()
 	defer func() { require.NoError(t, checks.Set(before)) }()
-	require.NoError(t, checks.Set("25"))
+	require.NoError(t, checks.Set("12"))
 	if n := os.Getenv("TURNOUT_PROPERTY_CHECKS"); n != "" {
 		require.NoError(t, checks.Set(n))
 	}
