@@ -3,6 +3,7 @@ package faulttest
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -291,7 +292,7 @@ func (w *walk) senders() (names []string) {
 	return names
 }
 
-// starver lets one process at a time run by moments only, at its own and changing speed.
+// starver lets one process at a time run by moments only, each at its own and changing speed.
 type starver struct {
 	mu     sync.Mutex // held while its process is stopped
 	victim *scene.Process
@@ -329,12 +330,18 @@ func (s *starver) begin(random *rand.Rand) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var victim *scene.Process
+		var slow float64 // how long it is stopped after each moment, in ms, on the average
 		for {
 			s.mu.Lock()
-			run := time.Duration(1+random.IntN(30)) * time.Millisecond
-			if s.victim != nil && !s.paused {
-				s.paused = s.victim.Pause() == nil
-				run = time.Duration(random.ExpFloat64() * float64(300*time.Millisecond)) // now and then longer than a session
+			if s.victim != victim {
+				victim, slow = s.victim, 20*math.Exp(3*random.Float64()) // 20 to 400
+			}
+			slow = min(max(10, slow*math.Exp(random.NormFloat64()/4)), 2000)
+			wait := float64(1 + random.IntN(30))
+			if victim != nil && !s.paused {
+				s.paused = victim.Pause() == nil
+				wait = slow * random.ExpFloat64() // now and then longer than a session
 			} else {
 				s.release()
 			}
@@ -346,7 +353,7 @@ func (s *starver) begin(random *rand.Rand) (stop func()) {
 				s.victim = nil
 				s.mu.Unlock()
 				return
-			case <-time.After(run):
+			case <-time.After(time.Duration(wait * float64(time.Millisecond))):
 			}
 		}
 	}()
