@@ -213,7 +213,7 @@ func TestMatrix(t *testing.T) {
 	require.NoError(t, err)
 	for _, backend := range asked {
 		t.Run(string(backend), func(t *testing.T) {
-			results := &results{seed: seed, backend: backend, began: time.Now(), cells: cells}
+			results := &results{seed: seed, backend: backend, commit: commit(), began: time.Now(), cells: cells}
 			if table != "" {
 				t.Cleanup(func() { require.NoError(t, results.write(table)) })
 			}

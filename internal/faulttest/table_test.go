@@ -17,6 +17,7 @@ import (
 type results struct {
 	seed    uint64
 	backend testenv.Backend
+	commit  string // when it began
 	began   time.Time
 	cells   []cell
 
@@ -66,7 +67,7 @@ func (r *results) table() string {
 			failed++
 		}
 	}
-	fmt.Fprintf(&b, "%s, commit %s, %s/%s with %d CPUs, seed %d: %d of %d cells, %d failed, in %s.\n\n", time.Now().UTC().Format(time.DateOnly), commit(),
+	fmt.Fprintf(&b, "%s, commit %s, %s/%s with %d CPUs, seed %d: %d of %d cells, %d failed, in %s.\n\n", r.began.UTC().Format(time.DateOnly), r.commit,
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), r.seed, len(r.found), len(r.cells), failed, time.Since(r.began).Round(time.Second))
 	b.WriteString("| fault |")
 	for _, state := range phases {
