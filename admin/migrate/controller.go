@@ -60,6 +60,7 @@ type Controller struct {
 	mu       sync.Mutex
 	wake     chan struct{}        // closed and replaced: look at once
 	asserted map[string]time.Time // by migration: when its fences were last looked at
+	firsts   map[string]time.Time // by migration and state: when this controller first saw it there
 	told     map[string]string    // by migration: what Options.Entered was told of last
 }
 
@@ -68,7 +69,7 @@ func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Lo
 	if opt.FenceCheck <= 0 {
 		opt.FenceCheck = fenceCheck
 	}
-	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}, told: map[string]string{}}
+	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}, firsts: map[string]time.Time{}, told: map[string]string{}}
 }
 
 // version is what a node must still have when it is written (R2).
@@ -248,6 +249,17 @@ func (c *Controller) work(ctx context.Context, id string) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// first is when this controller first saw a migration in a state.
+func (c *Controller) first(id string, s State) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := id + " " + string(s)
+	if _, seen := c.firsts[key]; !seen {
+		c.firsts[key] = c.now()
+	}
+	return c.firsts[key]
 }
 
 // pause waits for d; an error: ctx ended.

@@ -91,6 +91,9 @@ type source struct {
 	Physical string         `json:"physical"`
 	Since    broker.Offsets `json:"since,omitempty"`    // its ends when the migration began: foreign writers are looked for from here on
 	Intended bool           `json:"intended,omitempty"` // that it is to be closed is stored
+	// Foreign is when a message of a Stranger, who does not send with Turnout, was last found.
+	Foreign  *time.Time     `json:"foreign,omitempty"`
+	Stranger string         `json:"stranger,omitempty"`
 	Fenced   *time.Time     `json:"fenced,omitempty"`
 	Seal     broker.Offsets `json:"seal,omitempty"` // its ends behind the fence
 	Sealed   *time.Time     `json:"sealed,omitempty"`
@@ -123,6 +126,19 @@ func (d *data) source(cluster string) *source {
 	for i := range d.Sources {
 		if d.Sources[i].Cluster == cluster {
 			return &d.Sources[i]
+		}
+	}
+	return nil
+}
+
+// left is a cluster that was left at some time of the migration.
+func (d *data) left(cluster string) *source {
+	if s := d.source(cluster); s != nil {
+		return s
+	}
+	for i := range d.Passed {
+		if d.Passed[i].Cluster == cluster {
+			return &d.Passed[i]
 		}
 	}
 	return nil

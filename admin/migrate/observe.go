@@ -18,6 +18,7 @@ type scene struct {
 	metadata.Topic
 	participants []metadata.ParticipantEntry
 	groups       []metadata.Group // that read the topic, where they were asked for
+	badWish      error            // why the wish can not be read; nil: it can
 }
 
 // look reads the topic and its participants, through the leader of the ensemble (R5).
@@ -31,7 +32,11 @@ func (c *Controller) look(ctx context.Context, topic string) (*scene, error) {
 		return nil, err
 	}
 	if s.Err != nil {
-		return nil, s.Err
+		_, settings := metadata.ParseTopicSettings(s.SettingsNode.Data)
+		if s.RouteNode.Exists && s.Route == nil || s.SettingsNode.Exists && settings != nil {
+			return nil, s.Err
+		}
+		s.badWish = s.Err
 	}
 	s.participants, err = c.meta.ListParticipants(ctx, topic)
 	return s, err

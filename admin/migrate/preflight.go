@@ -78,6 +78,7 @@ const (
 	retentionRoom = 24 * time.Hour // what is not read must not expire sooner than this
 	defaultHold   = 3000           // ms
 	readyWait     = 3 * time.Second
+	strangerQuiet = 5 * time.Second // without a message of a stranger, before a migration goes on
 )
 
 // preflight is the finding of findings.
@@ -180,6 +181,13 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 	_, err = p.cluster(ctx, p.plan.To, func(c *clusters.Conn) error { return p.target(ctx, c, from, fromOK) })
 	if err != nil {
 		return err
+	}
+	for _, name := range t.Route.Clusters() { // what the topic was on before is finished with, too
+		if name != t.Route.Write && name != p.plan.To {
+			if _, err := p.cluster(ctx, name, func(*clusters.Conn) error { return nil }); err != nil {
+				return err
+			}
+		}
 	}
 	p.instances(ctx, earlier)
 	return nil

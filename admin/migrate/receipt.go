@@ -85,8 +85,8 @@ func (m *migration) proof() *Receipt {
 	if m.EndedAt != nil {
 		r.Ended = *m.EndedAt
 	}
-	if !m.data.Reverse && (m.Outcome == store.RolledBack || m.Outcome == store.Aborted) && m.Kind == store.Move {
-		r.To = m.data.Home // where it has been all the time
+	if m.Outcome == store.Failed || !m.data.Reverse && (m.Outcome == store.RolledBack || m.Outcome == store.Aborted) && m.Kind == store.Move {
+		r.To = m.data.Home // where it has been all the time, or before the way back that failed
 		return r
 	}
 	for _, s := range slices.Concat(m.data.Passed, m.data.Sources) {
@@ -122,7 +122,11 @@ func (r *Receipt) judge() {
 		r.Verdict = append(r.Verdict, "The order per key was not kept: "+r.NoOrder+".")
 	}
 	if len(r.Left) == 0 {
-		r.Verdict = append(r.Verdict, fmt.Sprintf("The topic has stayed on %s; no send went elsewhere.", r.To))
+		text := "The topic has stayed on %s; no send went elsewhere."
+		if r.Outcome == store.Failed {
+			text = "It has failed; the topic is on %s."
+		}
+		r.Verdict = append(r.Verdict, fmt.Sprintf(text, r.To))
 	}
 }
 

@@ -142,7 +142,9 @@ func (c *Controller) supersede(ctx context.Context, topic, by string) error {
 	}
 	at := time.Now().UTC()
 	m.State, m.Outcome, m.EndedAt, m.Waiting = string(Done), store.Aborted, &at, ""
-	receipt, err := m.proof().store()
+	proof := m.proof()
+	proof.judge()
+	receipt, err := proof.store()
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ type walk struct {
 	readers []metadata.Group  // of the topic, when sends began to pause
 	// later are events that wait for the next save: while sends pause nothing is stored that need not be.
 	later []store.Event
+	// said: when it was last stored what is waited for.
+	said time.Time
 	// asked: when it was last tried to follow a wish that nobody has answered.
 	asked time.Time
 }
@@ -38,8 +40,11 @@ type lagOf struct{ *lag.Lag }
 // step does what the state asks for and says how long to wait before the next look; 0: not at all.
 func (w *walk) step(ctx context.Context) (time.Duration, error) {
 	var err error
-	if w.now, err = w.c.look(ctx, w.m.Topic); err != nil {
+	if w.now, err = w.c.look(ctx, w.m.Topic); err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
 		return 0, err
+	}
+	if err != nil || w.now.Route == nil {
+		return w.gone(ctx)
 	}
 	if err := w.adopt(ctx); err != nil {
 		return 0, err
@@ -50,7 +55,8 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 	if err := w.assertFences(ctx); err != nil {
 		return 0, err
 	}
-	if w.m.Paused {
+	s := w.m.state()
+	if w.m.Paused && s != Holding && s != Fencing { // sends wait: it is paused in the next state
 		return poll, w.waiting(ctx, "paused; go on with: turnout migrate resume "+w.m.ID)
 	}
 	waitFor, err := w.act(ctx)
@@ -60,10 +66,24 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 	if waitFor == "" { // gone on, or ended
 		return 0, nil
 	}
-	if s := w.m.state(); s == Holding || s == Fencing {
-		return pollFast, nil // no time for books
+	wait := poll
+	if s = w.m.state(); s == Holding || s == Fencing {
+		wait = pollFast
 	}
-	return poll, w.waiting(ctx, waitFor)
+	if w.c.now().Sub(w.said) < time.Second { // numbers in it change, and while sends pause there is no time for books
+		return wait, nil
+	}
+	w.said = w.c.now()
+	return wait, w.waiting(ctx, waitFor)
+}
+
+// gone: the topic or its route is not in the metadata any more. Nothing is made of that: the route has what nobody else knows.
+func (w *walk) gone(ctx context.Context) (time.Duration, error) {
+	w.now = &scene{}
+	if w.m.Request != store.None {
+		return 0, w.end(ctx, store.Failed)
+	}
+	return stepMost, w.waiting(ctx, "the topic or its route was deleted from the metadata; restore it (docs/operations.md), or end this: turnout migrate abort "+w.m.ID)
 }
 
 // act is the part of a state that is done again and again until it can be left. waitFor says for people what is
@@ -115,7 +135,7 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 				d.Target.Created = true
 				events = append(events, event("created", nil, "topic %s was created on %s", d.Target.Physical, d.Target.Cluster))
 			}
-			d.Target.Start, err = w.c.steadyEnds(ctx, c, d.Target.Physical)
+			d.Target.Start, err = ends(ctx, c, d.Target.Physical) // somebody may write there; a start need not be steady
 			return err
 		})
 		if err != nil {
@@ -139,6 +159,9 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 		return waitFor, err
 	}
 	if w.m.ordered() {
+		if waitFor, err := w.attached(ctx, d.Target.Cluster, d.Target.Physical); waitFor != "" || err != nil {
+			return waitFor, err
+		}
 		return "", w.hold(ctx)
 	}
 	return "", w.enter(ctx, Switching, "everybody is ready on "+d.Target.Cluster)
@@ -230,18 +253,24 @@ func (w *walk) holding(ctx context.Context) (string, error) {
 	return waitFor, nil
 }
 
-// fencing: the source refuses writers and is sealed; nobody reads the target; the target is open (R19, R21, R9).
+// fencing: the source refuses writers and is sealed; nobody reads the target; the target is open (R19, R21, R9). Sends wait
+// for it: what can not be had in the time that they may pause is given up, and a controller that takes over has that time too.
 func (w *walk) fencing(ctx context.Context) (string, error) {
 	d := &w.m.data
+	since := w.c.first(w.m.ID, Fencing)
+	if d.Entered.After(since) {
+		since = d.Entered
+	}
+	if w.c.now().Sub(since) > time.Duration(w.m.plan.Hold)*time.Millisecond {
+		return "", w.revert(ctx, "sends may not pause longer; it waited for: "+w.m.Waiting)
+	}
 	for i := range d.Sources {
 		if waitFor, err := w.sealSource(ctx, &d.Sources[i]); waitFor != "" || err != nil {
 			return waitFor, err
 		}
 	}
-	if !w.c.opt.Off["R21"] {
-		if waitFor, err := w.attached(ctx, d.Target.Cluster, d.Target.Physical); waitFor != "" || err != nil {
-			return waitFor, err
-		}
+	if waitFor, err := w.attached(ctx, d.Target.Cluster, d.Target.Physical); waitFor != "" || err != nil {
+		return waitFor, err
 	}
 	if err := w.openTarget(ctx); err != nil {
 		return "", err
@@ -254,6 +283,9 @@ func (w *walk) fencing(ctx context.Context) (string, error) {
 
 // attached says who of our groups is a member on a cluster, asked of the cluster itself (R21).
 func (w *walk) attached(ctx context.Context, cluster, physical string) (waitFor string, err error) {
+	if w.c.opt.Off["R21"] {
+		return "", nil
+	}
 	if w.readers == nil {
 		if w.readers, err = w.c.readers(ctx, w.m.Topic); err != nil {
 			return "", err
@@ -415,8 +447,11 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 				sleeping = append(sleeping, g.Name)
 			default:
 				text := fmt.Sprintf("group %s has %s left on %s", g.Name, describe(l), src.Cluster)
-				if !w.now.live(g.Name) {
-					text += " and nobody who reads them"
+				switch {
+				case g.Paused:
+					text += ", and it is paused in its settings"
+				case !w.now.live(g.Name):
+					text += " and nobody who reads them; start it, or: turnout migrate resume " + w.m.ID + " --accept " + SleepingGroups
 				}
 				missing = append(missing, text)
 			}
@@ -434,7 +469,7 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 				return err
 			}
 			if !l.Finished(nil) {
-				missing = append(missing, fmt.Sprintf("group %s, which is not in the metadata, has %s left on %s", physical, describe(l), src.Cluster))
+				missing = append(missing, fmt.Sprintf("group %s, which is not in the metadata, has %s left on %s; or: turnout migrate resume %s --accept %s", physical, describe(l), src.Cluster, w.m.ID, ForeignGroups))
 			}
 		}
 		switch {
@@ -493,10 +528,10 @@ func (w *walk) closing(ctx context.Context) (string, error) {
 			continue // for a group that sleeps
 		}
 		events, err := w.c.sendOn(ctx, w.now, src)
-		if err != nil {
-			return "", err
-		}
 		w.later = append(w.later, events...)
+		if err != nil {
+			return "", errors.Join(err, w.keep(ctx))
+		}
 	}
 	if d.GoBack {
 		d.GoBack = false
@@ -547,6 +582,19 @@ func (w *walk) reverting(ctx context.Context) (string, error) {
 	if waitFor, err := w.publish(ctx); waitFor != "" || err != nil {
 		return waitFor, err
 	}
+	if d.Target.WasFenced && !slices.ContainsFunc(w.now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster }) { // who wrote there while it was open in vain is watched as before
+		vain := source{Cluster: d.Target.Cluster, Physical: d.Target.Physical, Final: d.Target.Start}
+		events, err := w.c.sendOn(ctx, w.now, &vain)
+		w.later = append(w.later, events...)
+		d.Target.Start = vain.Final
+		if err != nil {
+			return "", errors.Join(err, w.keep(ctx))
+		}
+		d.Passed = append(d.Passed, vain)
+	}
+	if d.Reverse {
+		return "", w.end(ctx, store.Failed) // the way back
+	}
 	outcome := store.RolledBack
 	if w.m.Request == store.Abort {
 		outcome = store.Aborted
@@ -572,7 +620,7 @@ func (w *walk) closeAgain(ctx context.Context, cluster, physical string) error {
 func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 	next := w.m.wanted(*w.now.Route)
 	var also []metadata.Op
-	if w.m.state() == Closing && !w.m.data.GoBack && w.now.Wish.Cluster != next.Write && metadata.Answered(w.now.Route, w.now.WishNode) {
+	if w.m.state() == Closing && !w.m.data.GoBack && w.now.badWish == nil && w.now.Wish.Cluster != next.Write && metadata.Answered(w.now.Route, w.now.WishNode) {
 		// Only now: a process that hears of the wish before it hears of the route completes it, and that opens the sources
 		// again, which would take the order from a topic that still has them to read.
 		wish := w.now.Wish
@@ -683,14 +731,18 @@ func (w *walk) foreignWriters(ctx context.Context) (waitFor string, err error) {
 					return err
 				}
 				if stranger != nil {
-					waitFor = fmt.Sprintf("somebody writes to %s without Turnout: %s; move or stop it, or accept it with --accept %s", src.Cluster, whose(stranger), ForeignWriters)
-					return nil
+					now := w.c.now().UTC()
+					src.Foreign, src.Stranger, src.Since = &now, whose(stranger), end
+					return w.save(ctx, store.Changes{})
 				}
 			}
 			return nil
 		})
-		if err != nil || waitFor != "" {
-			return waitFor, err
+		if err != nil {
+			return "", err
+		}
+		if src.Foreign != nil && w.c.now().Sub(*src.Foreign) < strangerQuiet {
+			return fmt.Sprintf("somebody writes to %s without Turnout: %s; move or stop it, or: turnout migrate resume %s --accept %s", src.Cluster, src.Stranger, w.m.ID, ForeignWriters), nil
 		}
 	}
 	return "", nil
@@ -706,14 +758,14 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		return true, w.end(ctx, store.Aborted)
 	case s == Preparing && !d.Reverse, s == Holding && !d.Reverse, s == Fencing && !d.Reverse:
 		return true, w.revert(ctx, "asked for: "+string(w.m.Request))
-	case d.Reverse || d.GoBack || s == Closing:
-		return false, nil // on its way back, or too late: closing is finished first
+	case d.Reverse || d.GoBack:
+		return true, w.refuse(ctx, "it is on its way back already")
+	case s == Closing:
+		return true, w.refuse(ctx, "it is too late, everything has moved; start a move in the other direction when it has ended")
 	case d.source(d.Home) == nil:
-		w.m.Request = store.None
-		return true, w.save(ctx, store.Changes{Events: []store.Event{event("refused", nil, "there is nothing to go back to: the wish says where the topic is; start a move")}})
+		return true, w.refuse(ctx, "there is nothing to go back to: the wish says where the topic is; start a move")
 	case w.m.Request == store.Abort:
-		w.m.Request = store.None
-		return true, w.save(ctx, store.Changes{Events: []store.Event{event("refused", nil, "abort is too late: %s takes writes; ask for a rollback", d.Target.Cluster)}})
+		return true, w.refuse(ctx, d.Target.Cluster+" takes writes already; ask for a rollback")
 	case w.m.Ordered:
 		d.GoBack = true
 		w.m.Request = store.None
@@ -723,6 +775,20 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		w.m.Request = store.None
 		return true, w.enter(ctx, Preparing, "on the way back to "+d.Target.Cluster)
 	}
+}
+
+// refuse answers a request that comes at the wrong moment.
+func (w *walk) refuse(ctx context.Context, why string) error {
+	text := fmt.Sprintf("%s is refused: %s", w.m.Request, why)
+	w.m.Request = store.None
+	return w.save(ctx, store.Changes{Events: []store.Event{event("refused", nil, "%s", text)}})
+}
+
+// keep stores how far a step has come that has failed since, also when its ctx has ended.
+func (w *walk) keep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+	defer cancel()
+	return w.save(ctx, store.Changes{})
 }
 
 // turnBack exchanges the clusters.
@@ -749,6 +815,9 @@ func (w *walk) turnBack() {
 // what the wish says, and everything else that it was on is left.
 func (w *walk) adopt(ctx context.Context) error {
 	route := w.now.Route
+	if w.now.badWish != nil {
+		return nil // nobody follows it
+	}
 	if !metadata.Answered(route, w.now.WishNode) {
 		return w.answer(ctx)
 	}
@@ -811,6 +880,11 @@ func (w *walk) retarget(ref metadata.WishRef, route *metadata.Route) {
 			}
 		}
 		d.Sources = append(d.Sources, src)
+	}
+	for _, old := range before { // what has left the route is watched on
+		if old.Final != nil && old.Cluster != route.Write && d.source(old.Cluster) == nil {
+			d.Passed = append(d.Passed, old)
+		}
 	}
 	w.m.Target = route.Write
 }

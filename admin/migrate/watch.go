@@ -182,6 +182,9 @@ func (c *Controller) settle(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
+	if now.badWish != nil {
+		return nil // nobody follows it
+	}
 	if !metadata.Answered(now.Route, now.WishNode) {
 		return c.complete(ctx, now)
 	}
@@ -274,11 +277,15 @@ func (c *Controller) watchFences(ctx context.Context) {
 		c.log.Warn("the store can not be read", zap.Error(err))
 		return
 	}
+	away := map[string]bool{} // clusters that did not answer: one time-out each is enough
 	for i := range rows {
 		if ctx.Err() != nil {
 			return
 		}
 		row := &rows[i]
+		if away[row.Cluster] {
+			continue
+		}
 		if busy, err := c.busy(ctx, row.Topic); busy || err != nil {
 			continue
 		}
@@ -286,6 +293,7 @@ func (c *Controller) watchFences(ctx context.Context) {
 		err := c.watchFence(asserting, row)
 		cancel()
 		if err != nil && ctx.Err() == nil {
+			away[row.Cluster] = true
 			c.log.Warn("a fence can not be looked at", zap.String("cluster", row.Cluster), zap.String("topic", row.Physical), zap.Error(err))
 		}
 	}
@@ -310,20 +318,32 @@ func (c *Controller) watchFence(ctx context.Context, row *store.Fence) error {
 // rescue sends what was written to a cluster after it was left to where the topic is now (R18). The position up to which
 // that was done is stored after it: a message may be sent twice, with the same id, and none is left.
 func (c *Controller) rescue(ctx context.Context, m *migration, row *store.Fence, events []store.Event) error {
-	src := m.data.source(row.Cluster)
-	now, err := c.look(ctx, row.Topic)
-	if err != nil {
-		return err
+	src := m.data.left(row.Cluster)
+	late := false
+	var err error
+	if src != nil && src.Final != nil {
+		err = c.on(ctx, row.Cluster, func(conn *clusters.Conn) error {
+			end, err := ends(ctx, conn, row.Physical)
+			late = err == nil && !src.Final.Reached(end)
+			return err
+		})
 	}
-	inRoute := now.Route == nil || slices.ContainsFunc(now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == row.Cluster })
-	if src != nil && src.Final != nil && !inRoute {
-		var said []store.Event
-		said, err = c.sendOn(ctx, now, src)
-		events = append(events, said...)
+	if late {
+		now, lerr := c.look(ctx, row.Topic)
+		if lerr != nil {
+			return lerr
+		}
+		if now.Route != nil && !slices.ContainsFunc(now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == row.Cluster }) {
+			var said []store.Event
+			said, err = c.sendOn(ctx, now, src)
+			events = append(events, said...)
+		}
 	}
 	if len(events) == 0 {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit) // how far it came is stored in any case
+	defer cancel()
 	if merr := m.encode(); merr != nil {
 		return merr
 	}
@@ -378,8 +398,13 @@ func resend(ctx context.Context, from, to *clusters.Conn, topic, into string, at
 				}
 				stored := make(chan error, 1)
 				to.Send(ctx, into, &m.Envelope, func(_ broker.Receipt, err error) { stored <- err })
-				if err := <-stored; err != nil {
-					return n, who, err
+				select {
+				case err := <-stored:
+					if err != nil {
+						return n, who, err
+					}
+				case <-ctx.Done():
+					return n, who, ctx.Err()
 				}
 				n++
 				at[name] = m.Offset + 1

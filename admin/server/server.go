@@ -247,10 +247,10 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 }
 
 // lead is one term as the leader.
-func (s *server) lead(ctx context.Context, _ *coord.Held) error {
+func (s *server) lead(ctx context.Context, held *coord.Held) error {
 	s.setLeads(true)
 	defer s.setLeads(false)
-	return s.ctl.Run(ctx)
+	return s.ctl.Run(ctx, held.Guard())
 }
 
 func (s *server) setLeads(leads bool) {
