@@ -108,13 +108,10 @@ func (e *edits) unsettled() (unsettled, stays []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for name, t := range e.topics {
-		if !t.wish.Known || !t.route.Known && !errors.Is(t.route.Err, errs.ErrNotFound) {
-			continue
+		if !t.wish.Known || !t.route.Known || errors.Is(t.route.Err, errs.ErrNotFound) {
+			continue // a first route is the participants' to write, and one that was deleted nobody's: its stays are not known here
 		}
-		var route *metadata.Route
-		if t.route.Known {
-			route = &t.route.Value
-		}
+		route := &t.route.Value
 		if !metadata.Answered(route, t.wish.Node) {
 			unsettled = append(unsettled, name)
 			continue
@@ -182,8 +179,8 @@ func (c *Controller) settle(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	if now.badWish != nil {
-		return nil // nobody follows it
+	if now.badWish != nil || now.Route == nil {
+		return nil
 	}
 	if !metadata.Answered(now.Route, now.WishNode) {
 		return c.complete(ctx, now)
