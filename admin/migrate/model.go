@@ -103,6 +103,7 @@ type source struct {
 	Groups   map[string]broker.Offsets `json:"groups,omitempty"`
 	Sleeping []string                  `json:"sleeping,omitempty"` // groups that have not, and were accepted
 	Rescued  int64                     `json:"rescued,omitempty"`
+	Expired  map[string]int64          `json:"expired,omitempty"` // by group: what the cluster deleted before it was read
 }
 
 // data is what the controller knows of a migration, beside its row.

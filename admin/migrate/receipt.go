@@ -46,6 +46,7 @@ type LeftCluster struct {
 	Groups      map[string]broker.Offsets `json:"groups,omitempty"` // the positions of those that came to the end
 	Sleeping    []string                  `json:"sleeping,omitempty"`
 	Rescued     int64                     `json:"rescued,omitempty"`
+	Expired     map[string]int64          `json:"expired,omitempty"`     // by group: what the cluster deleted before it was read
 	DeadLetters map[string]int64          `json:"deadLetters,omitempty"` // by group, on this cluster; they stay there
 }
 
@@ -91,7 +92,7 @@ func (m *migration) proof() *Receipt {
 	}
 	for _, s := range slices.Concat(m.data.Passed, m.data.Sources) {
 		r.Left = append(r.Left, LeftCluster{Cluster: s.Cluster, Physical: s.Physical, Fenced: s.Fenced, Sealed: s.Sealed, Seal: s.Seal,
-			Drained: s.Drained, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued})
+			Drained: s.Drained, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued, Expired: s.Expired})
 	}
 	return r
 }
@@ -110,6 +111,9 @@ func (r *Receipt) judge() {
 		default:
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s can be switched off for this topic: it refuses writers since %s, ended at %s behind that, and every group has read to that end (%s).",
 				l.Cluster, at(l.Fenced), brief(l.Ends), groupsOf(l.Groups)))
+		}
+		for group, n := range l.Expired {
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s had deleted %d offsets (retention, compaction) before group %s had read them.", l.Cluster, n, group))
 		}
 		for group, n := range l.DeadLetters {
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%d dead letters of group %s stay on %s.", n, group, l.Cluster))

@@ -423,6 +423,7 @@ func (w *walk) draining(ctx context.Context) (string, error) {
 // drainSource asks anew which groups there are, and what each has left.
 func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, err error) {
 	groups, final := map[string]broker.Offsets{}, broker.Offsets(nil)
+	expired := map[string]int64{}
 	var sleeping []string
 	late := false
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
@@ -433,6 +434,9 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 			l, err := w.lag(ctx, c, src, physical, g.StartOn(w.now.Route, w.m.Topic, src.Cluster))
 			if err != nil {
 				return err
+			}
+			if l.Expired > 0 {
+				expired[g.Name] = l.Expired
 			}
 			switch {
 			case l.Finished(nil):
@@ -484,7 +488,7 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 		return missing, err
 	}
 	now := time.Now().UTC()
-	src.Groups, src.Sleeping, src.Drained, src.Final = groups, sleeping, &now, final
+	src.Groups, src.Sleeping, src.Drained, src.Final, src.Expired = groups, sleeping, &now, final, expired
 	return nil, nil
 }
 

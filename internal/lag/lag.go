@@ -18,7 +18,9 @@ type Lag struct {
 	Positions broker.Offsets `json:"positions"`
 	Ends      broker.Offsets `json:"ends"`
 	Unread    int64          `json:"unread"` // offsets between the two
-	Pending   broker.Pending `json:"pending"`
+	// Expired are offsets that the cluster has deleted before the group has read them; they do not count as unread.
+	Expired int64          `json:"expired,omitempty"`
+	Pending broker.Pending `json:"pending"`
 	// NoTopic: the cluster does not have the topic, so there is nothing to read.
 	NoTopic bool `json:"noTopic,omitempty"`
 
@@ -54,6 +56,9 @@ func Of(ctx context.Context, c broker.Cluster, topic, group string, start broker
 	}
 	maps.Copy(l.Positions, positions)
 	for name, offset := range first {
+		if at, known := l.Positions[name]; known && at < offset {
+			l.Expired += offset - at
+		}
 		l.Positions[name] = max(l.Positions[name], offset)
 	}
 	l.Unread = l.Positions.Missing(l.Ends)
