@@ -160,7 +160,7 @@ func TestMigrateActions(t *testing.T) {
 		p.awaitState(t, id, "draining")
 		watch = start(t, "migrate", "watch", id, "--zookeeper", p.connect)
 		p.turnout(t, "migrate", "abort", id)
-		watch.stdout.await(t, "abort is too late")
+		watch.stdout.await(t, "abort is refused")
 		require.Contains(t, p.turnout(t, "migrate", "pause", id).stdout, "is paused")
 		watch.stdout.await(t, "waits: paused")
 		require.True(t, p.migration(t, id).Paused)
