@@ -307,9 +307,8 @@ type attachment struct {
 
 // claim is a partition that it has.
 type claim struct {
-	pos     int64 // -1: not asked yet
-	now     *handling
-	limited bool
+	pos int64 // -1: not asked yet
+	now *handling
 }
 
 // handling is one message in the hands of the listener.
@@ -317,7 +316,6 @@ type handling struct {
 	cluster, partition string
 	offset             int64
 	id                 string
-	retry              bool
 }
 
 func (r *reader) ordered() bool {

@@ -380,7 +380,7 @@ func (w *world) networkSteps() (steps []step) {
 	for i, g := range w.ghosts {
 		gone := func() { w.ghosts = slices.Delete(slices.Clone(w.ghosts), i, i+1) }
 		steps = append(steps,
-			step{fmt.Sprintf("the request of %s on %s arrives late", g.m.id, g.cluster), func() { w.store(g.cluster, g.m); gone() }},
+			step{fmt.Sprintf("the request of %s on %s arrives late", g.m.id, g.cluster), func() { _ = w.store(g.cluster, g.m); gone() }},
 			step{fmt.Sprintf("the request of %s on %s is gone", g.m.id, g.cluster), gone})
 	}
 	for i, f := range w.late {

@@ -38,6 +38,7 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 			src := d.source(s.Cluster)
 			return src != nil && s.Cluster != r.Write && len(src.Sleeping) == 0
 		})
+	case Planned, Done: // nothing is asked for
 	case Reverting:
 		if !d.Target.Listed && r.Write != d.Target.Cluster {
 			r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster && s.Open() })

@@ -108,6 +108,7 @@ func (w *walk) act(ctx context.Context) (waitFor string, err error) {
 		return w.closing(ctx)
 	case Reverting:
 		return w.reverting(ctx)
+	case Done: // nobody works on it
 	}
 	return "", fmt.Errorf("%w: migration %s is in state %q, which this version does not know", errs.ErrInvalid, w.m.ID, w.m.State)
 }
@@ -644,8 +645,8 @@ func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 		if err := next.Validate(); err != nil {
 			return "", err
 		}
-		ops := append(also, metadata.SetOp(w.c.meta.RoutePath(w.m.Topic), data, w.c.version(w.now.RouteNode)))
-		if err := w.c.write(ctx, ops...); err != nil {
+		also = append(also, metadata.SetOp(w.c.meta.RoutePath(w.m.Topic), data, w.c.version(w.now.RouteNode)))
+		if err := w.c.write(ctx, also...); err != nil {
 			return "", err
 		}
 		w.log.Info("route written", zap.String("state", w.m.State), zap.String("write", next.Write), zap.Strings("warm", next.Warm), zap.Int("stays", len(next.Stays)))
@@ -808,9 +809,10 @@ func (w *walk) turnBack() {
 	}
 	d.Target = target{Cluster: home.Cluster, Physical: home.Physical}
 	rest := slices.DeleteFunc(slices.Clone(d.Sources), func(s source) bool { return s.Cluster == home.Cluster })
-	d.Sources = append(rest, source{Cluster: from.Cluster, Physical: from.Physical, Since: from.Start})
+	rest = append(rest, source{Cluster: from.Cluster, Physical: from.Physical, Since: from.Start})
+	d.Sources = rest
 	if w.m.ordered() { // those before were read, and what is left of them is sleepers'
-		d.Sources = d.Sources[len(rest):]
+		d.Sources = rest[len(rest)-1:]
 	}
 	d.Home = from.Cluster
 }
@@ -820,7 +822,7 @@ func (w *walk) turnBack() {
 func (w *walk) adopt(ctx context.Context) error {
 	route := w.now.Route
 	if w.now.badWish != nil {
-		return nil // nobody follows it
+		return nil //nolint:nilerr // nobody follows it
 	}
 	if !metadata.Answered(route, w.now.WishNode) {
 		return w.answer(ctx)

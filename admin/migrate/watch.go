@@ -453,7 +453,7 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 	c.log.Info("the last group has finished a cluster that was left", zap.String("topic", topic))
 	m, err := c.migration(ctx, now.Route.Migration)
 	if err != nil {
-		return nil //nolint:nilerr // nobody's: the route came from elsewhere, and there is nothing to write it down in
+		return nil // nobody's: the route came from elsewhere, and there is nothing to write it down in
 	}
 	for i := range m.data.Sources {
 		if src := &m.data.Sources[i]; finished[src.Cluster] {
