@@ -401,8 +401,14 @@ func TestWhatIsWrittenLateIsRescuedAndTheFenceIsPutBack(t *testing.T) {
 		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered})
 		m.ended(move.ID)
 		m.quiet()
-		m.w.unfence("kafka-a") // by hand
-		m.w.storeOn("kafka-a", "0")
+		m.w.with("kafka-a", func(c broker.Cluster) { // by hand, again when the fence was put back before the message came
+			m.w.eventually(func() bool {
+				m.w.unfence("kafka-a")
+				stored := make(chan error, 1)
+				c.Send(m.w.ctx(), m.w.topic, &broker.Envelope{Message: broker.Message{Key: []byte("k"), Body: []byte("0")}}, func(_ broker.Receipt, err error) { stored <- err })
+				return <-stored == nil
+			}, nil, "a late message is stored")
+		})
 		var r *migrate.Receipt
 		m.w.eventually(func() bool {
 			var err error
