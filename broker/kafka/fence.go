@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -194,11 +194,20 @@ func (c *Cluster) leaders(topic string, partitions []int32) (map[*sarama.Broker]
 	return leaders, nil
 }
 
-// each asks all leaders at once.
-func each(leaders map[*sarama.Broker][]int32, ask func(b *sarama.Broker, partitions []int32) error) error {
-	var all errgroup.Group
+// each asks all leaders at once. Of several errors it returns what a leader has said before that one could not be asked.
+func each(leaders map[*sarama.Broker][]int32, ask func(b *sarama.Broker, partitions []int32) error) (failed error) {
+	var all sync.WaitGroup
+	var mu sync.Mutex
 	for leader, partitions := range leaders {
-		all.Go(func() error { return ask(leader, partitions) })
+		all.Go(func() {
+			err := ask(leader, partitions)
+			mu.Lock()
+			defer mu.Unlock()
+			if failed == nil || errors.Is(err, errs.ErrConflict) {
+				failed = err
+			}
+		})
 	}
-	return all.Wait()
+	all.Wait()
+	return failed
 }
