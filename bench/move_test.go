@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -128,6 +130,7 @@ func move(b *testing.B, s *stage, order metadata.Order) {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	to := []string{"kafka-b", "kafka-a"}
 	before, began := l.sent.Load(), time.Now()
+	var first holding // after the first moves: by then everything is open
 	for b.Loop() {
 		for i := range moves {
 			l.longest.Store(0)
@@ -144,8 +147,12 @@ func move(b *testing.B, s *stage, order metadata.Order) {
 			totals, longests = append(totals, ms(m.EndedAt.Sub(m.CreatedAt))), append(longests, ms(time.Duration(l.longest.Load())))
 			drains = append(drains, ms(inState(b, controller, m.ID, migrate.Draining)))
 		}
+		if len(totals) == moves {
+			first = held(l)
+		}
 	}
 	rate := float64(l.sent.Load()-before) / time.Since(began).Seconds()
+	last := held(l)
 	end()
 	sending.Wait()
 	until(b, "everything is handled", func() bool { return l.handled.Load() >= l.sent.Load() })
@@ -167,7 +174,29 @@ func move(b *testing.B, s *stage, order metadata.Order) {
 	b.ReportMetric(float64(l.failed.Load()), "failed")
 	b.ReportMetric(float64(l.sent.Load()-l.handled.Load()), "lost")
 	b.ReportMetric(float64(l.twice.Load()), "twice")
+	b.ReportMetric(float64(len(totals)), "moves")
+	b.ReportMetric(float64(last.goroutines-first.goroutines), "more-goroutines")
+	b.ReportMetric(float64(last.heap-first.heap)/1024, "more-heap-kB")
 	b.ReportMetric(0, "ns/op")
+}
+
+// holding is what the process holds.
+type holding struct {
+	goroutines int
+	heap       int64
+}
+
+// held is what the process holds, without the books of the load.
+func held(l *load) holding {
+	l.mu.Lock()
+	for i := range l.seen { // whatever is handled again later counts as swapped, and there must be none
+		clear(l.seen[i])
+	}
+	l.mu.Unlock()
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return holding{runtime.NumGoroutine(), int64(m.HeapAlloc)} //nolint:gosec // far below
 }
 
 // inState is how long a migration was in a state.
