@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -296,7 +297,11 @@ func TestRollbackAfterTheNewClusterTookWrites(t *testing.T) {
 		m.sendsTo("kafka-a", 50)
 		move := m.start(migrate.Plan{To: "kafka-b", Ordered: m.ordered})
 		m.reaches(move.ID, migrate.Draining)
-		m.sendsTo("kafka-b", 1000)
+		writes := int64(1000)
+		if os.Getenv("TURNOUT_SOAK") != "" {
+			writes = 10_000
+		}
+		m.sendsTo("kafka-b", writes)
 		require.NoError(t, m.Rollback(m.w.ctx(), move.ID, "tester"))
 		m.w.set(func(g *metadata.Group) { g.Paused = false })
 		r := m.ended(move.ID)
