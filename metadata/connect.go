@@ -1,7 +1,9 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -93,6 +95,7 @@ type dialer struct {
 	session time.Duration   // session timeout
 	log     *zap.Logger
 	started chan struct{} // closed when the Store can take events
+	seen    atomic.Int64  // the last zxid of the session, 0: none
 
 	mu      sync.Mutex
 	dials   int       // since the last connection that lasted
@@ -132,7 +135,7 @@ func (d *dialer) Dial(network, address string, _ time.Duration) (net.Conn, error
 	if err := nc.SetDeadline(time.Now().Add(d.timeout)); err != nil {
 		return nil, errors.Join(err, nc.Close())
 	}
-	c := &sessionConn{Conn: nc}
+	c := &sessionConn{Conn: nc, seen: &d.seen, since: d.seen.Load()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.current, d.since = c, time.Now()
@@ -194,6 +197,9 @@ func (d *dialer) ready() {
 	}
 }
 
+// expired is called when the session has expired: a new one may begin at a server that has seen nothing.
+func (d *dialer) expired() { d.seen.Store(0) }
+
 // cut closes the current connection.
 func (d *dialer) cut() {
 	d.mu.Lock()
@@ -203,32 +209,100 @@ func (d *dialer) cut() {
 	}
 }
 
-// sessionConn ignores the library's deadlines until there is a session, and makes the server end the old one if anew is set.
+// sessionConn ignores the library's deadlines until there is a session, makes the server end the old one if anew is set,
+// and keeps the last zxid that was seen in place of the library. zk v1.0.4 writes its own where answers are read and reads
+// it, without a lock, where it arms the watches of the connection before: an answer in that moment is a data race, and
+// makes the server leave out the changes between. So the library is shown answers without a zxid, never has one, and what
+// it would have sent is put into its requests here.
 type sessionConn struct {
 	net.Conn
 	ready atomic.Bool
 	anew  bool
+	seen  *atomic.Int64 // the last zxid that an answer had, over all connections of a session
+	since int64         // what it was when this connection was made
+
+	// Of the frame that is being read; only Read uses them.
+	answers bool // false: the first frame, which is the answer to the connect request
+	head    [frameHead]byte
+	at      int // how much of it was read
+	size    int // without its length field
 }
 
-// The library's connect request: length 4, version 4, last zxid 8, timeout 4, session 8, length of the password 4, password 16.
+// The library's requests: length 4, then
+//   - to connect: version 4, last zxid 8, timeout 4, session 8, length of the password 4, password 16;
+//   - to set watches: xid 4, operation 4, last zxid 8, …
+//
+// Frames from the server but the first: length 4, xid 4, zxid 8, error 4, …
 const (
 	connectRequest  = 48
 	connectZxid     = 8
 	connectPassword = 32
+	requestOp       = 8
+	opSetWatches    = 101
+	setWatchesZxid  = 12
+	frameLength     = 4
+	frameZxid       = 8
+	frameHead       = 16
 )
 
-// Write takes last zxid and password out of the first request if anew is set. A server that has seen less than its client
-// closes the connection, so after a ZooKeeper was set up anew or restored a running client would be refused for ever: the
-// library forgets its last zxid only when a session expires. Without a zxid the server answers, and without
-// the password its answer is that the session has expired.
+// Write puts in the last zxid. With anew it takes that and the password out of the first request: a server that has seen
+// less than its client closes the connection, so after a ZooKeeper was set up anew or restored a running client
+// would be refused for ever. Without a zxid the server answers, and without the password its answer is that the session has
+// expired. The library writes each request by one call.
 func (c *sessionConn) Write(b []byte) (int, error) {
-	if c.anew && len(b) == connectRequest {
-		b = append([]byte(nil), b...)
-		clear(b[connectZxid : connectZxid+8])
-		clear(b[connectPassword:])
+	switch {
+	case c.ready.Load():
+		if len(b) >= setWatchesZxid+8 && binary.BigEndian.Uint32(b[requestOp:]) == opSetWatches {
+			b = bytes.Clone(b)
+			binary.BigEndian.PutUint64(b[setWatchesZxid:], uint64(c.since)) //nolint:gosec // the same bits
+		}
+	case len(b) == connectRequest:
+		b = bytes.Clone(b)
+		if c.anew {
+			c.since = 0
+			clear(b[connectPassword:])
+		}
+		binary.BigEndian.PutUint64(b[connectZxid:], uint64(c.since)) //nolint:gosec // the same bits
 	}
-	c.anew = false
 	return c.Conn.Write(b)
+}
+
+// Read takes the zxid out of answers and keeps it.
+func (c *sessionConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	for rest := b[:n]; len(rest) > 0; {
+		if c.at >= frameHead {
+			skip := min(len(rest), frameLength+c.size-c.at)
+			rest = rest[skip:]
+			c.at += skip
+		} else {
+			c.head[c.at] = rest[0]
+			if c.answers && c.at >= frameZxid {
+				rest[0] = 0
+			}
+			rest = rest[1:]
+			c.at++
+			c.headed()
+		}
+		if c.at >= frameLength && c.at >= frameLength+c.size {
+			c.at, c.answers = 0, true
+		}
+	}
+	return n, err
+}
+
+// headed looks at the part of the head that is complete with the last byte.
+func (c *sessionConn) headed() {
+	switch c.at {
+	case frameLength:
+		c.size = int(binary.BigEndian.Uint32(c.head[:]))
+	case frameHead:
+		xid := int32(binary.BigEndian.Uint32(c.head[frameLength:])) //nolint:gosec // the same bits
+		zxid := int64(binary.BigEndian.Uint64(c.head[frameZxid:]))  //nolint:gosec // the same bits
+		if c.answers && xid >= 0 && zxid > 0 {                      // else a watch event or the answer to a ping
+			c.seen.Store(zxid)
+		}
+	}
 }
 
 func (c *sessionConn) SetReadDeadline(t time.Time) error {

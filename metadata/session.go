@@ -19,11 +19,6 @@ type Session struct {
 	Connected bool
 }
 
-// settle is how long requests are held back after a connection has its session. zk v1.0.4 sends the watches of the
-// connection before from a goroutine that reads the last zxid without a lock while answers write it: an answer in that
-// moment would be a data race, and could make the server leave out changes.
-const settle = 5 * time.Millisecond
-
 // link is the state of the connection as the library tells it.
 type link struct {
 	id    int64
@@ -35,7 +30,8 @@ type link struct {
 type sessions struct {
 	ctx       context.Context
 	sessionID func() int64
-	ready     func()
+	ready     func() // there is a session
+	expired   func()
 
 	mu      sync.Mutex
 	link    link
@@ -85,6 +81,7 @@ func (s *sessions) event(e zk.Event) {
 	case zk.StateDisconnected:
 		next.up = false
 	case zk.StateExpired:
+		s.expired()
 		next.id, next.up = 0, false
 	default:
 		return
@@ -257,13 +254,6 @@ func (s *Store) sessionLoop() {
 func (s *Store) handle(l link, more bool) {
 	if l.up {
 		if more { // gone again already
-			return
-		}
-		timer := time.NewTimer(settle)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-s.ctx.Done():
 			return
 		}
 		// Whatever fails in here by a lost connection is done again at the next one.

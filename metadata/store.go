@@ -164,7 +164,7 @@ func newStore(cfg Config) (*Store, []string, error) {
 	s.sessions.init(s.ctx)
 	s.watches.armed = map[watchKey]<-chan zk.Event{}
 	s.dialer = &dialer{dial: cfg.Dialer, ctx: s.ctx, timeout: max(time.Second, cfg.SessionTimeout/3), session: cfg.SessionTimeout, log: s.log, started: make(chan struct{})}
-	s.sessions.ready = s.dialer.ready
+	s.sessions.ready, s.sessions.expired = s.dialer.ready, s.dialer.expired
 	if cfg.SnapshotDir != "" {
 		s.snap = openSnapshot(cfg.SnapshotDir, cfg.App, s.log)
 		s.snap.identity = s.ensemble.id

@@ -1,8 +1,11 @@
 package metadata_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -338,6 +341,97 @@ func eventually(t *testing.T, s *metadata.Store) context.Context {
 	_, err := s.Read(ctx, "/")
 	require.NoError(t, err)
 	return ctx
+}
+
+// The last zxid that was seen goes with the connect request and with the watches of a connection that follows another one.
+func TestTheLastZxidIsToldToTheNextServer(t *testing.T) {
+	srv := serve(t)
+	wire := &requests{}
+	s, _ := open(t, srv.ConnectString(), func(c *metadata.Config) { c.Dialer = wire.dial })
+	require.NoError(t, s.Create(short(t), "/t", wish("a")))
+	got, _ := follow(t, s, "/t")
+	got.until(t, on("a"))
+	set := 0
+	for round := 0; set < 3; round++ {
+		require.Less(t, round, 100, "watches are set again on new connections")
+		require.NoError(t, s.Set(eventually(t, s), "/t", wish(fmt.Sprintf("b%d", round)), metadata.AnyVersion))
+		n, err := s.Read(short(t), "/t")
+		require.NoError(t, err)
+		got.until(t, func(u metadata.Update[metadata.Wish]) bool { return u.Node.Mzxid == n.Mzxid })
+		srv.DropConnections()
+		eventually(t, s)
+		last := wire.count() - 1
+		require.GreaterOrEqual(t, wire.connects(last), int64(n.Mzxid))
+		if zxid := wire.watches(last); zxid != 0 { // else the watch had just fired, or is about to be set
+			require.Equal(t, wire.connects(last), zxid, "of the connection before, not of an answer since")
+			set++
+		}
+	}
+	before := wire.count()
+	require.NoError(t, srv.ExpireSession(s.Session().ID))
+	require.Eventually(t, func() bool { return wire.count() > before+1 }, patience, moment, "one that is told of the expiry, one anew")
+	eventually(t, s)
+	require.Zero(t, wire.connects(before+1), "a new session may begin anywhere")
+}
+
+// requests keeps what the client sends, a list for each connection.
+type requests struct {
+	mu    sync.Mutex
+	conns [][][]byte
+}
+
+type recorded struct {
+	net.Conn
+	of *requests
+	at int
+}
+
+func (r *requests) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	nc, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conns = append(r.conns, nil)
+	return &recorded{nc, r, len(r.conns) - 1}, nil
+}
+
+func (c *recorded) Write(b []byte) (int, error) {
+	c.of.mu.Lock()
+	c.of.conns[c.at] = append(c.of.conns[c.at], bytes.Clone(b))
+	c.of.mu.Unlock()
+	return c.Conn.Write(b)
+}
+
+func (r *requests) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.conns)
+}
+
+// connects is the zxid in the connect request of a connection, -1: there is none.
+func (r *requests) connects(conn int) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if conn >= len(r.conns) || len(r.conns[conn]) == 0 {
+		return -1
+	}
+	return int64(binary.BigEndian.Uint64(r.conns[conn][0][8:]))
+}
+
+// watches is the zxid in the request of a connection that sets watches, 0: there is none.
+func (r *requests) watches(conn int) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if conn < len(r.conns) {
+		for _, b := range r.conns[conn][min(1, len(r.conns[conn])):] {
+			if binary.BigEndian.Uint32(b[8:]) == 101 {
+				return int64(binary.BigEndian.Uint64(b[12:]))
+			}
+		}
+	}
+	return 0
 }
 
 func TestAnAnswerThatIsLostIsATimeout(t *testing.T) {
