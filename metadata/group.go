@@ -33,6 +33,7 @@ type Group struct {
 	Paused      bool                                 `json:"paused"`
 	Tags        string                               `json:"tags"` // "": all; else tags separated by ||
 	Retry       RetryPolicy                          `json:"retry"`
+	Shadow      ShadowLimits                         `json:"shadow,omitzero"`
 	Extra       Extra                                `json:"-"`
 }
 
@@ -140,6 +141,15 @@ func (g Group) Validate() error {
 	}
 	if g.Retry.Max < 0 || g.Retry.Max > DefaultRetryMax {
 		p.add("retry.max", g.Retry.Max, "must be 0 to %d", DefaultRetryMax)
+	}
+	if g.Shadow.Group != "" {
+		p.physical("shadow.group", g.Shadow.Group)
+	}
+	if g.Shadow.Concurrency < 0 || g.Shadow.Concurrency > maxConcurrency {
+		p.add("shadow.concurrency", g.Shadow.Concurrency, "must be 0 (as the group) to %d", maxConcurrency)
+	}
+	if g.Shadow.Rate < 0 {
+		p.add("shadow.rate", g.Shadow.Rate, "must be 0 (no limit) or more")
 	}
 	return p.err("group")
 }

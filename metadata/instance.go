@@ -15,6 +15,8 @@ type Instance struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	SDK     string    `json:"sdk"` // version of Turnout
+	// Shadow is how far the shadow groups are for which there are flags, by group.
+	Shadow map[string]ShadowReport `json:"shadow,omitzero"`
 }
 
 // Participant is what an instance says of one topic. Node: participants/{topic}/{id}, ephemeral.

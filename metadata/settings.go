@@ -6,24 +6,15 @@ import (
 	"slices"
 )
 
-// ShadowPrefix makes a shadow name of a topic's or group's name.
-const ShadowPrefix = "shadow_"
-
 // TopicSettings are the settings of a topic. Node: topics/{topic}/settings; without one DefaultTopicSettings are in force.
 type TopicSettings struct {
 	V        int               `json:"v"`
-	App      string            `json:"app"`      // who owns the topic; may be ""
-	Names    map[string]string `json:"names"`    // cluster → name of the topic there, where it differs
-	Shadow   ShadowTopic       `json:"shadow"`   // where messages with the stress mark go
-	Portable bool              `json:"portable"` // refuse what not every kind of cluster can carry. Default true
+	App      string            `json:"app"`               // who owns the topic; may be ""
+	Names    map[string]string `json:"names"`             // cluster → name of the topic there, where it differs
+	Shadow   ShadowTopic       `json:"shadow"`            // where messages with the stress mark go
+	ShadowOf string            `json:"shadowOf,omitzero"` // the topic that this one is the shadow topic of; not needed when the name has ShadowPrefix
+	Portable bool              `json:"portable"`          // refuse what not every kind of cluster can carry. Default true
 	Extra    Extra             `json:"-"`
-}
-
-// ShadowTopic says where messages with the stress mark go.
-type ShadowTopic struct {
-	Topic   string `json:"topic"`   // "": the topic's name with ShadowPrefix
-	Enabled bool   `json:"enabled"` // false: they are refused. Default true
-	Extra   Extra  `json:"-"`
 }
 
 // DefaultTopicSettings are the settings of a topic that has none.
@@ -58,7 +49,10 @@ func (s TopicSettings) Validate() error {
 		p.physical(fmt.Sprintf("names[%q]", cluster), s.Names[cluster])
 	}
 	if s.Shadow.Topic != "" {
-		p.physical("shadow.topic", s.Shadow.Topic)
+		p.name("shadow.topic", s.Shadow.Topic)
+	}
+	if s.ShadowOf != "" {
+		p.name("shadowOf", s.ShadowOf)
 	}
 	return p.err("settings")
 }
@@ -68,15 +62,6 @@ func (s TopicSettings) MarshalJSON() ([]byte, error) { return encodeObject(s, s.
 
 // UnmarshalJSON reads it without validating.
 func (s *TopicSettings) UnmarshalJSON(b []byte) (err error) {
-	s.Extra, err = decodeObject(b, s)
-	return err
-}
-
-// MarshalJSON writes it with its Extra.
-func (s ShadowTopic) MarshalJSON() ([]byte, error) { return encodeObject(s, s.Extra) }
-
-// UnmarshalJSON reads it without validating.
-func (s *ShadowTopic) UnmarshalJSON(b []byte) (err error) {
 	s.Extra, err = decodeObject(b, s)
 	return err
 }
