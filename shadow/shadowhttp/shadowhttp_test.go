@@ -31,7 +31,7 @@ func says(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, strconv.FormatBool(shadow.Marked(r.Context())))
 }
 
-func get(t *testing.T, ctx context.Context, c *http.Client, url string, headers ...string) (int, string) {
+func get(ctx context.Context, t *testing.T, c *http.Client, url string, headers ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestWhichRequestsMark(t *testing.T) {
 		{"neither yes nor no in baggage", []string{"baggage", "turnout-shadow=yes"}, 400, `turnout-shadow "yes": must be "1" for stress traffic; leave it out for production traffic`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, body := get(t, t.Context(), srv.Client(), srv.URL, c.headers...)
+			status, body := get(t.Context(), t, srv.Client(), srv.URL, c.headers...)
 			require.Equal(t, c.status, status)
 			require.Equal(t, c.body, body)
 		})
@@ -87,15 +87,15 @@ func TestWhoIsNotTrustedIsRefused(t *testing.T) {
 	srv := serve(t, shadowhttp.Handler(http.HandlerFunc(says), shadowhttp.WithTrust(func(r *http.Request) bool {
 		return r.Header.Get("Authorization") == "tester"
 	})))
-	status, body := get(t, t.Context(), srv.Client(), srv.URL, "turnout-shadow", "1")
+	status, body := get(t.Context(), t, srv.Client(), srv.URL, "turnout-shadow", "1")
 	require.Equal(t, http.StatusForbidden, status)
 	require.Contains(t, body, "no stress traffic")
-	status, _ = get(t, t.Context(), srv.Client(), srv.URL, "baggage", "turnout-shadow=1")
+	status, _ = get(t.Context(), t, srv.Client(), srv.URL, "baggage", "turnout-shadow=1")
 	require.Equal(t, http.StatusForbidden, status)
-	status, body = get(t, t.Context(), srv.Client(), srv.URL, "turnout-shadow", "1", "Authorization", "tester")
+	status, body = get(t.Context(), t, srv.Client(), srv.URL, "turnout-shadow", "1", "Authorization", "tester")
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "true", body)
-	status, body = get(t, t.Context(), srv.Client(), srv.URL)
+	status, body = get(t.Context(), t, srv.Client(), srv.URL)
 	require.Equal(t, http.StatusOK, status, "production traffic needs no trust")
 	require.Equal(t, "false", body)
 }
@@ -104,12 +104,12 @@ func TestTheMarkGoesFromServiceToService(t *testing.T) {
 	last := serve(t, shadowhttp.Handler(http.HandlerFunc(says)))
 	client := &http.Client{Transport: shadowhttp.Transport(last.Client().Transport)}
 	first := serve(t, shadowhttp.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, body := get(t, r.Context(), client, last.URL)
+		_, body := get(r.Context(), t, client, last.URL)
 		_, _ = io.WriteString(w, body)
 	})))
-	_, body := get(t, shadow.WithMark(t.Context()), &http.Client{Transport: shadowhttp.Transport(first.Client().Transport)}, first.URL)
+	_, body := get(shadow.WithMark(t.Context()), t, &http.Client{Transport: shadowhttp.Transport(first.Client().Transport)}, first.URL)
 	require.Equal(t, "true", body)
-	_, body = get(t, t.Context(), &http.Client{Transport: shadowhttp.Transport(first.Client().Transport)}, first.URL)
+	_, body = get(t.Context(), t, &http.Client{Transport: shadowhttp.Transport(first.Client().Transport)}, first.URL)
 	require.Equal(t, "false", body)
 }
 
@@ -133,7 +133,7 @@ func TestTransport(t *testing.T) {
 		{"it says no", marked, []string{"baggage", "turnout-shadow=0;p,a=b", "turnout-shadow", "0"}, []string{"1"}, []string{"turnout-shadow=1,a=b"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, _ := get(t, c.ctx, client, srv.URL, c.headers...)
+			status, _ := get(c.ctx, t, client, srv.URL, c.headers...)
 			require.Equal(t, http.StatusOK, status)
 			require.Equal(t, c.mark, got.Values("turnout-shadow"))
 			require.Equal(t, c.baggage, got.Values("baggage"))
@@ -150,13 +150,13 @@ func TestItIsUnderstoodByOpenTelemetry(t *testing.T) {
 			t.Error(err)
 		}
 	}))
-	get(t, shadow.WithMark(t.Context()), &http.Client{Transport: shadowhttp.Transport(srv.Client().Transport)}, srv.URL, "baggage", "user=alice")
+	get(shadow.WithMark(t.Context()), t, &http.Client{Transport: shadowhttp.Transport(srv.Client().Transport)}, srv.URL, "baggage", "user=alice")
 	require.Equal(t, "1", there.Member(shadow.BaggageKey).Value())
 	require.Equal(t, "alice", there.Member("user").Value())
 	require.True(t, shadow.Marked(baggage.ContextWithBaggage(t.Context(), there)))
 
 	ctx := shadow.WithMark(baggage.ContextWithBaggage(t.Context(), there.DeleteMember(shadow.BaggageKey)))
 	srv = serve(t, shadowhttp.Handler(http.HandlerFunc(says)))
-	_, body := get(t, t.Context(), srv.Client(), srv.URL, "baggage", baggage.FromContext(ctx).String())
+	_, body := get(t.Context(), t, srv.Client(), srv.URL, "baggage", baggage.FromContext(ctx).String())
 	require.Equal(t, "true", body)
 }
