@@ -83,6 +83,7 @@ type world struct {
 	t     *testing.T
 	env   *testenv.Env
 	root  string
+	flags string // root of the shadow flags
 	topic string
 	group string
 	store *metadata.Store
@@ -92,8 +93,8 @@ type world struct {
 
 func newWorld(t *testing.T, env *testenv.Env, clusters ...string) *world {
 	name := worldName(t.Name())
-	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t), root: "/" + name, topic: "orders-" + name, group: "bills-" + name}
-	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: w.root, Logger: zap.NewNop()})
+	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t), root: "/" + name, flags: "/zpt/of-" + name, topic: "orders-" + name, group: "bills-" + name}
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: w.root, ShadowRoot: w.flags, Logger: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
 	w.store = store
@@ -157,7 +158,7 @@ func (w *world) with(cluster string, fn func(broker.Cluster)) {
 }
 
 func (w *world) open(app string, opts ...turnout.Option) *turnout.Client {
-	c, err := turnout.Open(w.ctx(), turnout.Config{App: app, ZooKeeper: w.env.ZooKeeper(), Root: w.root, SnapshotDir: w.t.TempDir(), Logger: w.log}, opts...)
+	c, err := turnout.Open(w.ctx(), turnout.Config{App: app, ZooKeeper: w.env.ZooKeeper(), Root: w.root, ShadowRoot: w.flags, SnapshotDir: w.t.TempDir(), Logger: w.log}, opts...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, c.Close(w.ctx())) })
 	return c

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"github.com/turnout-mq/turnout/internal/topics"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/producer"
+	"github.com/turnout-mq/turnout/shadow"
 )
 
 // Version of this SDK, as instances report it.
@@ -89,6 +89,7 @@ type Client struct {
 	set      *topics.Set
 	producer *producer.Producer
 	consumer *consumer.Consumer
+	stress   *stress
 	log      *zap.Logger
 
 	instance *instance
@@ -141,6 +142,7 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
 	c.producer = producer.New(c.set, c.pool, log)
 	c.consumer = consumer.New(store, c.set, c.pool, log)
 	c.instance = register(store, cfg.App, id, log)
+	c.stress = newStress(c, cfg.App, id, o)
 	return c, nil
 }
 
@@ -160,33 +162,49 @@ func connect(ctx context.Context, store *metadata.Store) error {
 	return nil
 }
 
-// Send stores m on the cluster that carries topic and returns when the cluster has acknowledged it. It waits and repeats,
+// Send stores m on the cluster that carries topic and returns when the cluster has acknowledged it. With the stress mark in
+// ctx (shadow.WithMark) that is topic's shadow topic, never topic itself. It waits and repeats,
 // also on another cluster when the topic moves, until ctx ends: give ctx a deadline. m is not changed, and not kept after
 // Send has returned without ctx's error or ErrClosed; after those its memory may still be read.
 //
-// Errors: ErrInvalid, ErrTooLarge, ErrUnsupported: m is not acceptable. ErrUnknownTopic. ErrNoMetadata. ErrFenced.
-// ErrNotAllowed. ErrClosed. ctx's error: whether m was stored is not known; sending it again with the same ID makes it a
+// Errors: ErrInvalid, ErrTooLarge, ErrUnsupported: m is not acceptable. ErrUnknownTopic. ErrNoShadow: ctx is marked and topic
+// has no shadow topic. ErrNotAllowed: also a send without the mark that names a shadow topic. ErrNoMetadata. ErrFenced. ErrClosed. ctx's error: whether m was stored is not known; sending it again with the same ID makes it a
 // duplicate at worst.
 func (c *Client) Send(ctx context.Context, topic string, m *Message) (SendResult, error) {
-	return c.producer.Send(ctx, topic, m)
+	return c.side(ctx).Send(ctx, topic, m)
 }
 
 // SendAsync is Send that calls done, exactly once, instead of waiting for the cluster's answer. done must not block. m
 // must not be changed before done was called; after an error of ctx or ErrClosed its memory may still be read. See producer.Producer.SendAsync for order and waiting.
 func (c *Client) SendAsync(ctx context.Context, topic string, m *Message, done func(SendResult, error)) {
-	c.producer.SendAsync(ctx, topic, m, done)
+	c.side(ctx).SendAsync(ctx, topic, m, done)
+}
+
+// side is the producer for what is sent with ctx.
+func (c *Client) side(ctx context.Context) *producer.Producer {
+	if shadow.Marked(ctx) {
+		return c.stress.producer
+	}
+	return c.producer
 }
 
 // Subscribe begins to hand the messages of group's topics to l, from every cluster that still has some. It returns when
 // group and topics are known; Subscription.Ready waits until the process is a member on the clusters. The group's settings
 // (paused, concurrency, rate) apply live. ctx bounds the call only.
 //
+// While a flag below {ShadowRoot}/{App} enables the group, l is also called for the messages of the group's shadow group, with
+// a ctx that carries the stress mark (package shadow).
+//
 // Errors: ErrUnknownGroup, ErrUnknownTopic, ErrNoMetadata, ErrConflict (subscribed already), ErrClosed.
 func (c *Client) Subscribe(ctx context.Context, group string, l Listener, opts ...SubscribeOption) (*Subscription, error) {
-	return c.consumer.Subscribe(ctx, group, l, opts...)
+	sub, err := c.consumer.Subscribe(ctx, group, l, opts...)
+	if err == nil {
+		c.stress.subscribed(sub, group, l, opts)
+	}
+	return sub, err
 }
 
-// Stats counts the client's sends since Open.
+// Stats counts the client's sends without the stress mark since Open.
 func (c *Client) Stats() producer.Stats { return c.producer.Stats() }
 
 // Close ends subscriptions and sends in good order: listeners finish and their positions are stored, sends that were
@@ -206,6 +224,7 @@ func (c *Client) Close(ctx context.Context) error {
 	err := errors.Join(
 		c.consumer.Close(ctx),
 		c.producer.Close(ctx),
+		c.stress.close(ctx),
 		c.set.Close(ctx),
 		c.instance.close(ctx),
 		c.pool.Close(ctx),
@@ -216,76 +235,4 @@ func (c *Client) Close(ctx context.Context) error {
 		return fmt.Errorf("close: not everything has ended yet: %w", ctx.Err())
 	}
 	return err
-}
-
-// instance keeps apps/{app}/instances/{id} registered over sessions.
-type instance struct {
-	reg    *metadata.Registration
-	doc    []byte
-	log    *zap.Logger
-	stop   func()
-	ctx    context.Context
-	cancel context.CancelFunc
-	wake   chan struct{}
-	done   chan struct{}
-}
-
-func register(store *metadata.Store, app, id string, log *zap.Logger) *instance {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	doc, err := json.Marshal(metadata.Instance{V: 1, Host: host, PID: os.Getpid(), Started: time.Now().UTC().Truncate(time.Second), SDK: Version})
-	if err != nil {
-		panic("an instance is always JSON: " + err.Error())
-	}
-	i := &instance{reg: store.Register(store.InstancePath(app, id)), doc: doc, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	i.ctx, i.cancel = context.WithCancel(context.Background())
-	kick := func() {
-		select {
-		case i.wake <- struct{}{}:
-		default:
-		}
-	}
-	i.stop = store.OnSession(func(s metadata.Session) {
-		if s.Connected {
-			kick()
-		}
-	})
-	kick()
-	go i.run(store)
-	return i
-}
-
-func (i *instance) run(store *metadata.Store) {
-	defer close(i.done)
-	for {
-		var again <-chan time.Time
-		if store.Session().Connected {
-			ctx, cancel := context.WithTimeout(i.ctx, 10*time.Second)
-			if _, err := i.reg.Ensure(ctx, i.doc); err != nil && i.ctx.Err() == nil {
-				i.log.Debug("instance not registered yet", zap.Error(err))
-				again = time.After(200 * time.Millisecond)
-			}
-			cancel()
-		}
-		select {
-		case <-i.ctx.Done():
-			return
-		case <-i.wake:
-		case <-again:
-		}
-	}
-}
-
-// close ends it. The node goes with the session, which is closed next.
-func (i *instance) close(ctx context.Context) error {
-	i.stop()
-	i.cancel()
-	select {
-	case <-i.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

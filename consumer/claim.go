@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -150,6 +151,9 @@ func (cl *claimed) handle(items []*item) (next []*item) {
 	n := 0 // so many are handled
 	var failed error
 	for n < len(items) && cl.s.workers.admit(items[n].ctx) {
+		if failed = cl.misplaced(items[n].d); failed != nil {
+			break
+		}
 		cl.a.show(items[n])
 		if failed = cl.s.call(&items[n].public); failed != nil {
 			break
@@ -200,6 +204,9 @@ func (cl *claimed) next(it *item) *item {
 // with.
 func (cl *claimed) repeat(it *item, err error) bool {
 	group := cl.s.settings()
+	if errors.Is(err, errs.ErrMarked) {
+		return cl.setAside(it, group, err)
+	}
 	limit := tries
 	if cl.ordered {
 		limit += group.Retry.Max
@@ -229,7 +236,7 @@ func (cl *claimed) setAside(it *item, group *metadata.Group, cause error) bool {
 	for {
 		ctx, cancel := context.WithTimeout(it.ctx, setAside)
 		var err error
-		dead := cl.ordered || it.d.Attempt >= group.Retry.Max
+		dead := cl.ordered || it.d.Attempt >= group.Retry.Max || errors.Is(cause, errs.ErrMarked)
 		if dead {
 			err = cl.a.conn.DeadLetter(ctx, cl.a.group, it.d, cause.Error())
 		} else {
@@ -254,6 +261,22 @@ func (cl *claimed) setAside(it *item, group *metadata.Group, cause error) bool {
 	}
 }
 
+// misplaced says why d must not be shown to the listener: it is of the other side of the stress mark.
+func (cl *claimed) misplaced(d *broker.Delivery) error {
+	if d.Shadow == cl.s.shadow {
+		return nil
+	}
+	cl.s.count.misplaced.Add(1)
+	err := fmt.Errorf("%w: with the stress mark, in production group %q", errs.ErrMarked, cl.s.group)
+	if cl.s.shadow {
+		err = fmt.Errorf("%w: without the stress mark, in shadow group %q", errs.ErrMarked, cl.s.group)
+	}
+	cl.s.log.Error("a message is on the wrong side of the stress mark; find out who sent it", zap.String("id", d.ID), zap.String("cluster", cl.a.cluster),
+		zap.String("topic", cl.a.physical), zap.String("partition", d.Partition), zap.Int64("offset", d.Offset), zap.Bool("marked", d.Shadow))
+	cl.a.r.topic.Touch()
+	return err
+}
+
 // call runs the listener; a panic in it is an error of it.
 func (s *Subscription) call(d *Delivery) (err error) {
 	defer func() {
@@ -268,7 +291,7 @@ func (s *Subscription) call(d *Delivery) (err error) {
 // show makes what the listener is given.
 func (a *attachment) show(it *item) {
 	d := it.d
-	it.public = Delivery{Message: d.Message, Topic: a.r.topic.Name(), Group: a.r.s.group, Cluster: a.cluster,
+	it.public = Delivery{Message: d.Message, Topic: a.shown, Group: a.r.s.shown, Cluster: a.cluster,
 		Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt, Stored: d.Stored}
 }
 

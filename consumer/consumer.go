@@ -18,6 +18,7 @@ import (
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/internal/topics"
 	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/shadow"
 )
 
 // DefaultLinger is how long nothing new must have come to a cluster that is not written to before a group leaves it: the
@@ -27,8 +28,8 @@ const DefaultLinger = 20 * time.Second
 // Delivery is one message for a listener. It must not be kept after the listener returned, unless it is not changed.
 type Delivery struct {
 	broker.Message
-	Topic     string // the name in the metadata
-	Group     string
+	Topic     string // the name in the metadata; of a message with the stress mark too it is that of production
+	Group     string // likewise
 	Cluster   string
 	Partition string // Kafka: the number; RocketMQ: broker:queue. Of the retry topic for a retry
 	Offset    int64
@@ -38,7 +39,7 @@ type Delivery struct {
 
 // Listener handles one message. nil: it is done. An error: it is given again, first in the process, then through the
 // group's retry topic, at last it goes to the dead letters. ctx ends when Close gives up waiting, so a listener that is at
-// work when its subscription is closed may finish.
+// work when its subscription is closed may finish. ctx carries the stress mark (shadow.Marked) when the message does.
 type Listener func(ctx context.Context, d *Delivery) error
 
 // Option changes a subscription.
@@ -76,6 +77,7 @@ type Stats struct {
 	Failed     int64 // listener calls that returned an error
 	Retried    int64 // messages put into the retry topic
 	DeadLetter int64 // messages put into the dead letters
+	Misplaced  int64 // of those: with the stress mark in a production group, or without in a shadow group; no listener saw them
 }
 
 // Consumer holds the subscriptions of a process. All methods may be called concurrently.
@@ -98,23 +100,26 @@ func New(store *metadata.Store, set *topics.Set, pool *clusters.Pool, log *zap.L
 // Subscription is one group in this process.
 type Subscription struct {
 	c        *Consumer
-	group    string
+	group    string // in the metadata; of a shadow group that of the derived one
+	shown    string // Delivery.Group
+	shadow   bool
 	listener Listener
 	opt      options
 	log      *zap.Logger
 	workers  *workers
-	count    struct{ handled, failed, retried, dead atomic.Int64 }
+	count    struct{ handled, failed, retried, dead, misplaced atomic.Int64 }
 
-	ctx      context.Context // the listeners'
-	cancel   context.CancelFunc
-	doc      atomic.Pointer[metadata.Group] // the last good settings; nil before any
-	life     context.Context                // of everything but listeners: ends with Close
-	end      context.CancelFunc
-	wake     chan struct{}
-	done     chan struct{}
-	follower *metadata.Follower
-	finish   sync.Once
-	closed   chan struct{} // closed when everything has ended
+	ctx    context.Context // the listeners'
+	cancel context.CancelFunc
+	doc    atomic.Pointer[metadata.Group] // the last good settings; nil before any
+	life   context.Context                // of everything but listeners: ends with Close
+	end    context.CancelFunc
+	wake   chan struct{}
+	done   chan struct{}
+	source source
+	of     atomic.Pointer[map[string]string] // shadow topic → topic
+	finish sync.Once
+	closed chan struct{} // closed when everything has ended
 
 	mu      sync.Mutex
 	docErr  error
@@ -122,6 +127,14 @@ type Subscription struct {
 	readers map[string]*reader
 	failure map[string]error // topics that can not be opened
 	changed chan struct{}    // closed and replaced when readiness may have changed
+	ends    []func(context.Context) error
+}
+
+// source keeps a subscription told of its group's settings, by calling learn.
+type source interface {
+	// Refresh reads them now; learn was called with what is new in them.
+	Refresh(ctx context.Context) (session int64, err error)
+	Close()
 }
 
 // Subscribe begins to hand the group's messages to l. It returns when the group and its topics are known; being a member on
@@ -131,6 +144,19 @@ type Subscription struct {
 // Errors: errs.ErrUnknownGroup; errs.ErrUnknownTopic; errs.ErrNoMetadata; errs.ErrConflict when this process
 // has subscribed to the group already; errs.ErrClosed.
 func (c *Consumer) Subscribe(ctx context.Context, group string, l Listener, opts ...Option) (*Subscription, error) {
+	return c.subscribe(ctx, &Subscription{group: group, shown: group}, l, opts)
+}
+
+// SubscribeShadow begins to hand the messages of group's shadow group to l: those with the stress mark, of the shadow topics
+// of the group's topics (metadata.Group.ShadowGroup). Topic and group of a Delivery are those of production.
+//
+// Errors: as Subscribe; errs.ErrNoShadow: no topic of the group has a shadow topic.
+func (c *Consumer) SubscribeShadow(ctx context.Context, group string, l Listener, opts ...Option) (*Subscription, error) {
+	return c.subscribe(ctx, &Subscription{group: metadata.ShadowGroupName(group), shown: group, shadow: true}, l, opts)
+}
+
+func (c *Consumer) subscribe(ctx context.Context, s *Subscription, l Listener, opts []Option) (*Subscription, error) {
+	group := s.group
 	if l == nil {
 		return nil, fmt.Errorf("subscribe to group %q: %w: the listener is nil", group, errs.ErrInvalid)
 	}
@@ -138,10 +164,14 @@ func (c *Consumer) Subscribe(ctx context.Context, group string, l Listener, opts
 	for _, o := range opts {
 		o(&opt)
 	}
-	s := &Subscription{c: c, group: group, listener: l, opt: opt, log: c.log.With(zap.String("group", group)),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), heard: make(chan struct{}), closed: make(chan struct{}),
-		readers: map[string]*reader{}, failure: map[string]error{}, changed: make(chan struct{})}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.c, s.listener, s.opt, s.log = c, l, opt, c.log.With(zap.String("group", group))
+	s.wake, s.done, s.heard, s.closed = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s.readers, s.failure, s.changed = map[string]*reader{}, map[string]error{}, make(chan struct{})
+	of := context.Background()
+	if s.shadow {
+		of = shadow.WithMark(of)
+	}
+	s.ctx, s.cancel = context.WithCancel(of)
 	s.life, s.end = context.WithCancel(context.Background())
 	s.workers = newWorkers(work)
 
@@ -176,22 +206,27 @@ func (s *Subscription) open(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
-	if err := metadata.CheckName("group", s.group); err != nil {
+	if err := metadata.CheckName("group", s.shown); err != nil {
 		return err
 	}
+	path := s.c.store.GroupPath(s.shown)
 	if s.c.store.Session().Connected {
-		node, err := s.c.store.Read(ctx, s.c.store.GroupPath(s.group))
+		node, err := s.c.store.Read(ctx, path)
 		if err == nil && !node.Exists {
-			return fmt.Errorf("%w: it is not in ZooKeeper at %s (create it with: turnout group put %s --topic …)", errs.ErrUnknownGroup, node.Path, s.group)
+			return fmt.Errorf("%w: it is not in ZooKeeper at %s (create it with: turnout group put %s --topic …)", errs.ErrUnknownGroup, path, s.shown)
 		}
 	}
-	s.follower = metadata.Follow(s.c.store, s.c.store.GroupPath(s.group), metadata.ParseGroup, s.learn)
+	if s.shadow {
+		s.source = deriveShadow(s)
+	} else {
+		s.source = metadata.Follow(s.c.store, path, metadata.ParseGroup, s.learn)
+	}
 	select {
 	case <-s.heard:
 	case <-ctx.Done():
 		return fmt.Errorf("%w: the group was not read in time: %w", errs.ErrNoMetadata, ctx.Err())
 	}
-	if s.settings() == nil {
+	if doc := s.settings(); doc == nil || len(doc.Topics) == 0 {
 		err := s.problem()
 		if errors.Is(err, errs.ErrNotFound) {
 			err = fmt.Errorf("%w: %w", errs.ErrUnknownGroup, err)
@@ -321,7 +356,11 @@ func (s *Subscription) Ready(ctx context.Context) error {
 		s.mu.Lock()
 		changed := s.changed
 		var missing error
-		if doc := s.settings(); doc != nil && len(s.readers) < len(doc.Topics) {
+		doc := s.settings()
+		if len(doc.Topics) == 0 {
+			missing = s.docErr
+		}
+		if len(s.readers) < len(doc.Topics) {
 			missing = errors.Join(slices.Collect(maps.Values(s.failure))...)
 			if missing == nil {
 				missing = errNotFinished
@@ -349,7 +388,7 @@ func (s *Subscription) Ready(ctx context.Context) error {
 
 // Stats returns the counts so far.
 func (s *Subscription) Stats() Stats {
-	return Stats{s.count.handled.Load(), s.count.failed.Load(), s.count.retried.Load(), s.count.dead.Load()}
+	return Stats{s.count.handled.Load(), s.count.failed.Load(), s.count.retried.Load(), s.count.dead.Load(), s.count.misplaced.Load()}
 }
 
 // Close ends the subscription: no new message is handed over, listeners at work finish, positions are stored, the group
@@ -364,19 +403,40 @@ func (s *Subscription) Close(ctx context.Context) error {
 			s.shut()
 		}()
 	})
+	s.mu.Lock()
+	ends := slices.Clone(s.ends)
+	s.mu.Unlock()
+	var with sync.WaitGroup
+	failed := make([]error, len(ends))
+	for i, end := range ends {
+		with.Go(func() { failed[i] = end(ctx) })
+	}
+	defer with.Wait()
 	select {
 	case <-s.closed:
-		return nil
+		with.Wait()
+		return errors.Join(failed...)
 	case <-ctx.Done():
 		s.cancel()
 		return ctx.Err()
 	}
 }
 
+// Accompany has Close call end too, and wait for it; its error is Close's. It is for what lives as long as the subscription. Of
+// one that is being closed already it calls end itself.
+func (s *Subscription) Accompany(end func(ctx context.Context) error) {
+	s.mu.Lock()
+	s.ends = append(s.ends, end)
+	s.mu.Unlock()
+	if s.life.Err() != nil {
+		_ = end(context.Background()) // which fails only by its ctx
+	}
+}
+
 // shut ends what open began; run has ended.
 func (s *Subscription) shut() {
-	if s.follower != nil {
-		s.follower.Close()
+	if s.source != nil {
+		s.source.Close()
 	}
 	s.mu.Lock()
 	readers := slices.Collect(maps.Values(s.readers))

@@ -23,4 +23,10 @@
 //
 // Three attempts in the process, then the group's retry topic on the cluster the message came from, then its dead
 // letter topic there. With order "key" all attempts are in the process, the key waits, and then comes the dead letter.
+//
+// # Shadow groups
+//
+// A subscription is on one side of the stress mark. A shadow group's (shadow.go) reads the shadow topics, with settings derived from
+// its group's. A message of the other side is never shown to a listener: it goes to the dead letters at once, is counted
+// and logged, and the participant node says so.
 package consumer

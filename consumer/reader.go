@@ -74,6 +74,7 @@ type attachment struct {
 	r        *reader
 	cluster  string
 	physical string // topic
+	shown    string // Delivery.Topic
 	group    string // physical
 	tags     string
 	ordered  bool
@@ -299,7 +300,7 @@ func (r *reader) do(st *site, limit time.Duration, what func(ctx context.Context
 func (r *reader) join(st *site, w want, v *topics.View, g *metadata.Group, ordered bool) {
 	name := r.topic.Name()
 	a := &attachment{r: r, cluster: st.cluster, physical: v.Settings.Physical(name, st.cluster), group: g.Physical(name),
-		tags: g.Tags, ordered: ordered, limit: w.limit}
+		shown: r.s.shownTopic(name), tags: g.Tags, ordered: ordered, limit: w.limit}
 	r.do(st, joinLimit, func(ctx context.Context) error {
 		if err := r.registerFrom(ctx, g); err != nil {
 			return err
@@ -444,7 +445,7 @@ func (r *reader) registerFrom(ctx context.Context, g *metadata.Group) error {
 			return fmt.Errorf("start of the group (latest) can not be recorded: %w", err)
 		}
 	}
-	_, err = r.s.follower.Refresh(ctx)
+	_, err = r.s.source.Refresh(ctx)
 	if err == nil && r.s.settings().From[r.topic.Name()] == nil {
 		err = fmt.Errorf("start of the group (latest): %w", errs.ErrConflict) // somebody else wrote; look again
 	}
@@ -495,6 +496,9 @@ func (r *reader) report() topics.Report {
 		if _, listed := on[s.Cluster]; !listed && !s.Open() && r.sealed[stayKey(s)] && r.sites[s.Cluster] == nil {
 			on[s.Cluster] = metadata.Finished
 		}
+	}
+	if n := r.s.count.misplaced.Load(); n > 0 {
+		troubles = append(troubles, fmt.Sprintf("group %s: %d messages of the other side of the stress mark came here and went to the dead letters", r.s.group, n))
 	}
 	if err := r.s.problem(); err != nil {
 		troubles = append(troubles, err.Error())

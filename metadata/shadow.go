@@ -259,14 +259,15 @@ const (
 	ShadowFailed   ShadowState = "failed"   // Reason says why it is not there; it goes on trying
 	ShadowStopping ShadowState = "stopping" // listeners finish
 	ShadowStopped  ShadowState = "stopped"
+	ShadowIgnored  ShadowState = "ignored" // the instance does not subscribe the group
 )
 
-// ShadowReport is what an instance says of the shadow group of a group that it subscribes.
+// ShadowReport is what an instance says of the shadow group of a group.
 type ShadowReport struct {
 	State  ShadowState `json:"state"`
 	Reason string      `json:"reason,omitempty"`
 	Tasks  []string    `json:"tasks,omitempty"` // that enable it, sorted
-	At     time.Time   `json:"at"`              // since when it is so
+	At     time.Time   `json:"at,omitzero"`     // since when it is so; zero: ignored
 }
 
 // MarshalJSON writes it with its Extra.

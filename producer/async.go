@@ -61,7 +61,7 @@ func (c *call) begin(m *broker.Message) error {
 		if err != nil {
 			return err
 		}
-		c.o, c.t, c.env.Message = o, t, *m
+		c.o, c.t, c.env.Message, c.env.Shadow = o, t, *m, c.p.shadow
 		if c.env.ID == "" {
 			c.env.ID = NewID()
 		}

@@ -24,4 +24,9 @@
 // Sends of one key that do not overlap keep their order as long as the topic stays on one cluster. On topics with
 // order "key" asynchronous sends of one key wait for each other, so that one that has to be repeated keeps the later ones
 // behind it (R24).
+//
+// # Shadow
+//
+// A producer is on one side. That of production refuses shadow topics; one from NewShadow marks every message, and sends it to
+// the shadow topic of the topic that was named, to nowhere else.
 package producer

@@ -17,8 +17,11 @@ import (
 // closeGrace is how long Close waits beyond its ctx for what ends at once as a rule.
 const closeGrace = time.Second
 
-// idleCheck: a topic that was not sent to between two checks is given up; so it is after 1 to 2 times this.
-const idleCheck = time.Hour / 2
+// A topic that was not sent to between two checks is given up; so it is after 1 to 2 times this.
+const (
+	idleCheck       = time.Hour / 2
+	idleCheckShadow = time.Minute // a stress test that has ended leaves nothing open
+)
 
 // Result says where a message was stored.
 type Result struct {
@@ -41,11 +44,13 @@ type counters struct{ sent, failed, retried, rerouted, late atomic.Int64 }
 
 // Producer sends to topics by name. All methods may be called concurrently.
 type Producer struct {
-	set  *topics.Set
-	pool *clusters.Pool
-	log  *zap.Logger
+	set    *topics.Set
+	pool   *clusters.Pool
+	log    *zap.Logger
+	shadow bool // sends go to the shadow topics of the topics that they name, with the stress mark
 
 	outlets sync.Map // topic name → *outlet
+	bases   sync.Map // with shadow: topic name → *base
 	count   counters
 
 	ctx    context.Context // ends when Close gives up waiting, or has ended
@@ -61,8 +66,18 @@ type Producer struct {
 
 // New returns a producer over the topics of set and the clusters of pool.
 func New(set *topics.Set, pool *clusters.Pool, log *zap.Logger) *Producer {
+	return start(set, pool, log, false)
+}
+
+// NewShadow returns a producer whose messages carry the stress mark and go to the shadow topic of the topic that they name.
+// pool should not be that of production, which would wait for the same connections and buffers.
+func NewShadow(set *topics.Set, pool *clusters.Pool, log *zap.Logger) *Producer {
+	return start(set, pool, log, true)
+}
+
+func start(set *topics.Set, pool *clusters.Pool, log *zap.Logger, shadow bool) *Producer {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Producer{set: set, pool: pool, log: log, ctx: ctx, cancel: cancel, ended: make(chan struct{}), left: make(chan struct{})}
+	p := &Producer{set: set, pool: pool, log: log, shadow: shadow, ctx: ctx, cancel: cancel, ended: make(chan struct{}), left: make(chan struct{})}
 	p.wg.Go(p.giveUpIdle)
 	return p
 }
@@ -92,8 +107,15 @@ func (p *Producer) spawn(fn func()) {
 	}
 }
 
-// outlet returns the topic's outlet, opening it at the first send.
+// outlet returns the outlet of the topic, or of its shadow topic, opening it at the first send.
 func (p *Producer) outlet(ctx context.Context, topic string) (*outlet, error) {
+	if p.shadow {
+		return p.shadowOutlet(ctx, topic)
+	}
+	return p.outletOf(ctx, topic)
+}
+
+func (p *Producer) outletOf(ctx context.Context, topic string) (*outlet, error) {
 	if o, ok := p.outlets.Load(topic); ok {
 		return o.(*outlet), nil
 	}
@@ -150,12 +172,17 @@ func (p *Producer) finish() {
 		o.(*outlet).close()
 		return true
 	})
+	p.leaveBases(true)
 	close(p.left)
 }
 
 // giveUpIdle leaves topics that nobody sends to, so that no migration waits for this process on their account.
 func (p *Producer) giveUpIdle() {
-	tick := time.NewTicker(idleCheck)
+	every := idleCheck
+	if p.shadow {
+		every = idleCheckShadow
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -176,6 +203,7 @@ func (p *Producer) sweep() {
 		}
 		return true
 	})
+	p.leaveBases(false)
 }
 
 // portable says whether messages of the topic must be within what every kind can carry.

@@ -26,7 +26,7 @@ const (
 // when ctx ends. A message without an ID is given one; m itself is not changed.
 //
 // Errors: errs.ErrInvalid, errs.ErrTooLarge and errs.ErrUnsupported (m is not acceptable), errs.ErrUnknownTopic,
-// errs.ErrNoMetadata, errs.ErrFenced (the cluster refuses writers and ZooKeeper can not be asked where to go),
+// errs.ErrNoShadow, errs.ErrNoMetadata, errs.ErrFenced (the cluster refuses writers and ZooKeeper can not be asked where to go),
 // errs.ErrClosed, errs.ErrNotAllowed, and ctx's. After ctx's error or errs.ErrClosed the message may have been stored or
 // may be stored yet, and its memory must not be changed for as long as the producer is open.
 func (p *Producer) Send(ctx context.Context, topic string, m *broker.Message) (Result, error) {
@@ -60,7 +60,7 @@ func (p *Producer) send(ctx context.Context, topic string, m *broker.Message) (R
 			return Result{ID: m.ID}, err
 		}
 		a := newAttempt(o, t)
-		a.env.Message = *m
+		a.env.Message, a.env.Shadow = *m, p.shadow
 		if m.ID == "" {
 			a.env.ID = NewID()
 		}
