@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/turnout-mq/turnout/internal/errs"
 )
@@ -51,17 +52,61 @@ func (s *Store) eachGroup(ctx context.Context, except string, f func(Group)) err
 	return nil
 }
 
+// Readers are all groups that read topic: those that name it, and, when it is a shadow topic by its settings, the shadow
+// groups (Group.ShadowGroup, under their own names) of those that have a topic which has it for its shadow topic. Whether flags
+// enable a shadow group does not matter: what it has not read waits for it. ErrInvalid: a group or settings that may
+// make somebody a reader are not acceptable.
+func (s *Store) Readers(ctx context.Context, topic string) ([]Group, error) {
+	own, err := s.settingsOf(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	var all, readers []Group
+	err = s.eachGroup(ctx, "", func(g Group) {
+		all = append(all, g)
+		if slices.Contains(g.Topics, topic) {
+			readers = append(readers, g)
+		}
+	})
+	if err != nil || !own.IsShadow(topic) {
+		return readers, err
+	}
+	settings := map[string]TopicSettings{}
+	for _, g := range all {
+		for _, t := range g.Topics {
+			if _, known := settings[t]; known {
+				continue
+			}
+			if settings[t], err = s.settingsOf(ctx, t); err != nil {
+				return nil, fmt.Errorf("shadow group of %s: %w", g.Name, err)
+			}
+		}
+		derived, err := g.ShadowGroup(func(t string) TopicSettings { return settings[t] })
+		if derived.Of[topic] == "" {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		readers = append(readers, derived.Group)
+	}
+	return readers, nil
+}
+
 // PutGroup creates or replaces a group; begin with DefaultGroup. Fields that this version does not know are kept.
 //
 // The names of the group on the clusters are fixed when a topic is added: as given in Names, else the group's own name for
 // its first topic and "{group}-{topic}" for further ones. They stay when a topic is taken out. Refused, with every
-// reason: a name that is taken by another group (ErrConflict), another name than before, topics that do not exist
-// (ErrUnknownTopic), and with StartLatest a topic without From (ErrInvalid).
+// reason: a name that is taken by another group or a shadow group (ErrConflict), also for the group's own shadow group; another
+// name than before, and with StartLatest a topic without From (ErrInvalid); topics that do not exist (ErrUnknownTopic). Shadow
+// groups are derived and never put: a new group whose name begins with ShadowPrefix is refused, and a shadow topic
+// (ErrInvalid).
 func (s *Store) PutGroup(ctx context.Context, name string, g Group) error {
 	return s.updateGroup(ctx, name, func(old *Group, _ Node, _ error) error {
 		g := g
 		g.Extra = g.Extra.over(old.Extra)
 		g.Retry.Extra = g.Retry.Extra.over(old.Retry.Extra)
+		g.Shadow.Extra = g.Shadow.Extra.over(old.Shadow.Extra)
 		*old = g
 		return nil
 	})
@@ -100,16 +145,19 @@ func (s *Store) updateGroup(ctx context.Context, name string, change func(old *G
 		if err := change(&next, n, invalid); err != nil {
 			return next, nil, err
 		}
+		if base, is := strings.CutPrefix(name, ShadowPrefix); is && !n.Exists {
+			return next, nil, fmt.Errorf("%w: group name %q: %q is for shadow groups, which are derived and need no entry; put the group that is to have one (%s), and set its shadow.group, shadow.concurrency, shadow.rate",
+				errs.ErrInvalid, name, ShadowPrefix, base)
+		}
 		next.Name = name
 		next.complete()
 		added, err := next.succeed(old)
 		if err := errors.Join(err, next.Validate()); err != nil {
 			return next, nil, err
 		}
-		if len(added) == 0 {
-			return next, nil, nil
-		}
-		if err := errors.Join(s.topicsExist(ctx, added), s.physicalGroupsFree(ctx, next)); err != nil {
+		before := old.physicalGroups()
+		fresh := slices.DeleteFunc(next.physicalGroups(), func(p physicalGroup) bool { return slices.Contains(before, p) })
+		if err := errors.Join(s.topicsMayBeRead(ctx, added), s.physicalGroupsFree(ctx, next, fresh)); err != nil || len(fresh) == 0 {
 			return next, nil, err
 		}
 		return next, []Op{SetOp(groups.Path, groups.Data, groups.Version)}, nil
@@ -174,38 +222,80 @@ func (g *Group) succeed(old Group) (added []string, err error) {
 	return added, p.err("group")
 }
 
-func (s *Store) topicsExist(ctx context.Context, topics []string) error {
-	var missing []error
+// topicsMayBeRead says which topics a group can not name: those that do not exist, and shadow topics.
+func (s *Store) topicsMayBeRead(ctx context.Context, topics []string) error {
+	var refused []error
 	for _, topic := range topics {
 		n, err := s.Read(ctx, s.TopicPath(topic))
 		if err != nil {
 			return err
 		}
 		if !n.Exists {
-			missing = append(missing, unknownTopic(topic))
+			refused = append(refused, unknownTopic(topic))
+			continue
+		}
+		settings, err := s.settingsOf(ctx, topic)
+		if err != nil {
+			return err
+		}
+		if settings.IsShadow(topic) {
+			refused = append(refused, fmt.Errorf("topics %q: %w: it is a shadow topic; name the topic itself: the shadow group that reads its shadow topic is derived", topic, errs.ErrInvalid))
 		}
 	}
-	return errors.Join(missing...)
+	return errors.Join(refused...)
 }
 
-// physicalGroupsFree is ErrConflict when a name of g is that of another group, whatever it reads: RocketMQ divides queues
-// among all members of a group name.
-func (s *Store) physicalGroupsFree(ctx context.Context, g Group) error {
+// physicalGroup is a name on the clusters of a group, or of its shadow group, and the field that gives it another.
+type physicalGroup struct {
+	name, topic, field string
+}
+
+const shadowGroupField = "shadow.group"
+
+// physicalGroups are all that g has, also for topics that were taken out.
+func (g Group) physicalGroups() (all []physicalGroup) {
+	g.Topics = slices.Clone(g.Topics)
+	for _, topic := range slices.Sorted(maps.Keys(g.Names)) {
+		if !slices.Contains(g.Topics, topic) {
+			g.Topics = append(g.Topics, topic)
+		}
+	}
+	// As if every topic were its own shadow topic: the names do not depend on that. One that is too long nobody can take.
+	derived, _ := g.ShadowGroup(func(topic string) TopicSettings {
+		return TopicSettings{Shadow: ShadowTopic{Topic: topic, Enabled: true}}
+	})
+	for _, topic := range g.Topics {
+		all = append(all, physicalGroup{g.Physical(topic), topic, "names"})
+		if name := derived.Names[topic]; name != "" {
+			all = append(all, physicalGroup{name, topic, shadowGroupField})
+		}
+	}
+	return all
+}
+
+// physicalGroupsFree is ErrConflict when a name of fresh, which are some of g's, has another use in any group or shadow group,
+// whatever that reads: RocketMQ divides queues among all members of a group name.
+func (s *Store) physicalGroupsFree(ctx context.Context, g Group, fresh []physicalGroup) error {
+	if len(fresh) == 0 {
+		return nil
+	}
 	var taken []error
-	err := s.eachGroup(ctx, g.Name, func(other Group) {
-		theirs := map[string]bool{}
-		for _, name := range other.Names {
-			theirs[name] = true
-		}
-		for _, topic := range other.Topics {
-			theirs[other.Physical(topic)] = true
-		}
-		for _, topic := range slices.Sorted(maps.Keys(g.Names)) {
-			if theirs[g.Names[topic]] {
-				taken = append(taken, fmt.Errorf("names[%q] %q: %w: it is the name of group %s; choose another in names", topic, g.Names[topic], errs.ErrConflict, other.Name))
+	compare := func(other Group) {
+		for _, theirs := range other.physicalGroups() {
+			for _, p := range fresh {
+				if p.name != theirs.name || other.Name == g.Name && p == theirs {
+					continue
+				}
+				owner := "group " + other.Name
+				if theirs.field == shadowGroupField {
+					owner = "the shadow group of " + other.Name
+				}
+				taken = append(taken, fmt.Errorf("%s %q for topic %s: %w: it is the name of %s; choose another in %s", p.field, p.name, p.topic, errs.ErrConflict, owner, p.field))
 			}
 		}
-	})
+	}
+	compare(g)
+	err := s.eachGroup(ctx, g.Name, compare)
 	return errors.Join(append(taken, err)...)
 }
 

@@ -184,8 +184,19 @@ func (t Topic) Next(put PutTopic, clusters []string) *Route {
 	return &next
 }
 
+// settingsOf are the settings of a topic, the defaults if it has none. ErrInvalid: they are not acceptable.
+func (s *Store) settingsOf(ctx context.Context, topic string) (TopicSettings, error) {
+	settings, _, err := readDocument(ctx, s, s.SettingsPath(topic), ParseTopicSettings)
+	if errors.Is(err, errs.ErrNotFound) {
+		return DefaultTopicSettings(), nil
+	}
+	return settings, err
+}
+
 // PutSettings replaces the settings of a topic; fields that this version does not know are kept. ErrConflict: a name is that
-// of another topic on the same cluster.
+// of another topic on the same cluster; shadow.topic is a topic that is no shadow topic, or that of another; shadowOf makes a
+// shadow topic of one that groups read, or takes it from the topic that sends there. ErrInvalid: shadow.topic or shadowOf is the
+// topic itself.
 func (s *Store) PutSettings(ctx context.Context, topic string, settings TopicSettings) error {
 	return s.UpdateSettings(ctx, topic, func(t *TopicSettings) error {
 		settings.Extra = settings.Extra.over(t.Extra)
@@ -212,14 +223,72 @@ func (s *Store) UpdateSettings(ctx context.Context, topic string, change func(*T
 		if !n.Exists || invalid != nil {
 			t = DefaultTopicSettings()
 		}
+		old := t
 		if err := change(&t); err != nil {
 			return t, nil, err
 		}
 		if err := t.Validate(); err != nil {
 			return t, nil, err
 		}
-		return t, nil, s.physicalTopicsFree(ctx, topic, t)
+		return t, nil, errors.Join(s.shadowFits(ctx, topic, old, t), s.physicalTopicsFree(ctx, topic, t))
 	})
+}
+
+// shadowFits says what speaks against the shadow settings in next, which replaces old: a topic is on one side of the stress mark.
+func (s *Store) shadowFits(ctx context.Context, topic string, old, next TopicSettings) error {
+	var p problems
+	if next.Shadow.Topic == topic {
+		p.add("shadow.topic", topic, "is the topic itself; name another, or leave it empty for %s%s", ShadowPrefix, topic)
+	}
+	if next.ShadowOf == topic {
+		p.add("shadowOf", topic, "is the topic itself; name the topic whose messages with the stress mark go here")
+	}
+	if err := p.err("settings"); err != nil {
+		return err
+	}
+	var conflicts []error
+	conflict := func(field, value, text string, args ...any) {
+		conflicts = append(conflicts, fmt.Errorf("%s %q: %w: %s", field, value, errs.ErrConflict, fmt.Sprintf(text, args...)))
+	}
+	if other := next.Shadow.Topic; other != "" {
+		n, err := s.Read(ctx, s.TopicPath(other))
+		if err != nil {
+			return err
+		}
+		theirs, err := s.settingsOf(ctx, other)
+		switch {
+		case !n.Exists: // to come
+		case err != nil:
+			return err
+		case !theirs.IsShadow(other):
+			conflict("shadow.topic", other, "that topic is there and is no shadow topic; say so first (turnout topic put %s --shadow-of %s) or choose another", other, topic)
+		case theirs.ShadowOf != "" && theirs.ShadowOf != topic:
+			conflict("shadow.topic", other, "it is the shadow topic of %s; choose another", theirs.ShadowOf)
+		}
+	}
+	if of := old.ShadowOf; of != "" && of != next.ShadowOf && (next.ShadowOf != "" || !next.IsShadow(topic)) {
+		theirs, err := s.settingsOf(ctx, of)
+		if err != nil {
+			return err
+		}
+		if theirs.Shadow.Topic == topic {
+			conflict("shadowOf", next.ShadowOf, "topic %s sends its messages with the stress mark here; change its settings shadow.topic first", of)
+		}
+	}
+	if next.IsShadow(topic) && !old.IsShadow(topic) {
+		var groups []string
+		if err := s.eachGroup(ctx, "", func(g Group) {
+			if slices.Contains(g.Topics, topic) {
+				groups = append(groups, g.Name)
+			}
+		}); err != nil {
+			return err
+		}
+		if len(groups) > 0 {
+			conflict("shadowOf", next.ShadowOf, "groups %q read this topic in production; take it out of them first, or choose another topic", groups)
+		}
+	}
+	return errors.Join(conflicts...)
 }
 
 // physicalTopicsFree is ErrConflict when a name of settings is that of another topic on that cluster.

@@ -48,7 +48,7 @@ func (w *walk) end(ctx context.Context, outcome store.Outcome) error {
 	d := &w.m.data
 	took := now.Sub(d.Entered)
 	d.Entered, d.Acks, d.Seen = now, nil, nil
-	if groups, err := w.c.readers(ctx, w.m.Topic); err == nil {
+	if groups, err := w.c.meta.Readers(ctx, w.m.Topic); err == nil {
 		w.now.groups = groups
 	}
 	receipt, err := w.receipt(ctx, now)

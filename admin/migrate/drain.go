@@ -20,7 +20,7 @@ func (w *walk) draining(ctx context.Context) (string, error) {
 	}
 	var missing []string
 	var err error
-	if w.now.groups, err = w.c.readers(ctx, w.m.Topic); err != nil { // anew, each time (R13)
+	if w.now.groups, err = w.c.meta.Readers(ctx, w.m.Topic); err != nil { // anew, each time (R13)
 		return "", err
 	}
 	for i := range w.m.data.Sources {

@@ -17,7 +17,7 @@ import (
 type scene struct {
 	metadata.Topic
 	participants []metadata.ParticipantEntry
-	groups       []metadata.Group // that read the topic, where they were asked for
+	groups       []metadata.Group // that read the topic, shadow groups too; where they were asked for
 	badWish      error            // why the wish can not be read; nil: it can
 }
 
@@ -46,30 +46,9 @@ func (c *Controller) look(ctx context.Context, topic string) (*scene, error) {
 func (c *Controller) lookAtAll(ctx context.Context, topic string) (*scene, error) {
 	s, err := c.look(ctx, topic)
 	if err == nil {
-		s.groups, err = c.readers(ctx, topic)
+		s.groups, err = c.meta.Readers(ctx, topic)
 	}
 	return s, err
-}
-
-// readers are the groups of the metadata that read the topic.
-func (c *Controller) readers(ctx context.Context, topic string) (groups []metadata.Group, err error) {
-	names, err := c.meta.ListGroups(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		g, _, err := c.meta.GetGroup(ctx, name)
-		switch {
-		case errors.Is(err, errs.ErrUnknownGroup):
-			continue
-		case err != nil:
-			return nil, err // one that can not be read may read the topic
-		}
-		if slices.Contains(g.Topics, topic) {
-			groups = append(groups, g)
-		}
-	}
-	return groups, nil
 }
 
 // live says whether a group has a process that reads the topic now.

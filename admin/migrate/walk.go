@@ -194,7 +194,7 @@ func (w *walk) hold(ctx context.Context) error {
 	d := &w.m.data
 	var fences []store.Fence
 	var err error
-	if w.readers, err = w.c.readers(ctx, w.m.Topic); err != nil {
+	if w.readers, err = w.c.meta.Readers(ctx, w.m.Topic); err != nil {
 		return err
 	}
 	for i := range d.Sources {
@@ -286,7 +286,7 @@ func (w *walk) attached(ctx context.Context, cluster, physical string) (waitFor 
 		return "", nil
 	}
 	if w.readers == nil {
-		if w.readers, err = w.c.readers(ctx, w.m.Topic); err != nil {
+		if w.readers, err = w.c.meta.Readers(ctx, w.m.Topic); err != nil {
 			return "", err
 		}
 	}
