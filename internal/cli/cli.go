@@ -36,7 +36,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		err = usagef("%w", err)
 	}
 	code := exitCode(err)
-	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	text := flat(err)
 	if code == exitUsage {
 		text += fmt.Sprintf(`; see "%s --help"`, cmd.CommandPath())
 	}
@@ -74,6 +74,8 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newCheckCommand(a),
 		newServeCommand(a),
 		newMigrateCommand(a),
+		newShadowCommand(a),
+		newStressCommand(a),
 	)
 	for _, cmd := range root.Commands() {
 		finish(cmd, a)

@@ -28,7 +28,12 @@ type fleet struct {
 
 // newFleet begins the time for asking. Close it.
 func (a *app) newFleet(ctx context.Context, s *metadata.Store) *fleet {
-	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout/2)
+	return newFleetFor(ctx, s, a.settings.timeout/2)
+}
+
+// newFleetFor is newFleet for what may take another time.
+func newFleetFor(ctx context.Context, s *metadata.Store, limit time.Duration) *fleet {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	return &fleet{store: s, ctx: ctx, cancel: cancel, open: map[string]func() (broker.Cluster, error){}}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -36,6 +37,23 @@ func readGroups(ctx context.Context, s *metadata.Store) ([]*entry[metadata.Group
 type groupView struct {
 	*entry[metadata.Group]
 	Topics []groupProgress `json:"topics"`
+	Shadow *groupShadow    `json:"shadow"`
+}
+
+// groupShadow is the shadow group of a group.
+type groupShadow struct {
+	Names       map[string]string `json:"names"` // shadow topic → name on the clusters
+	Concurrency int               `json:"concurrency"`
+	Rate        float64           `json:"rate"`
+	Error       string            `json:"error,omitempty"` // why there is none
+}
+
+func newGroupShadow(g metadata.Group, topics []*topicState) *groupShadow {
+	derived, err := deriveShadow(g, topics)
+	if err != nil {
+		return &groupShadow{Error: flat(err)}
+	}
+	return &groupShadow{Names: derived.Names, Concurrency: derived.Concurrency, Rate: derived.Rate}
 }
 
 func newGroupGet(a *app) *cobra.Command {
@@ -58,6 +76,7 @@ within half of --timeout is said not to.`,
 				if err != nil {
 					return err
 				}
+				v.Shadow = newGroupShadow(g, topics)
 				fleet := a.newFleet(ctx, s)
 				defer fleet.close()
 				v.Topics, err = forEach(ctx, topics, func(ctx context.Context, t *topicState) (groupProgress, error) {
@@ -81,7 +100,7 @@ func groupTopics(ctx context.Context, s *metadata.Store, names []string) ([]*top
 	return forEach(ctx, names, func(ctx context.Context, name string) (*topicState, error) {
 		t, err := readTopic(ctx, s, name, clusters)
 		if errors.Is(err, errs.ErrUnknownTopic) {
-			return &topicState{Topic: metadata.Topic{Name: name}}, nil
+			return &topicState{Topic: metadata.Topic{Name: name, Settings: metadata.DefaultTopicSettings()}}, nil
 		}
 		return t, err
 	})
@@ -108,6 +127,7 @@ func (v groupView) text(w io.Writer, g metadata.Group) {
 	if len(g.Extra) > 0 {
 		field(w, "unknown fields", compact(g.Extra))
 	}
+	v.Shadow.text(w, g)
 	fmt.Fprintln(w)
 	for _, t := range v.Topics {
 		if len(t.Clusters) == 0 {
@@ -115,6 +135,28 @@ func (v groupView) text(w io.Writer, g metadata.Group) {
 		}
 	}
 	progressTable(w, v.Topics, true)
+}
+
+func (s *groupShadow) text(w io.Writer, g metadata.Group) {
+	if s.Error != "" {
+		field(w, "shadow group", "none: "+oneLine([]byte(s.Error)))
+		return
+	}
+	limit := fmt.Sprintf("%d at once an instance", s.Concurrency)
+	if s.Rate > 0 {
+		limit += fmt.Sprintf(", %v a second an instance", s.Rate)
+	}
+	field(w, "shadow group", limit+"; turnout shadow status "+defaultText(g.App, "APP")+" "+g.Name+" shows it")
+	for _, topic := range slices.Sorted(maps.Keys(s.Names)) {
+		field(w, "shadow name for "+topic, s.Names[topic])
+	}
+}
+
+func defaultText(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
 }
 
 func newGroupList(a *app) *cobra.Command {
@@ -161,7 +203,8 @@ cluster that they are on (--start latest): these ends are read now and kept in t
 		Example: `  turnout group put order_bil_group --topic order_topic --app order_service_consumer
   turnout group put order_bil_group --concurrency 32 --rate 500
   turnout group put order_bil_group --paused
-  turnout group put audit --topic order_topic,refund_topic --start latest --order key`,
+  turnout group put audit --topic order_topic,refund_topic --start latest --order key
+  turnout group put order_bil_group --shadow-concurrency 4 --shadow-rate 100`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := cmd.Flags().Changed
@@ -180,6 +223,9 @@ cluster that they are on (--start latest): these ends are read now and kept in t
 					set(given("paused"), &g.Paused, doc.Paused)
 					set(given("tags"), &g.Tags, doc.Tags)
 					set(given("retries"), &g.Retry.Max, doc.Retry.Max)
+					set(given("shadow-group"), &g.Shadow.Group, doc.Shadow.Group)
+					set(given("shadow-concurrency"), &g.Shadow.Concurrency, doc.Shadow.Concurrency)
+					set(given("shadow-rate"), &g.Shadow.Rate, doc.Shadow.Rate)
 					g.Names = merge(g.Names, names)
 					for topic, ends := range from {
 						if g.From[topic] == nil {
@@ -208,6 +254,9 @@ cluster that they are on (--start latest): these ends are read now and kept in t
 	f.BoolVar(&doc.Paused, "paused", false, "handle nothing until --paused=false")
 	f.StringVar(&doc.Tags, "tags", "", `only messages of these tags, separated by ||; "" reads all`)
 	f.IntVar(&doc.Retry.Max, "retries", metadata.DefaultRetryMax, "rounds through the retry topic before the dead letters, 0 to 16")
+	f.StringVar(&doc.Shadow.Group, "shadow-group", "", `name of the shadow group on the clusters, for further topics {name}-{topic}; "": shadow_ and the group's names`)
+	f.IntVar(&doc.Shadow.Concurrency, "shadow-concurrency", 0, "messages that the shadow group handles at once in an instance; 0: as the group")
+	f.Float64Var(&doc.Shadow.Rate, "shadow-rate", 0, "messages a second of the shadow group in an instance; 0: no limit")
 	f.StringToStringVar(&names, "name", nil, "topic=group: the group's name on the clusters for a topic; fixed once the topic is added")
 	return cmd
 }

@@ -48,6 +48,9 @@ func field(w io.Writer, name string, value any) {
 	}
 }
 
+// flat is the text of an error in one line.
+func flat(err error) string { return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ") }
+
 // showDeleted says that something is gone.
 func (a *app) showDeleted(kind, name string) error {
 	return a.show(map[string]string{"deleted": name}, func(w io.Writer) { fmt.Fprintf(w, "%s %s deleted\n", kind, name) })

@@ -37,7 +37,7 @@ func (a *app) withClient(ctx context.Context, name string, use func(*turnout.Cli
 	}
 	limited, cancel := context.WithTimeout(ctx, a.settings.timeout)
 	defer cancel()
-	c, err := turnout.Open(limited, turnout.Config{App: name, ZooKeeper: a.settings.zookeeper, Root: a.settings.root, SnapshotDir: snapshots}, opts...)
+	c, err := turnout.Open(limited, turnout.Config{App: name, ZooKeeper: a.settings.zookeeper, Root: a.settings.root, ShadowRoot: a.settings.shadowRoot, SnapshotDir: snapshots}, opts...)
 	if err != nil {
 		return remedy(err, errs.ErrNoMetadata, "check that it runs, --zookeeper and --timeout")
 	}

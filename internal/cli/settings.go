@@ -22,18 +22,20 @@ import (
 // settings are what every command shares. Each is a flag; a flag that is not given takes its value from the
 // environment (TURNOUT_ and the name in capitals), else from the settings file, else its default.
 type settings struct {
-	zookeeper string
-	auth      string
-	root      string
-	output    string
-	timeout   time.Duration
-	config    string
+	zookeeper  string
+	auth       string
+	root       string
+	shadowRoot string
+	output     string
+	timeout    time.Duration
+	config     string
 }
 
 func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.zookeeper, "zookeeper", "", "servers of ZooKeeper: host:port,host:port[/chroot]")
 	f.StringVar(&s.auth, "zookeeper-auth", "", "log in to ZooKeeper: digest:env:NAME or digest:file:PATH, a variable or file that holds user:password")
 	f.StringVar(&s.root, "root", "/turnout", "the node that Turnout's own nodes are below")
+	f.StringVar(&s.shadowRoot, "shadow-root", metadata.DefaultShadowRoot, "the node that the flags of shadow groups are below")
 	f.StringVarP(&s.output, "output", "o", "text", "text or json")
 	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long a command may take; for those that follow something: how long connecting may take")
 	f.StringVar(&s.config, "config", "", "settings file: lines name = value, or a JSON object (default: turnout/config in the user's configuration folder, if there is one)")

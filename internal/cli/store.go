@@ -15,14 +15,20 @@ import (
 // readers is how many nodes are read at once.
 const readers = 32
 
-// withStore connects to ZooKeeper, sees that what was written before is visible, and calls use with a ctx that has the
-// time-out.
+// withStore opens a store and calls use with a ctx that has the time-out.
 func (a *app) withStore(ctx context.Context, use func(context.Context, *metadata.Store) error) error {
+	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
+	defer cancel()
+	return a.withOpenStore(ctx, func(s *metadata.Store) error { return use(ctx, s) })
+}
+
+// withOpenStore connects to ZooKeeper within the time-out, sees that what was written before is visible, and calls use.
+func (a *app) withOpenStore(ctx context.Context, use func(*metadata.Store) error) error {
 	if _, _, err := splitConnectString(a.settings.zookeeper); err != nil {
 		return err
 	}
 	scheme, reference := a.settings.login()
-	s, err := metadata.Open(metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference})
+	s, err := metadata.Open(metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, ShadowRoot: a.settings.shadowRoot, AuthScheme: scheme, AuthSecret: reference})
 	if err != nil {
 		return usagef("settings: %w", err)
 	}
@@ -31,15 +37,19 @@ func (a *app) withStore(ctx context.Context, use func(context.Context, *metadata
 		defer cancel()
 		_ = s.Close(ctx) // the process ends anyway
 	}()
+	if err := a.connect(ctx, s); err != nil {
+		return err
+	}
+	return use(s)
+}
+
+func (a *app) connect(ctx context.Context, s *metadata.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
 	defer cancel()
 	if _, err := s.WaitConnected(ctx); err != nil {
 		return fmt.Errorf("%w; check that it runs, --zookeeper and --timeout", err)
 	}
-	if err := s.Sync(ctx, s.Root); err != nil {
-		return err
-	}
-	return use(ctx, s)
+	return s.Sync(ctx, s.Root)
 }
 
 // entry is one document as it was read. Document is nil when it is invalid, which Error says.

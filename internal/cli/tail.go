@@ -15,6 +15,7 @@ import (
 
 	"github.com/turnout-mq/turnout"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/shadow"
 )
 
 func newTailCommand(a *app) *cobra.Command {
@@ -29,6 +30,9 @@ func newTailCommand(a *app) *cobra.Command {
 		Long: `Print the messages of a group as they come, from wherever its topics are. tail is a member of the group like every
 instance of its application: what it prints is handled, and other members do not get it. To look on without taking
 anything away make a group for it: turnout group put NAME --topic TOPIC --start latest.
+
+While a task enables the group's shadow group for the application of --app (turnout shadow), its messages are printed, too,
+with "stress mark".
 
 Ctrl-C ends it with exit code 0. Messages that came and were not printed go to the next member.`,
 		Example: `  turnout tail order_bil_group
@@ -95,7 +99,7 @@ type tailing struct {
 
 var errTailOver = errors.New("the command ends")
 
-func (t *tailing) handle(_ context.Context, d *turnout.Delivery) error {
+func (t *tailing) handle(ctx context.Context, d *turnout.Delivery) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	select {
@@ -103,7 +107,7 @@ func (t *tailing) handle(_ context.Context, d *turnout.Delivery) error {
 		return errTailOver
 	default:
 	}
-	if err := t.a.printDelivery(d); err != nil {
+	if err := t.a.printDelivery(d, shadow.Marked(ctx)); err != nil {
 		t.finish(err)
 		return err
 	}
@@ -143,14 +147,15 @@ type deliveryLine struct {
 	Key        *string           `json:"key,omitempty"`
 	KeyBase64  []byte            `json:"keyBase64,omitempty"` // instead of key when that is not UTF-8
 	Tag        string            `json:"tag,omitempty"`
+	Shadow     bool              `json:"shadow,omitempty"` // it carries the stress mark
 	Headers    map[string]string `json:"headers,omitempty"`
 	Body       *string           `json:"body,omitempty"`
 	BodyBase64 []byte            `json:"bodyBase64,omitempty"` // instead of body when that is not UTF-8
 }
 
-func (a *app) printDelivery(d *turnout.Delivery) error {
+func (a *app) printDelivery(d *turnout.Delivery, marked bool) error {
 	if a.json() {
-		l := deliveryLine{ID: d.ID, Topic: d.Topic, Cluster: d.Cluster, Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt, Stored: d.Stored, Tag: d.Tag}
+		l := deliveryLine{ID: d.ID, Topic: d.Topic, Cluster: d.Cluster, Partition: d.Partition, Offset: d.Offset, Attempt: d.Attempt, Stored: d.Stored, Tag: d.Tag, Shadow: marked}
 		l.Key, l.KeyBase64 = textOrBytes(d.Key)
 		l.Body, l.BodyBase64 = textOrBytes(d.Body)
 		for _, h := range d.Headers {
@@ -171,6 +176,9 @@ func (a *app) printDelivery(d *turnout.Delivery) error {
 	}
 	for _, h := range d.Headers {
 		b.WriteString("  " + h.Name + "=" + oneLine([]byte(h.Value)))
+	}
+	if marked {
+		b.WriteString("  stress mark")
 	}
 	if d.Attempt > 0 {
 		fmt.Fprintf(&b, "  attempt %d", d.Attempt+1)

@@ -32,6 +32,7 @@ type topicView struct {
 	Stays        []stayState     `json:"stays"` // of the route in force
 	Participants []participant   `json:"participants"`
 	Groups       []groupProgress `json:"groups"`
+	Shadow       *shadowSide     `json:"shadow,omitempty"` // not of a shadow topic
 
 	state *topicState
 }
@@ -51,7 +52,8 @@ func newTopicGet(a *app) *cobra.Command {
 		Short: "Show where a topic is, who has applied that, and who still holds what it left",
 		Long: `Show the wish and the route of a topic and whether the one answers the other; the clusters that they name; the stays, and
 which registered group has not finished which; the running instances that take part, and whether they have applied the
-route; how far each registered group is. Positions and ends are asked of the clusters; one that does not answer within half
+route; how far each registered group is, and where messages with the stress mark go. Of a shadow topic the groups are the shadow
+groups that read it. Positions and ends are asked of the clusters; one that does not answer within half
 of --timeout is said not to.`,
 		Example: `  turnout topic get order_topic
   turnout topic get order_topic --output json`,
@@ -81,15 +83,16 @@ func (a *app) viewTopic(ctx context.Context, s *metadata.Store, name string) (*t
 	if v.Participants, err = state.participants(ctx, s); err != nil {
 		return nil, err
 	}
-	entries, err := readGroups(ctx, s)
+	if !state.Settings.IsShadow(name) {
+		side, err := lookShadow(ctx, s, state, entryNames(clusters))
+		if err != nil {
+			return nil, err
+		}
+		v.Shadow = &side
+	}
+	groups, err := topicGroups(ctx, s, state)
 	if err != nil {
 		return nil, err
-	}
-	var groups []metadata.Group
-	for _, e := range entries {
-		if e.Document != nil && slices.Contains(e.Document.Topics, name) {
-			groups = append(groups, *e.Document)
-		}
 	}
 	fleet := a.newFleet(ctx, s)
 	defer fleet.close()
@@ -98,6 +101,30 @@ func (a *app) viewTopic(ctx context.Context, s *metadata.Store, name string) (*t
 	})
 	v.Stays = state.stays(v.Groups)
 	return v, err
+}
+
+// topicGroups are the groups that read a topic; the derived ones of a shadow topic.
+func topicGroups(ctx context.Context, s *metadata.Store, t *topicState) ([]metadata.Group, error) {
+	entries, err := readGroups(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var groups []metadata.Group
+	for _, e := range entries {
+		if e.Document != nil && slices.Contains(e.Document.Topics, t.Name) {
+			groups = append(groups, *e.Document)
+		}
+	}
+	if t.Settings.IsShadow(t.Name) {
+		readers, err := shadowReaders(ctx, s, t.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, group := range slices.Sorted(maps.Keys(readers)) {
+			groups = append(groups, readers[group].Group)
+		}
+	}
+	return groups, nil
 }
 
 func entryNames[T any](entries []*entry[T]) []string {
@@ -169,6 +196,11 @@ func (v *topicView) text(w io.Writer) {
 	}
 	if t.SettingsNode.Exists {
 		field(w, "settings", compact(t.Settings))
+	}
+	if v.Shadow != nil {
+		field(w, "shadow topic", v.Shadow)
+	} else {
+		field(w, "shadow of", t.Settings.ShadowOf)
 	}
 
 	fmt.Fprintln(w)

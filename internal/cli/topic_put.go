@@ -34,7 +34,8 @@ func newTopicPut(a *app) *cobra.Command {
 		app      string
 		names    map[string]string
 		portable bool
-		shadow   bool
+		shadow   string
+		shadowOf string
 	)
 	cmd := &cobra.Command{
 		Use:   "put TOPIC",
@@ -50,7 +51,8 @@ turnout migrate start does it, with proof; --force moves all the same.`,
 		Example: `  turnout topic put order_topic --cluster kafka-a --app order_service --create --partitions 8
   turnout topic put order_topic --cluster kafka-b --dry-run
   turnout topic put order_topic --cluster kafka-b --create
-  turnout topic put order_topic --name kafka-b=orders.created`,
+  turnout topic put order_topic --name kafka-b=orders.created
+  turnout topic put order_topic --shadow off`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := cmd.Flags().Changed
@@ -60,14 +62,19 @@ turnout migrate start does it, with proof; --force moves all the same.`,
 				return usagef("--partitions %d: must be 1 or more", p.partitions)
 			case given("partitions") && !p.create:
 				return usagef("--partitions %d: is for a topic that is created; add --create", p.partitions)
+			case given("shadow") && shadow == "":
+				return usagef("--shadow is empty: must be the name of a topic, default or off")
 			case given("order") && p.order != string(metadata.OrderNone) && p.order != string(metadata.OrderKey):
 				return usagef("--order %q: must be none or key", p.order)
 			}
-			if given("app") || given("name") || given("portable") || given("shadow") {
+			if given("app") || given("name") || given("portable") || given("shadow") || given("shadow-of") {
 				p.settings = func(t *metadata.TopicSettings) {
 					set(given("app"), &t.App, app)
 					set(given("portable"), &t.Portable, portable)
-					set(given("shadow"), &t.Shadow.Enabled, shadow)
+					set(given("shadow"), &t.Shadow.Enabled, shadow != "off")
+					set(given("shadow") && shadow == "default", &t.Shadow.Topic, "")
+					set(given("shadow") && shadow != "default" && shadow != "off", &t.Shadow.Topic, shadow)
+					set(given("shadow-of"), &t.ShadowOf, shadowOf)
 					t.Names = merge(t.Names, names)
 				}
 			}
@@ -90,7 +97,8 @@ turnout migrate start does it, with proof; --force moves all the same.`,
 	f.StringVar(&app, "app", "", "who owns the topic")
 	f.StringToStringVar(&names, "name", nil, `cluster=topic: the topic's name on a cluster where it differs; "cluster=" takes that back`)
 	f.BoolVar(&portable, "portable", true, "refuse messages that not every kind of cluster can carry")
-	f.BoolVar(&shadow, "shadow", true, "messages with the stress mark may be sent to the shadow topic")
+	f.StringVar(&shadow, "shadow", "", "where messages with the stress mark go: the name of another topic; default: shadow_TOPIC; off: they are refused")
+	f.StringVar(&shadowOf, "shadow-of", "", `this is the shadow topic of another: only messages with the stress mark go there; not needed when its name begins with shadow_; "" takes it back`)
 	return cmd
 }
 

@@ -1,0 +1,415 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
+)
+
+func newShadowCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "shadow",
+		Short: "Start and stop the shadow groups of stress tests, and see what they do",
+		Long: `Start and stop the shadow groups of stress tests, and see what they do.
+
+A message with the stress mark goes to the shadow topic of its topic, and only the shadow groups of the groups read it. The
+shadow group of a group runs in every instance that subscribes the group while a task enables it: a node
+{shadow root}/{application}/{task}/{group} with {"enable":"1"}. "turnout stress run" sends marked messages.`,
+		Example: `  turnout shadow topic order_topic
+  turnout shadow enable order_service_consumer zpt_task_1 order_bil_group --wait 30s
+  turnout stress run --topic order_topic --rate 200 --duration 30s
+  turnout shadow disable order_service_consumer zpt_task_1 order_bil_group --wait 30s`,
+	}
+	cmd.AddCommand(newShadowList(a), newShadowSwitch(a, true), newShadowSwitch(a, false), newShadowStatus(a), newShadowTopic(a))
+	return cmd
+}
+
+// shadowFlag is a flag of a shadow group.
+type shadowFlag struct {
+	Task    string         `json:"task"`
+	Enabled bool           `json:"enabled"`
+	Problem string         `json:"problem,omitempty"` // why what is in the node does not count
+	Fields  metadata.Extra `json:"fields,omitempty"`  // others that the node has
+	Path    string         `json:"path"`
+}
+
+func newShadowFlag(f metadata.ShadowFlagEntry) shadowFlag {
+	return shadowFlag{Task: f.Task, Enabled: f.Enabled, Problem: f.Problem, Fields: f.Extra, Path: f.Node.Path}
+}
+
+// text says whether it is on, or why not.
+func (f shadowFlag) text() string {
+	switch {
+	case f.Enabled:
+		return "yes"
+	case f.Problem != "":
+		return "no: " + oneLine([]byte(f.Problem))
+	}
+	return "no"
+}
+
+// shadowRow is a line of "shadow list".
+type shadowRow struct {
+	App   string `json:"app"`
+	Group string `json:"group"`
+	shadowFlag
+	Instances map[metadata.ShadowState]int `json:"instances"` // how many of the application say what of the group; "": nothing
+}
+
+func newShadowList(a *app) *cobra.Command {
+	var app string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the flags of shadow groups",
+		Long: `List the flags of shadow groups: whether each enables its group or why not, and what the running instances of the
+application say of the group.`,
+		Example: `  turnout shadow list
+  turnout shadow list --app order_service_consumer`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withStore(cmd.Context(), func(ctx context.Context, s *metadata.Store) error {
+				rows, err := listShadow(ctx, s, app)
+				if err != nil {
+					return err
+				}
+				return a.show(rows, func(w io.Writer) {
+					row(w, "APP", "TASK", "GROUP", "ENABLED", "INSTANCES")
+					for _, r := range rows {
+						row(w, r.App, r.Task, r.Group, r.text(), countStates(r.Instances))
+					}
+				})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&app, "app", "", "only those of this application")
+	return cmd
+}
+
+func listShadow(ctx context.Context, s *metadata.Store, app string) ([]shadowRow, error) {
+	flags, err := s.ListShadowFlags(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	instances, err := s.ListInstances(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	rows := []shadowRow{}
+	for _, f := range flags {
+		r := shadowRow{App: f.App, Group: f.Group, shadowFlag: newShadowFlag(f), Instances: map[metadata.ShadowState]int{}}
+		for _, i := range instances {
+			if i.App == f.App {
+				r.Instances[i.Shadow[f.Group].State]++
+			}
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+// countStates is like "2 started, 1 failed".
+func countStates(n map[metadata.ShadowState]int) string {
+	var parts []string
+	for _, state := range []metadata.ShadowState{metadata.ShadowStarted, metadata.ShadowStarting, metadata.ShadowFailed, metadata.ShadowStopping, metadata.ShadowStopped, metadata.ShadowIgnored, ""} {
+		if n[state] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n[state], stateText(state)))
+		}
+	}
+	if parts == nil {
+		return "none runs"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func stateText(s metadata.ShadowState) string {
+	if s == "" {
+		return "silent"
+	}
+	return string(s)
+}
+
+func newShadowSwitch(a *app, on bool) *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "enable APP TASK GROUP...",
+		Short: "Start the shadow groups of groups for a task",
+		Long: `Start the shadow groups of groups for a task, in every running instance of the application and in those that come later.
+Doubtful is said on standard error: a group that the metadata does not have, a topic without a shadow topic.
+
+With --wait it returns when every running instance of the application has started them, and says meanwhile what it waits
+for. The exit code is 6 when that takes too long; the flags stay on then.`,
+		Example: `  turnout shadow enable order_service_consumer zpt_task_1 order_bil_group
+  turnout shadow enable order_service_consumer zpt_task_1 order_bil_group refund_group --wait 30s`,
+		Args: cobra.MinimumNArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if wait < 0 {
+				return usagef("--wait %v: must not be below 0", wait)
+			}
+			return a.withOpenStore(cmd.Context(), func(s *metadata.Store) error {
+				r, err := a.switchShadow(cmd.Context(), s, shadowSwitch{on: on, app: args[0], task: args[1], groups: args[2:], wait: wait})
+				if r == nil {
+					return err
+				}
+				return errors.Join(a.show(r, r.text), err)
+			})
+		},
+	}
+	until := "started"
+	if !on {
+		until = "stopped"
+		cmd.Use, cmd.Short = "disable APP TASK GROUP...", "Stop the shadow groups of groups for a task"
+		cmd.Long = `Stop the shadow groups of groups for a task. A group that another task enables goes on; that is said on standard error.
+Listeners at work finish.
+
+With --wait it returns when every running instance of the application has stopped them, and says meanwhile what it waits
+for. The exit code is 6 when that takes too long; the flags stay off then.`
+		cmd.Example = `  turnout shadow disable order_service_consumer zpt_task_1 order_bil_group
+  turnout shadow disable order_service_consumer zpt_task_1 order_bil_group refund_group --wait 30s`
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait for so long until every running instance has "+until+" them (0: do not wait)")
+	return cmd
+}
+
+// shadowSwitch is what "shadow enable" and "shadow disable" were asked for.
+type shadowSwitch struct {
+	on        bool
+	app, task string
+	groups    []string
+	wait      time.Duration
+}
+
+// shadowSwitchResult is what they print.
+type shadowSwitchResult struct {
+	App    string                `json:"app"`
+	Task   string                `json:"task"`
+	Groups []shadowSwitchedGroup `json:"groups"`
+}
+
+type shadowSwitchedGroup struct {
+	Group     string           `json:"group"`
+	Enabled   bool             `json:"enabled"`
+	Changed   bool             `json:"changed"`
+	Path      string           `json:"path"`
+	Instances []shadowInstance `json:"instances"` // of the application
+}
+
+func (r *shadowSwitchResult) text(w io.Writer) {
+	for _, g := range r.Groups {
+		is := "off"
+		if g.Enabled {
+			is = "on"
+		}
+		if !g.Changed {
+			is += " already"
+		}
+		states := map[metadata.ShadowState]int{}
+		for _, i := range g.Instances {
+			states[i.State]++
+		}
+		fmt.Fprintf(w, "%s is %s for task %s (%s); instances of %s: %s\n", g.Group, is, r.Task, g.Path, r.App, countStates(states))
+	}
+}
+
+// switchShadow writes the flags. A result with an error: they are written, and what was to be waited for has not come.
+func (a *app) switchShadow(ctx context.Context, s *metadata.Store, p shadowSwitch) (*shadowSwitchResult, error) {
+	writing, cancel := context.WithTimeout(ctx, a.settings.timeout)
+	defer cancel()
+	was, others, err := p.before(writing, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, group := range p.groups {
+		var doubts []string
+		if p.on {
+			if doubts, err = shadowDoubts(writing, s, p.app, group); err != nil {
+				return nil, err
+			}
+		} else if tasks := others[group]; tasks != nil {
+			doubts = []string{fmt.Sprintf("%s goes on: it is enabled by %s, too", group, strings.Join(tasks, ", "))}
+		}
+		for _, doubt := range doubts {
+			fmt.Fprintf(a.stderr, "turnout: %s\n", doubt)
+		}
+	}
+	r := &shadowSwitchResult{App: p.app, Task: p.task}
+	for _, group := range p.groups {
+		if err := s.PutShadowFlag(writing, p.app, p.task, group, p.on); err != nil {
+			return nil, err
+		}
+		flag, known := was[group]
+		r.Groups = append(r.Groups, shadowSwitchedGroup{Group: group, Enabled: p.on, Path: s.ShadowPath(p.app, p.task, group),
+			Changed: !known || flag.Enabled != p.on || flag.Problem != ""})
+	}
+	instances, err := a.awaitShadow(ctx, s, p.app, p.wait, func(instances []metadata.InstanceEntry) (pending []string) {
+		for _, group := range p.groups {
+			if p.on {
+				pending = append(pending, notStarted(instances, group, p.task)...)
+			} else {
+				pending = append(pending, notStopped(instances, group, p.task, others[group] != nil)...)
+			}
+		}
+		return pending
+	})
+	for i, g := range r.Groups {
+		r.Groups[i].Instances = shadowInstances(instances, g.Group)
+	}
+	return r, err
+}
+
+// before reads the task's flags, and which other tasks enable the groups.
+func (p shadowSwitch) before(ctx context.Context, s *metadata.Store) (own map[string]metadata.ShadowFlagEntry, others map[string][]string, err error) {
+	for kind, names := range map[string][]string{"application": {p.app}, "task": {p.task}, "group": p.groups} {
+		for _, name := range names {
+			if err := metadata.CheckName(kind, name); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	flags, err := s.ListShadowFlags(ctx, p.app)
+	if err != nil {
+		return nil, nil, err
+	}
+	own, others = map[string]metadata.ShadowFlagEntry{}, map[string][]string{}
+	for _, f := range flags {
+		if f.Task == p.task {
+			own[f.Group] = f
+		} else if f.Enabled {
+			others[f.Group] = append(others[f.Group], f.Task)
+		}
+	}
+	for _, group := range p.groups {
+		if _, known := own[group]; !known && !p.on {
+			return nil, nil, fmt.Errorf("task %s of application %s has no flag for group %s: %w; turnout shadow list --app %s shows what there is", p.task, p.app, group, errs.ErrNotFound, p.app)
+		}
+	}
+	return own, others, nil
+}
+
+// shadowDoubts is what keeps the shadow group of a group from consuming, as far as the metadata tells.
+func shadowDoubts(ctx context.Context, s *metadata.Store, app, group string) ([]string, error) {
+	g, _, err := s.GetGroup(ctx, group)
+	switch {
+	case errors.Is(err, errs.ErrUnknownGroup):
+		return []string{fmt.Sprintf("there is no group %s in the metadata, so nobody can subscribe it; turnout group list shows what there is, turnout group put creates one", group)}, nil
+	case invalid(err):
+		return []string{flat(err)}, nil
+	case err != nil:
+		return nil, err
+	}
+	var doubts []string
+	if g.App != "" && g.App != app {
+		doubts = append(doubts, fmt.Sprintf("group %s belongs to application %s, whose flags are below %s/%s", group, g.App, s.ShadowRoot, g.App))
+	}
+	topics, err := groupTopics(ctx, s, g.Topics)
+	if err != nil {
+		return nil, err
+	}
+	clusters, err := s.ListClusters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	derived, err := deriveShadow(g, topics)
+	if err != nil && !errors.Is(err, errs.ErrNoShadow) {
+		doubts = append(doubts, flat(err))
+	}
+	for _, t := range topics {
+		side, err := lookShadow(ctx, s, t, clusters)
+		if err != nil {
+			return nil, err
+		}
+		offOnPurpose := !t.Settings.Shadow.Enabled && t.WishNode.Exists && len(derived.Topics) > 0
+		if side.err != nil && !offOnPurpose {
+			doubts = append(doubts, side.Error)
+		}
+	}
+	return doubts, nil
+}
+
+// shadowLook is the time between two looks at the instances.
+const shadowLook = 200 * time.Millisecond
+
+// awaitShadow reads the instances of an application until pending, which names what is waited for, names nothing. With a
+// limit of 0 it looks once. ErrTimeout, with the instances: it took too long.
+func (a *app) awaitShadow(ctx context.Context, s *metadata.Store, app string, limit time.Duration, pending func([]metadata.InstanceEntry) []string) ([]metadata.InstanceEntry, error) {
+	end := time.Now().Add(limit)
+	told := ""
+	for {
+		look, cancel := context.WithTimeout(ctx, a.settings.timeout)
+		instances, err := s.ListInstances(look, app)
+		cancel()
+		if err != nil || limit == 0 {
+			return instances, err
+		}
+		missing := pending(instances)
+		if len(missing) == 0 {
+			return instances, nil
+		}
+		now := strings.Join(missing, "; ")
+		if time.Now().After(end) {
+			return instances, fmt.Errorf("%w: after %v still waiting for %s", errs.ErrTimeout, limit, now)
+		}
+		if now != told {
+			fmt.Fprintf(a.stderr, "turnout: waiting for %s\n", now)
+			told = now
+		}
+		select {
+		case <-ctx.Done():
+			return instances, ctx.Err()
+		case <-time.After(shadowLook):
+		}
+	}
+}
+
+// notStarted names the instances that have not started the shadow group of a group for task ("": for any). Those that do not
+// subscribe the group are not waited for, if there is one that does.
+func notStarted(instances []metadata.InstanceEntry, group, task string) []string {
+	var missing []string
+	ignored := 0
+	for _, i := range instances {
+		r := i.Shadow[group]
+		seen := task == "" && len(r.Tasks) > 0 || slices.Contains(r.Tasks, task)
+		switch {
+		case seen && r.State == metadata.ShadowStarted:
+		case seen && r.State == metadata.ShadowIgnored:
+			ignored++
+		default:
+			missing = append(missing, pendingText(i, group))
+		}
+	}
+	if missing == nil && len(instances) > 0 && ignored == len(instances) {
+		missing = []string{fmt.Sprintf("an instance that subscribes %s: none of %d does", group, ignored)}
+	}
+	return missing
+}
+
+// notStopped names the instances that have not stopped the shadow group of a group. With goesOn, because other tasks enable it, they
+// need only have seen that task does not.
+func notStopped(instances []metadata.InstanceEntry, group, task string, goesOn bool) []string {
+	var missing []string
+	for _, i := range instances {
+		r := i.Shadow[group]
+		stopped := r.State == "" || r.State == metadata.ShadowStopped || r.State == metadata.ShadowIgnored
+		if slices.Contains(r.Tasks, task) || !goesOn && (!stopped || len(r.Tasks) > 0) {
+			missing = append(missing, pendingText(i, group))
+		}
+	}
+	return missing
+}
+
+func pendingText(i metadata.InstanceEntry, group string) string {
+	r := i.Shadow[group]
+	text := fmt.Sprintf("%s of %s (%s", i.ID, group, stateText(r.State))
+	if r.Reason != "" {
+		text += ": " + oneLine([]byte(r.Reason))
+	}
+	return text + ")"
+}
