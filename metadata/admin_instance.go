@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -61,20 +63,41 @@ func (s *Store) ListParticipants(ctx context.Context, topic string) ([]Participa
 	return out, err
 }
 
-// eachChild reads the children of a node that need not exist; those that go in the meantime are left out.
+// atOnce bounds how many nodes are read at the same time: over a network a controller must not ask hundreds of participants one
+// after the other while sends wait for it.
+const atOnce = 32
+
+// eachChild reads the children of a node that need not exist, and calls f with each, by name; those that go in the meantime
+// are left out.
 func eachChild[T any](ctx context.Context, s *Store, path string, parse func([]byte) (T, error), f func(name string, doc T, n Node, err error)) error {
 	names, err := s.list(ctx, path)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		doc, n, err := readDocument(ctx, s, path+"/"+name, parse)
-		switch {
-		case errors.Is(err, errs.ErrNotFound):
-		case err == nil || unacceptable(err):
-			f(name, doc, n, err)
-		default:
-			return err
+	type child struct {
+		doc T
+		n   Node
+		err error
+	}
+	children := make([]child, len(names))
+	read, ctx := errgroup.WithContext(ctx)
+	read.SetLimit(atOnce)
+	for i, name := range names {
+		read.Go(func() error {
+			c := &children[i]
+			c.doc, c.n, c.err = readDocument(ctx, s, path+"/"+name, parse)
+			if c.err == nil || errors.Is(c.err, errs.ErrNotFound) || unacceptable(c.err) {
+				return nil
+			}
+			return c.err
+		})
+	}
+	if err := read.Wait(); err != nil {
+		return err
+	}
+	for i, name := range names {
+		if c := &children[i]; !errors.Is(c.err, errs.ErrNotFound) {
+			f(name, c.doc, c.n, c.err)
 		}
 	}
 	return nil
