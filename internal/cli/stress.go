@@ -153,11 +153,17 @@ func (a *app) stress(ctx context.Context, s *metadata.Store, o stressOptions, so
 	}
 	r := &stressResult{Topic: o.topic, ShadowTopic: lag.shadowTopic, RateAsked: o.rate}
 	stats := newLoadStats()
+	ran := false
 	err = a.withClient(ctx, o.app, func(c *turnout.Client) error {
-		return a.sendStress(ctx, c, o, source, stats, r, lag)
-	})
-	if err != nil {
+		err := a.sendStress(ctx, c, o, source, stats, r, lag)
+		ran = err == nil
 		return err
+	})
+	switch {
+	case err != nil && !ran:
+		return err
+	case err != nil: // no reason to keep the result back
+		fmt.Fprintf(a.stderr, "turnout: the client was not closed in order: %s\n", flat(err))
 	}
 	r.take(stats)
 	r.Interrupted = ctx.Err() != nil
