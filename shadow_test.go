@@ -312,6 +312,15 @@ func TestShadowNamesOfOnesOwn(t *testing.T) {
 		require.NoError(t, err)
 		_, err = client.Send(shadow.WithMark(w.ctx()), w.topic, &turnout.Message{Body: []byte("x")})
 		require.ErrorIs(t, err, turnout.ErrNoShadow, "the other topic does not say that it is a shadow topic")
+		w.flag("t", `{"enable":"1"}`)
+		w.shadowIs(metadata.ShadowFailed, "t")
+		require.Contains(t, w.shadowReports()[0].Reason, "is no shadow topic")
+		w.with("kafka-a", func(c broker.Cluster) {
+			positions, err := c.Positions(w.ctx(), "stress-"+w.group, own)
+			require.NoError(t, err)
+			require.Empty(t, positions, "nobody reads it")
+		})
+		w.flag("t", `{"enable":"0"}`)
 
 		of := metadata.DefaultTopicSettings()
 		of.ShadowOf = w.topic
@@ -324,6 +333,7 @@ func TestShadowNamesOfOnesOwn(t *testing.T) {
 		require.ErrorIs(t, err, turnout.ErrNotAllowed)
 		w.flag("t", `{"enable":"1"}`)
 		w.has(&in.shadow, "s1")
+		require.Equal(t, []string{"s1"}, in.shadow.bodies())
 		w.with("kafka-a", func(c broker.Cluster) {
 			members, err := c.GroupMembers(w.ctx(), "stress-"+w.group)
 			require.NoError(t, err)

@@ -89,7 +89,7 @@ type Client struct {
 	set      *topics.Set
 	producer *producer.Producer
 	consumer *consumer.Consumer
-	stress   *stress
+	shadow   *shadowSide
 	log      *zap.Logger
 
 	instance *instance
@@ -142,7 +142,7 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
 	c.producer = producer.New(c.set, c.pool, log)
 	c.consumer = consumer.New(store, c.set, c.pool, log)
 	c.instance = register(store, cfg.App, id, log)
-	c.stress = newStress(c, cfg.App, id, o)
+	c.shadow = newShadowSide(c, cfg.App, id, o)
 	return c, nil
 }
 
@@ -183,7 +183,7 @@ func (c *Client) SendAsync(ctx context.Context, topic string, m *Message, done f
 // side is the producer for what is sent with ctx.
 func (c *Client) side(ctx context.Context) *producer.Producer {
 	if shadow.Marked(ctx) {
-		return c.stress.producer
+		return c.shadow.producer
 	}
 	return c.producer
 }
@@ -199,7 +199,7 @@ func (c *Client) side(ctx context.Context) *producer.Producer {
 func (c *Client) Subscribe(ctx context.Context, group string, l Listener, opts ...SubscribeOption) (*Subscription, error) {
 	sub, err := c.consumer.Subscribe(ctx, group, l, opts...)
 	if err == nil {
-		c.stress.subscribed(sub, group, l, opts)
+		c.shadow.subscribed(sub, group, l, opts)
 	}
 	return sub, err
 }
@@ -224,7 +224,7 @@ func (c *Client) Close(ctx context.Context) error {
 	err := errors.Join(
 		c.consumer.Close(ctx),
 		c.producer.Close(ctx),
-		c.stress.close(ctx),
+		c.shadow.close(ctx),
 		c.set.Close(ctx),
 		c.instance.close(ctx),
 		c.pool.Close(ctx),

@@ -145,6 +145,10 @@ func (r *reader) converge() time.Time {
 	}
 	wants := plan(route, ordered, func(i int) bool { return r.sealed[stayKey(route.Stays[i])] })
 	var missing []error
+	if v.Settings.IsShadow(r.topic.Name()) != r.s.shadow {
+		wants = nil // nobody of this side writes there
+		missing = append(missing, r.wrongSide())
+	}
 	wanted := map[string]bool{}
 	for _, w := range wants {
 		wanted[w.cluster] = true
@@ -450,6 +454,15 @@ func (r *reader) registerFrom(ctx context.Context, g *metadata.Group) error {
 		err = fmt.Errorf("start of the group (latest): %w", errs.ErrConflict) // somebody else wrote; look again
 	}
 	return err
+}
+
+// wrongSide says why the topic is not read.
+func (r *reader) wrongSide() error {
+	name := r.topic.Name()
+	if r.s.shadow {
+		return fmt.Errorf("%w: topic %q is no shadow topic; say shadowOf in its settings (turnout topic put %s --shadow-of …)", errs.ErrNoShadow, name, name)
+	}
+	return fmt.Errorf("%w: topic %q is a shadow topic, which the shadow group of a group reads; take it out of the group", errs.ErrNotAllowed, name)
 }
 
 // notReady says what the reader waits for.

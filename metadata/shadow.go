@@ -26,7 +26,7 @@ type ShadowTopic struct {
 
 // ShadowLimits are the settings of a group's shadow group.
 type ShadowLimits struct {
-	Group       string  `json:"group"`       // its name on the clusters, further topics get "{group}-{topic}". "": the group's names with ShadowPrefix
+	Group       string  `json:"group"`       // its name on the clusters, with "-{topic}" where the group's has it. "": the group's names with ShadowPrefix
 	Concurrency int     `json:"concurrency"` // messages handled at once in an instance. 0: as the group
 	Rate        float64 `json:"rate"`        // messages a second in an instance; 0: no limit
 	Extra       Extra   `json:"-"`
@@ -76,7 +76,7 @@ func (g Group) ShadowGroup(settings func(topic string) TopicSettings) (ShadowGro
 	s.Names = map[string]string{}
 	var without []error
 	var p problems
-	for i, topic := range g.Topics {
+	for _, topic := range g.Topics {
 		name, err := settings(topic).ShadowName(topic)
 		if err != nil {
 			without = append(without, err)
@@ -86,18 +86,22 @@ func (g Group) ShadowGroup(settings func(topic string) TopicSettings) (ShadowGro
 			p.add("settings shadow.topic of "+topic, name, "is the shadow topic of %s too; give each topic its own", other)
 			continue
 		}
-		s.Topics, s.Of[name] = append(s.Topics, name), topic
 		physical := ShadowPrefix + g.Physical(topic)
-		if g.Shadow.Group != "" {
+		if g.Shadow.Group != "" { // it depends on the fixed name, not on the place in the list, because positions belong to it
 			physical = g.Shadow.Group
-			if i > 0 {
+			if g.Physical(topic) == g.Name+"-"+topic {
 				physical += "-" + topic
+			}
+		}
+		for _, other := range s.Topics {
+			if s.Names[other] == physical {
+				p.add("shadow.group", g.Shadow.Group, "gives %s and %s the same name; leave it empty", other, name)
 			}
 		}
 		if len(physical) > 120 {
 			p.add("the group's name for the shadow of "+topic, physical, "is longer than 120; give a shorter one in shadow.group")
 		}
-		s.Names[name] = physical
+		s.Topics, s.Of[name], s.Names[name] = append(s.Topics, name), topic, physical
 	}
 	if err := p.err("shadow group of " + g.Name); err != nil {
 		return s, err

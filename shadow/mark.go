@@ -1,3 +1,10 @@
+// Package shadow is the stress mark: what makes a message part of a stress test, so that it goes to shadow topics and shadow
+// groups and never to production.
+//
+// The mark travels in a ctx, in the header of a message, in OpenTelemetry's baggage, and over HTTP and gRPC by the packages
+// shadowhttp and shadowgrpc. Whoever begins a stress test calls WithMark; a listener that is called for a marked message is
+// given a marked ctx, and what it sends with that ctx is marked again. Work that goes on with another ctx, such as
+// context.Background(), has lost the mark and is production.
 package shadow
 
 import (

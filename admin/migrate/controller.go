@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/clusters"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/lag"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -174,6 +176,7 @@ func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap
 		return before, 0, err
 	}
 	if row.EndedAt != nil {
+		c.forget(id)
 		c.entered(ctx, row, *row.EndedAt)
 		return nil, 0, errEnded
 	}
@@ -182,7 +185,7 @@ func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap
 		if err != nil {
 			return before, 0, err
 		}
-		w = &walk{c: c, m: m, log: log.With(zap.String("topic", m.Topic)), lags: map[string]*lagOf{}}
+		w = &walk{c: c, m: m, log: log.With(zap.String("topic", m.Topic)), lags: map[string]*lag.Lag{}}
 	}
 	if c.entered(ctx, row, w.m.data.Entered) {
 		return nil, 0, errAgain
@@ -260,6 +263,14 @@ func (c *Controller) first(id string, s State) time.Time {
 		c.firsts[key] = c.now()
 	}
 	return c.firsts[key]
+}
+
+// forget drops what first has noted of a migration.
+func (c *Controller) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.firsts, func(key string, _ time.Time) bool { return strings.HasPrefix(key, id+" ") })
+	delete(c.asserted, id)
 }
 
 // pause waits for d; an error: ctx ended.

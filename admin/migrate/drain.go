@@ -110,17 +110,13 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 
 func (w *walk) lag(ctx context.Context, c *clusters.Conn, src *source, group string, start broker.Offsets) (*lag.Lag, error) {
 	key := src.Cluster + "\x00" + group
-	var before *lag.Lag
-	if l := w.lags[key]; l != nil {
-		before = l.Lag
-	}
 	var early broker.Pending
 	if w.c.opt.Off["R14"] {
 		early, _ = c.Pending(ctx, group, src.Physical)
 	}
-	l, err := lag.Of(ctx, c, src.Physical, group, start, before)
+	l, err := lag.Of(ctx, c, src.Physical, group, start, w.lags[key])
 	if err == nil {
-		w.lags[key] = &lagOf{l}
+		w.lags[key] = l
 	}
 	if err == nil && w.c.opt.Off["R14"] {
 		l.Pending = early

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -40,12 +41,41 @@ func (c *Controller) wantFence(ctx context.Context, conn *clusters.Conn, topic, 
 	return []store.Fence{row}, nil
 }
 
-// shut closes a topic and sees that every leader acts on it (R7). ErrConflict: one does not yet.
+// shut closes a topic and sees that every leader acts on it (R7). ErrConflict: one does not yet, or transactions are open.
 func (c *Controller) shut(ctx context.Context, conn *clusters.Conn, physical string) error {
+	if err := decided(ctx, conn, physical); err != nil {
+		return err
+	}
 	if err := conn.Fence(ctx, physical); err != nil || c.opt.Off["R7"] {
 		return err
 	}
-	return conn.Fenced(ctx, physical)
+	if err := conn.Fenced(ctx, physical); err != nil {
+		return err
+	}
+	undecided := decided(ctx, conn, physical)
+	if !errors.Is(undecided, errs.ErrConflict) {
+		return undecided
+	}
+	row, err := c.db.FenceOf(ctx, conn.Name, physical)
+	if err != nil {
+		return errors.Join(undecided, err)
+	}
+	return errors.Join(undecided, conn.Unfence(ctx, physical, row.Restore))
+}
+
+// decided is ErrConflict while transactions are open on a topic. It must not be closed then: the fence refuses the markers that
+// end transactions too, and a Kafka broker does not write such a marker again when the topic is open again. Readers of
+// committed messages would never pass it.
+func decided(ctx context.Context, conn *clusters.Conn, physical string) error {
+	open, err := conn.OpenTransactions(ctx, physical)
+	switch {
+	case errors.Is(err, errs.ErrUnsupported):
+		return nil
+	case err != nil || len(open) == 0:
+		return err
+	}
+	return fmt.Errorf("%w: transactions are open on %s at %s, partitions %s, and closing it would keep them from ever ending; let their producers end them",
+		errs.ErrConflict, physical, conn.Name, strings.Join(open.Names(), ", "))
 }
 
 // open lets writers in again, and sees that every leader does (R9). That it is to be open is stored before, and stays so for
@@ -138,6 +168,9 @@ func (w *walk) assertFences(ctx context.Context) error {
 	for i := range rows {
 		if rows[i].Topic != w.m.Topic {
 			continue
+		}
+		if src := w.m.data.source(rows[i].Cluster); src != nil && src.Sealed == nil && rows[i].Wanted {
+			continue // sealing closes it, as soon as it may
 		}
 		said, err := w.c.assert(ctx, &rows[i])
 		if err != nil && rows[i].Cluster != w.m.data.Target.Cluster && w.m.data.source(rows[i].Cluster) == nil {

@@ -78,9 +78,8 @@ func (p *Plan) accepts(code string) bool {
 type target struct {
 	Cluster  string         `json:"cluster"`
 	Physical string         `json:"physical"`
-	Start    broker.Offsets `json:"start"`             // of its stay; nil: not read yet
-	Created  bool           `json:"created,omitempty"` // by this migration
-	Listed   bool           `json:"listed,omitempty"`  // it had an open stay before
+	Start    broker.Offsets `json:"start"`            // of its stay; nil: not read yet
+	Listed   bool           `json:"listed,omitempty"` // it had an open stay before
 	// WasFenced: it was closed to writers before, from an earlier migration.
 	WasFenced bool `json:"wasFenced,omitempty"`
 }

@@ -245,7 +245,7 @@ func (p *preflight) source(ctx context.Context, c *clusters.Conn) (broker.TopicI
 		return info, err
 	}
 	if open, err := c.OpenTransactions(ctx, physical); err == nil && len(open) > 0 {
-		p.find(Warning, Transactions, "let their producers end first", "transactions are open on %s in partitions %s: what they hold back is read when they end", physical, strings.Join(open.Names(), ", "))
+		p.find(Warning, Transactions, "let their producers end first", "transactions are open on %s in partitions %s: the move waits until they have ended, because closing the topic would keep them from it for ever", physical, strings.Join(open.Names(), ", "))
 	}
 	if err := p.writers(ctx, c, physical); err != nil {
 		return info, err

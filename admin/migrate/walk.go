@@ -23,8 +23,8 @@ type walk struct {
 	m       *migration
 	log     *zap.Logger
 	now     *scene
-	lags    map[string]*lagOf // by cluster and group: the last look
-	readers []metadata.Group  // of the topic, when sends began to pause
+	lags    map[string]*lag.Lag // by cluster and group: the last look
+	readers []metadata.Group    // of the topic, when sends began to pause
 	// later are events that wait for the next save: while sends pause nothing is stored that need not be.
 	later []store.Event
 	// said: when it was last stored what is waited for.
@@ -32,8 +32,6 @@ type walk struct {
 	// asked: when it was last tried to follow a wish that nobody has answered.
 	asked time.Time
 }
-
-type lagOf struct{ *lag.Lag }
 
 // step does what the state asks for and says how long to wait before the next look; 0: not at all.
 func (w *walk) step(ctx context.Context) (time.Duration, error) {
@@ -131,7 +129,6 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 				return err
 			}
 			if created {
-				d.Target.Created = true
 				events = append(events, event("created", nil, "topic %s was created on %s", d.Target.Physical, d.Target.Cluster))
 			}
 			d.Target.Start, err = ends(ctx, c, d.Target.Physical) // somebody may write there; a start need not be steady
@@ -158,6 +155,9 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 		return waitFor, err
 	}
 	if w.m.ordered() {
+		if waitFor, err := w.transactions(ctx); waitFor != "" || err != nil { // before sends pause for them
+			return waitFor, err
+		}
 		if waitFor, err := w.attached(ctx, d.Target.Cluster, d.Target.Physical); waitFor != "" || err != nil {
 			return waitFor, err
 		}
@@ -346,6 +346,20 @@ func (w *walk) sealing(ctx context.Context) (string, error) {
 	return "", w.enter(ctx, Draining, "sealed")
 }
 
+// transactions says which transactions keep a source from being closed.
+func (w *walk) transactions(ctx context.Context) (waitFor string, err error) {
+	for _, src := range w.m.data.Sources {
+		err := w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error { return decided(ctx, c, src.Physical) })
+		switch {
+		case errors.Is(err, errs.ErrConflict):
+			return err.Error(), nil
+		case err != nil && !errors.Is(err, errs.ErrUnknownTopic):
+			return "", err
+		}
+	}
+	return "", nil
+}
+
 // sealSource fences a source, sees it act, and reads its ends behind the fence.
 func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err error) {
 	if src.Sealed != nil {
@@ -368,7 +382,7 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 			case errors.Is(err, errs.ErrUnknownTopic):
 				missing = true // nothing was ever sent there
 			case errors.Is(err, errs.ErrConflict):
-				waitFor = fmt.Sprintf("the fence of %s has to act on every leader: %v", src.Cluster, err)
+				waitFor = fmt.Sprintf("%s can not be closed to writers yet: %v", src.Cluster, err)
 				return nil
 			case err != nil:
 				return err

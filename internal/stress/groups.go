@@ -1,4 +1,5 @@
-package shadow
+// Package stress starts and stops the shadow groups of an application, as flags in ZooKeeper say.
+package stress
 
 import (
 	"context"
