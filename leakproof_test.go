@@ -86,7 +86,7 @@ func newChain(t *testing.T, w *world) *chain {
 		c.hops[i] = hop{&production, &stress}
 		production.putTopic(kafkas...)
 		stress.putTopic(kafkas...)
-		production.putGroup(nil)
+		production.putGroup(func(g *metadata.Group) { g.Concurrency = 32 }) // a listener waits for its send most of the time
 	}
 	for i, open := range []func(*application) (func() error, error){c.openWebshop, c.openOrders, c.openBills} {
 		a := &application{name: []string{webApp: "webshop", orderApp: "order_service", billApp: "bill_service"}[i], now: make(chan running, 1)}
