@@ -62,6 +62,8 @@ type shadowTopicStatus struct {
 	Topic string `json:"topic"`
 	shadowSide
 	Clusters []progress `json:"clusters"`
+
+	participants []participant // of the shadow topic
 }
 
 func newShadowStatus(a *app) *cobra.Command {
@@ -204,9 +206,20 @@ func (st *shadowStatus) look(ctx context.Context, s *metadata.Store, fleet *flee
 			return line, err
 		}
 		done, err := fleet.askGroup(ctx, derived.Group, line.state)
+		if err != nil {
+			return line, err
+		}
 		line.Clusters = done.Clusters
+		line.participants, err = line.state.participants(ctx, s)
 		return line, err
 	})
+	for _, t := range st.Topics {
+		for _, p := range t.participants {
+			if p.Document != nil && p.Document.Error != "" {
+				st.Notes = append(st.Notes, fmt.Sprintf("%s says of %s: %s", p.Instance, t.ShadowTopic, p.Document.Error))
+			}
+		}
+	}
 	return err
 }
 

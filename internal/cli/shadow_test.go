@@ -61,6 +61,12 @@ func TestShadowTopicOfAnotherNameOnAnotherCluster(t *testing.T) {
 		w.turnout(t, "shadow", "topic", "order_topic", "--cluster", "kafka-b", "--partitions", "5")
 		require.NoError(t, w.Restart(t.Context(), "kafka-a"))
 
+		// One that production uses.
+		require.Contains(t, w.refused(t, 5, "topic", "put", "refund_topic", "--shadow", "order_topic"), "is no shadow topic")
+		w.turnout(t, "topic", "put", "order_topic", "--shadow-of", "old_topic")
+		require.Contains(t, w.refused(t, 3, "stress", "run", "--topic", "order_topic", "--rate", "1", "--count", "1"), "is a shadow topic")
+		w.turnout(t, "topic", "put", "order_topic", "--shadow-of", "")
+
 		// Switched off, and on again under the default name.
 		w.turnout(t, "topic", "put", "refund_topic", "--shadow", "off")
 		require.Contains(t, w.refused(t, 3, "shadow", "topic", "refund_topic"), "shadow.enabled")
@@ -230,6 +236,14 @@ func TestShadowGroupIsStartedAndStopped(t *testing.T) {
 		require.Regexp(t, `(?m)^\S+@-@\S+ +started +\S+ \S+ +`+task+` +-$`, text)
 		require.Regexp(t, `(?m)^order_topic +shadow_order_topic +kafka-b +shadow_`+group+` +.* 0 +0 +0 +0$`, text)
 		require.Equal(t, "shadow_"+group, w.topic(t, "shadow_order_topic").Groups[0].Group)
+
+		// What somebody stored there without the mark.
+		w.fill(t, "kafka-b", "shadow_order_topic", 1)
+		require.Eventually(t, func() bool {
+			st = w.shadowStatus(t, app, group)
+			return len(st.Notes) == 1 && st.Topics[0].Clusters[0].DeadLetters == 1
+		}, patience, shortly)
+		require.Contains(t, st.Notes[0], "says of shadow_order_topic: ")
 
 		// An instance that does not subscribe the group is not waited for.
 		w.client(t, app)

@@ -70,27 +70,34 @@ func deriveShadow(g metadata.Group, topics []*topicState) (metadata.ShadowGroup,
 	})
 }
 
-// shadowReaders are the shadow groups that read a shadow topic, by the names of the groups that they are of.
+// shadowReaders are the shadow groups that read a shadow topic, by the names of the groups that they are of. A group that is not
+// valid has none.
 func shadowReaders(ctx context.Context, s *metadata.Store, shadowTopic string) (map[string]metadata.ShadowGroup, error) {
 	entries, err := readGroups(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	readers := map[string]metadata.ShadowGroup{}
-	for _, e := range entries {
+	all, err := forEach(ctx, entries, func(ctx context.Context, e *entry[metadata.Group]) (derived metadata.ShadowGroup, err error) {
 		if e.Document == nil {
-			continue
+			return derived, nil
 		}
 		topics, err := groupTopics(ctx, s, e.Document.Topics)
 		if err != nil {
-			return nil, err
+			return derived, err
 		}
-		derived, err := deriveShadow(*e.Document, topics)
-		if err == nil && derived.Of[shadowTopic] != "" {
-			readers[e.Name] = derived
+		derived, err = deriveShadow(*e.Document, topics)
+		if err != nil {
+			derived.Of = nil // it reads nothing
+		}
+		return derived, nil
+	})
+	readers := map[string]metadata.ShadowGroup{}
+	for i, derived := range all {
+		if derived.Of[shadowTopic] != "" {
+			readers[entries[i].Name] = derived
 		}
 	}
-	return readers, nil
+	return readers, err
 }
 
 func newShadowTopic(a *app) *cobra.Command {

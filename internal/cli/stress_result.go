@@ -77,7 +77,9 @@ func (r *stressResult) text(w io.Writer) {
 		verdict += " (interrupted)"
 	}
 	fmt.Fprintf(w, "Verdict: %s\n\n", verdict)
-	line := func(name, value, note string) { fmt.Fprintf(w, "  %-14s %12s   %s\n", name, value, note) }
+	line := func(name, value, note string) {
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-14s %12s   %s", name, value, note), " "))
+	}
 	var on []string
 	for _, cluster := range slices.Sorted(maps.Keys(r.Clusters)) {
 		on = append(on, fmt.Sprintf("%d on %s", r.Clusters[cluster], cluster))
