@@ -58,6 +58,26 @@ func (w *world) flag(task, data string) {
 	require.NoError(w.t, err)
 }
 
+// flagByClient does the same with ZooKeeper's own command line client.
+func (w *world) flagByClient(task, data string) {
+	w.t.Helper()
+	path := w.store.ShadowPath(shadowApp, task, w.group)
+	for i := 1; i < len(path); i++ {
+		if path[i] == '/' {
+			if node, err := w.store.Read(w.ctx(), path[:i]); err == nil && !node.Exists {
+				_, err = w.env.ZkCli(w.ctx(), "create", path[:i])
+				require.NoError(w.t, err)
+			}
+		}
+	}
+	command := "create"
+	if node, err := w.store.Read(w.ctx(), path); err == nil && node.Exists {
+		command = "set"
+	}
+	_, err := w.env.ZkCli(w.ctx(), command, path, data)
+	require.NoError(w.t, err)
+}
+
 // shadowReports is what the application's instances say of the group.
 func (w *world) shadowReports() (all []metadata.ShadowReport) {
 	w.t.Helper()
@@ -100,9 +120,9 @@ func (w *world) sendMarked(c *turnout.Client, body string) (cluster string) {
 	return r.Cluster
 }
 
-// shadowScene is what issue and documentation tell: a group is switched on and off by a node, and stress messages come to
-// the same listener with a marked ctx, from another cluster here.
-func shadowScene(t *testing.T, w *world, production, stress string) {
+// shadowScene is what the documentation tells: a group is switched on and off by a node, which edit writes, and stress messages
+// come to the same listener with a marked ctx.
+func shadowScene(t *testing.T, w *world, production, stress string, edit func(task, data string)) {
 	w.putTopic(production)
 	w.putShadow(stress)
 	w.putGroup(nil)
@@ -116,7 +136,7 @@ func shadowScene(t *testing.T, w *world, production, stress string) {
 	require.Equal(t, production, w.send(client, "p1"))
 	w.has(&in.production, "p1")
 
-	w.flag("zpt_task_1", `{"enable":"1","owner":"somebody"}`)
+	edit("zpt_task_1", `{"enable":"1","owner":"somebody"}`)
 	w.shadowIs(metadata.ShadowStarted, "zpt_task_1")
 	w.has(&in.shadow, "s1")
 	w.sendMarked(client, "s2")
@@ -127,7 +147,7 @@ func shadowScene(t *testing.T, w *world, production, stress string) {
 		require.Equal(t, stress, d.Cluster)
 	}
 
-	w.flag("zpt_task_1", `{"enable":"0","owner":"somebody"}`)
+	edit("zpt_task_1", `{"enable":"0","owner":"somebody"}`)
 	w.shadowIs(metadata.ShadowStopped)
 	w.with(stress, func(c broker.Cluster) {
 		w.eventually(func() bool {
@@ -142,7 +162,7 @@ func shadowScene(t *testing.T, w *world, production, stress string) {
 	require.ElementsMatch(t, []string{"p1", "p2"}, in.production.bodies())
 	require.ElementsMatch(t, []string{"s1", "s2"}, in.shadow.bodies())
 
-	w.flag("zpt_task_1", `{"enable":true}`)
+	edit("zpt_task_1", `{"enable":true}`)
 	w.has(&in.shadow, "s3")
 	require.NoError(t, s.Close(w.ctx()))
 	w.shadowIs(metadata.ShadowIgnored, "zpt_task_1")
@@ -150,14 +170,15 @@ func shadowScene(t *testing.T, w *world, production, stress string) {
 }
 
 func TestAShadowGroupRunsWhileItsFlagSaysSo(t *testing.T) {
-	each(t, func(t *testing.T, w *world) { shadowScene(t, w, "kafka-a", "kafka-b") })
+	each(t, func(t *testing.T, w *world) { shadowScene(t, w, "kafka-a", "kafka-b", w.flag) })
 }
 
 func TestAShadowGroupRunsOnTheClusterOfItsTopicWhateverItsKind(t *testing.T) {
 	withKinds(t, func(t *testing.T, w *world) {
 		for _, pair := range [][2]string{{"rocketmq-a", "rocketmq-b"}, {"kafka-a", "rocketmq-a"}, {"rocketmq-a", "kafka-a"}, {"rocketmq-a", "rocketmq-a"}} {
 			t.Run(pair[0]+" "+pair[1], func(t *testing.T) {
-				shadowScene(t, newWorld(t, w.env, "kafka-a", "rocketmq-a", "rocketmq-b"), pair[0], pair[1])
+				w := newWorld(t, w.env, "kafka-a", "rocketmq-a", "rocketmq-b")
+				shadowScene(t, w, pair[0], pair[1], w.flagByClient)
 			})
 		}
 	})
