@@ -49,9 +49,9 @@ func TestMain(m *testing.M) {
 }
 
 // leaked says what still runs that should have ended. A client of the RocketMQ library leaves goroutines that end by themselves, after
-// 30 s at the latest.
+// two minutes at the latest.
 func leaked() (err error) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(150 * time.Second); time.Now().Before(deadline); {
 		err = goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"))
 		if err == nil || !strings.Contains(err.Error(), "rocketmq-client-go") {
 			break
