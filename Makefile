@@ -72,11 +72,12 @@ walk: $(if $(findstring servers,$(BACKEND)),servers-needed) ## topics move while
 	     go test -count=1 -timeout 60m -run '^TestWalk$$' -v ./internal/faulttest 2>&1 | sed -u "s/^/$$backend: /" & pids="$$pids $$!"; \
 	 done; failed=0; for pid in $$pids; do wait $$pid || failed=1; done; exit $$failed
 
-# 110,000 requests through three applications, 220,000 messages and more; some 3 minutes on each BACKEND.
+# 110,000 requests through three applications, more than 220,000 messages: some 2 minutes on the embedded servers, and some 4 on real
+# ones, with a run between Kafka and RocketMQ.
 leak-proof: $(if $(findstring servers,$(BACKEND)),servers-needed) ## stress and production traffic under faults: nothing crosses (BACKEND, TURNOUT_SEED)
 	@for backend in $(BACKEND); do \
 	   TURNOUT_SOAK=1 TURNOUT_TEST=$$backend TURNOUT_SEED='$(TURNOUT_SEED)' \
-	     go test -count=1 -timeout 15m -run '^TestNothingCrossesTheStressMark$$' -v .; \
+	     go test -count=1 -timeout 15m -run '^TestNothingCrossesTheStressMark' -v .; \
 	 done
 
 race: ## all tests under the race detector; needs a C compiler

@@ -49,6 +49,7 @@ const (
 // or put on somewhere is found.
 type chain struct {
 	*world
+	clusters []string
 	hops     [2]hop
 	apps     [3]*application
 	url      atomic.Pointer[string] // of webshop, another one after each start
@@ -76,16 +77,17 @@ type running struct {
 	err  error
 }
 
-func newChain(t *testing.T, w *world) *chain {
-	c := &chain{world: w, logged: w.observed(zapcore.InfoLevel)}
+// newChain opens the applications. All topics are on the first of the clusters.
+func newChain(t *testing.T, w *world, clusters ...string) *chain {
+	c := &chain{world: w, clusters: clusters, logged: w.observed(zapcore.InfoLevel)}
 	for i, number := range []string{"-one", "-two"} {
 		production := *w
 		production.topic, production.group = w.topic+number, w.group+number
 		stress := production
 		stress.topic, stress.group = metadata.ShadowPrefix+production.topic, metadata.ShadowPrefix+production.group
 		c.hops[i] = hop{&production, &stress}
-		production.putTopic(kafkas...)
-		stress.putTopic(kafkas...)
+		production.putTopic(clusters...)
+		stress.putTopic(clusters...)
 		production.putGroup(func(g *metadata.Group) { g.Concurrency = 32 }) // a listener waits for its send most of the time
 	}
 	for i, open := range []func(*application) (func() error, error){c.openWebshop, c.openOrders, c.openBills} {
@@ -359,8 +361,8 @@ func (c *chain) disturb(rng *rand.Rand, pause int64, over <-chan struct{}) (d di
 			d.flags++
 		case n < 7:
 			side := c.hops[rng.IntN(2)].sides()[rng.IntN(2)]
-			on[side] = (on[side] + 1 + rng.IntN(len(kafkas)-1)) % len(kafkas)
-			side.edit(kafkas[on[side]])
+			on[side] = (on[side] + 1 + rng.IntN(len(c.clusters)-1)) % len(c.clusters)
+			side.edit(c.clusters[on[side]])
 			d.moves++
 		case n < 8:
 			for _, session := range c.instances(c.apps[rng.IntN(len(c.apps))].name) {
@@ -396,7 +398,7 @@ func (c *chain) drained() {
 	}
 	for _, h := range c.hops {
 		for _, side := range h.sides() {
-			for _, cluster := range kafkas {
+			for _, cluster := range c.clusters {
 				c.eventually(func() bool { return side.left(cluster) == 0 && side.waiting(cluster).Retries == 0 }, func() any {
 					return fmt.Sprintf("%d left, %+v, participants %+v", side.left(cluster), side.waiting(cluster), side.participants())
 				}, "group %s has read everything of %s on %s", side.group, side.topic, cluster)
@@ -446,11 +448,12 @@ type onWire struct {
 	ids     map[string]int // of the topics of the chain themselves, how often
 }
 
-// readWire reads every topic of the chain on every cluster from its first record to its end: topics, retry topics, dead letter topics.
+// readWire reads every topic of the chain that a cluster lists from its first record to its end: topics, and on Kafka retry topics and
+// dead letter topics, which RocketMQ does not list.
 func (c *chain) readWire() (production, stress onWire) {
 	c.t.Helper()
 	production.ids, stress.ids = map[string]int{}, map[string]int{}
-	for _, cluster := range kafkas {
+	for _, cluster := range c.clusters {
 		c.with(cluster, func(k broker.Cluster) {
 			names, err := k.Topics(c.ctx())
 			require.NoError(c.t, err)
@@ -527,13 +530,8 @@ func (c *chain) accounted(events []history.Event, asked int64, production, stres
 	require.Len(c.t, out, int(asked), "every request has come out at the end of the chain")
 }
 
-// sizeOf is how many requests are made, and how many a second.
-func sizeOf() (requests int64, each rate.Limit) {
-	if os.Getenv("TURNOUT_SOAK") != "" {
-		return 110_000, 1000
-	}
-	return 3000, 450
-}
+// soak: TURNOUT_SOAK makes the proofs as long as docs/guarantees.md says.
+var soak = os.Getenv("TURNOUT_SOAK") != ""
 
 func leakSeed(t *testing.T) uint64 {
 	seed := uint64(5)
@@ -546,47 +544,72 @@ func leakSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// Requests with and without the stress mark flow through three applications while shadow groups are switched on and off, topics
-// and shadow topics move, sessions expire and the applications are restarted: nothing crosses, and nothing is lost. TURNOUT_SEED
-// repeats a run's choices; what comes of them also depends on time.
+// prove lets requests with and without the stress mark flow through three applications while shadow groups are switched on and
+// off, topics and shadow topics move, sessions expire and the applications are restarted: nothing crosses, and nothing is lost.
+func (c *chain) prove(requests int64, each rate.Limit) {
+	t := c.t
+	seed := leakSeed(t)
+	over, failed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		failed <- c.requests(requests, each, seed)
+		close(over)
+	}()
+	t.Cleanup(func() { <-over })
+	began := time.Now()
+	did := c.disturb(rand.New(rand.NewPCG(seed, 0)), int64(each)/3, over)
+	require.NoError(t, <-failed)
+	took := time.Since(began)
+	c.drained()
+	events, v := c.end()
+	production, stress := c.readWire()
+
+	t.Log(v)
+	t.Logf("%d requests in %s, %+v; shadow groups started %d times and stopped %d times; drained in %s", requests, took.Round(time.Millisecond), did,
+		c.states(metadata.ShadowStarted), c.states(metadata.ShadowStopped), (time.Since(began) - took).Round(time.Millisecond))
+	for name, side := range map[string]onWire{"production": production, "shadow": stress} {
+		t.Logf("on the clusters, %s: %d topics, %d records, %d of them with the wrong header, %d of a request of the other side, %d dead letters",
+			name, side.topics, side.records, side.header, side.origin, side.dead)
+	}
+	require.NoError(t, v.Err())
+	require.GreaterOrEqual(t, v.Acknowledged, 2*int(requests))
+	for _, side := range []onWire{production, stress} {
+		require.Greater(t, side.records, int(requests)/2)
+		require.Zero(t, side.header)
+		require.Zero(t, side.origin)
+		require.Zero(t, side.dead)
+	}
+	for _, h := range c.hops {
+		for _, side := range h.sides() {
+			for _, cluster := range c.clusters {
+				require.Zero(t, side.waiting(cluster).DeadLetters, "of %s on %s", side.group, cluster)
+			}
+		}
+	}
+	c.accounted(events, requests, production, stress)
+	require.Zero(t, c.logged.FilterMessageSnippet("wrong side of the stress mark").Len())
+	for _, n := range []int{did.flags, did.moves, did.expiries, did.restarts, c.states(metadata.ShadowStarted), c.states(metadata.ShadowStopped)} {
+		require.NotZero(t, n, "%+v", did)
+	}
+}
+
+// TURNOUT_SEED repeats a run's choices; what comes of them also depends on time.
 func TestNothingCrossesTheStressMark(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		seed := leakSeed(t)
-		requests, persecond := sizeOf()
-		c := newChain(t, w)
-		over, failed := make(chan struct{}), make(chan error, 1)
-		go func() {
-			failed <- c.requests(requests, persecond, seed)
-			close(over)
-		}()
-		t.Cleanup(func() { <-over })
-		began := time.Now()
-		did := c.disturb(rand.New(rand.NewPCG(seed, 0)), int64(persecond)/3, over)
-		require.NoError(t, <-failed)
-		took := time.Since(began)
-		c.drained()
-		events, v := c.end()
-		production, stress := c.readWire()
+		if soak {
+			newChain(t, w, kafkas...).prove(110_000, 1000)
+		} else {
+			newChain(t, w, kafkas...).prove(3000, 450)
+		}
+	})
+}
 
-		t.Log(v)
-		t.Logf("%d requests in %s, %+v; shadow groups started %d times and stopped %d times; drained in %s", requests, took.Round(time.Millisecond), did,
-			c.states(metadata.ShadowStarted), c.states(metadata.ShadowStopped), (time.Since(began) - took).Round(time.Millisecond))
-		for name, side := range map[string]onWire{"production": production, "shadow": stress} {
-			t.Logf("on the clusters, %s: %d topics, %d records, %d of them with the wrong header, %d of a request of the other side, %d dead letters",
-				name, side.topics, side.records, side.header, side.origin, side.dead)
-		}
-		require.NoError(t, v.Err())
-		require.GreaterOrEqual(t, v.Acknowledged, 2*int(requests))
-		for _, side := range []onWire{production, stress} {
-			require.Greater(t, side.records, int(requests)/2)
-			require.Zero(t, side.header)
-			require.Zero(t, side.origin)
-			require.Zero(t, side.dead)
-		}
-		c.accounted(events, requests, production, stress)
-		require.Zero(t, c.logged.FilterMessageSnippet("wrong side of the stress mark").Len())
-		for _, n := range []int{did.flags, did.moves, did.expiries, did.restarts, c.states(metadata.ShadowStarted), c.states(metadata.ShadowStopped)} {
-			require.NotZero(t, n, "%+v", did)
+func TestNothingCrossesTheStressMarkBetweenKinds(t *testing.T) {
+	withKinds(t, func(t *testing.T, w *world) {
+		c := newChain(t, w, "kafka-a", "rocketmq-a", "rocketmq-b")
+		if soak {
+			c.prove(20_000, 250)
+		} else {
+			c.prove(2000, 200)
 		}
 	})
 }
@@ -605,7 +628,7 @@ func (c *chain) states(state metadata.ShadowState) int {
 // What the proof rests on finds a listener that forgets the mark, and records that carry the wrong one.
 func TestALeakIsFound(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		c := newChain(t, w)
+		c := newChain(t, w, kafkas...)
 		c.forgetful = true
 		require.NoError(t, c.requests(200, rate.Inf, leakSeed(t)))
 		c.drained()
