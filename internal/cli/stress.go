@@ -71,11 +71,11 @@ time, {{.Rand}} a random number ({{.Rand 1000}}: below 1000), {{.UUID}} a new UU
 {"key":"k","body":"text","headers":{"name":"value"},"tag":""}, over and over; what "turnout tail --output json" prints is such a file.
 
 One of --count and --duration is needed; with both the first that is reached ends the run. At most %d messages a second,
-%d messages, %v. Nothing is sent when the topic has no shadow topic (exit code 3).
+%d messages, %.0f hours. Nothing is sent when the topic has no shadow topic (exit code 3).
 
 Once a second the progress is told on standard error. At the end the run waits up to --drain until the shadow groups of the
 topic have read everything. The exit code is 7 when a send failed, when more than %.0f %% of the rate was missed, or when a shadow
-group that is on has dead letters or has not finished. Ctrl-C ends the run in order, with the result so far.`, stressMostRate, stressMostCount, stressMostTime, 100*stressMissed),
+group that is on has dead letters or has not finished. Ctrl-C ends the run in order, with the result so far.`, stressMostRate, stressMostCount, stressMostTime.Hours(), 100*stressMissed),
 		Example: stressExample,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -167,10 +167,8 @@ func (a *app) stress(ctx context.Context, s *metadata.Store, o stressOptions, so
 	}
 	r.take(stats)
 	r.Interrupted = ctx.Err() != nil
-	if r.Groups, err = a.drainStress(ctx, o.drain, lag, before); err != nil {
-		return err
-	}
-	r.judge(o.drain)
+	r.Groups, err = a.drainStress(ctx, o.drain, r.ended, lag, before)
+	r.judge(o.drain, err)
 	if err := a.show(r, r.text); err != nil {
 		return err
 	}
@@ -218,6 +216,9 @@ func (a *app) prepareStress(ctx context.Context, s *metadata.Store, topic string
 	if lag.readers, err = shadowReaders(ctx, s, side.ShadowTopic); err != nil {
 		return nil, nil, err
 	}
+	if err := lag.readFlags(ctx); err != nil {
+		return nil, nil, err
+	}
 	groups, err := lag.look(ctx, fleet)
 	if err != nil {
 		return nil, nil, err
@@ -244,7 +245,7 @@ func (a *app) sendStress(ctx context.Context, c *turnout.Client, o stressOptions
 	}
 	r.FirstMS = ms(time.Since(begin))
 	stats.first(sent, size(m))
-	r.RateHeld = o.rate
+	r.RateHeld, r.ended = o.rate, time.Now()
 	if o.count == 1 {
 		return nil
 	}
@@ -257,7 +258,7 @@ func (a *app) sendStress(ctx context.Context, c *turnout.Client, o stressOptions
 		l.count = o.count - 1
 	}
 	n, took, err := l.run(ctx)
-	r.Seconds = took.Seconds()
+	r.Seconds, r.ended = took.Seconds(), time.Now()
 	r.RateHeld = float64(n) / took.Seconds()
 	return err
 }
@@ -313,10 +314,14 @@ func every(ctx context.Context, d time.Duration, f func()) {
 }
 
 // drainStress waits until the shadow groups that are on have read everything, at most for limit or until ctx ends, and says how
-// far all are.
-func (a *app) drainStress(ctx context.Context, limit time.Duration, lag *shadowLag, before []stressGroup) ([]stressGroup, error) {
+// far all are; ended is when the last send was answered.
+func (a *app) drainStress(ctx context.Context, limit time.Duration, ended time.Time, lag *shadowLag, before []stressGroup) ([]stressGroup, error) {
 	begin := time.Now()
-	asking := context.WithoutCancel(ctx)
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+a.settings.timeout)
+	defer cancel()
+	if err := lag.readFlags(asking); err != nil { // somebody may have switched them in between
+		return nil, err
+	}
 	fleet := newFleetFor(asking, lag.store, limit+a.settings.timeout)
 	defer fleet.close()
 	drained := map[string]float64{}
@@ -333,7 +338,7 @@ func (a *app) drainStress(ctx context.Context, limit time.Duration, lag *shadowL
 			if after, known := drained[g.Group]; known {
 				g.DrainedMS = after
 			} else if g.Error == "" && g.left() == 0 {
-				g.DrainedMS = ms(time.Since(begin))
+				g.DrainedMS = ms(time.Since(ended))
 				drained[g.Group] = g.DrainedMS
 			}
 			done = done && (g.DrainedMS >= 0 || len(g.EnabledBy) == 0)

@@ -16,6 +16,22 @@ type shadowLag struct {
 	clusters    []string // names of all
 	shadowTopic string
 	readers     map[string]metadata.ShadowGroup // by the group that each is of
+	on          map[string][]string             // group → application/task that enables its shadow group, as readFlags found it
+}
+
+// readFlags reads which groups are on. Not while look is called.
+func (l *shadowLag) readFlags(ctx context.Context) error {
+	flags, err := l.store.ListShadowFlags(ctx, "")
+	if err != nil {
+		return err
+	}
+	l.on = map[string][]string{}
+	for _, f := range flags {
+		if f.Enabled {
+			l.on[f.Group] = append(l.on[f.Group], f.App+"/"+f.Task)
+		}
+	}
+	return nil
 }
 
 // stressGroup is how far the shadow group of a group is.
@@ -66,17 +82,8 @@ func (l *shadowLag) look(ctx context.Context, fleet *fleet) ([]stressGroup, erro
 	if err != nil {
 		return nil, err
 	}
-	flags, err := l.store.ListShadowFlags(ctx, "")
-	if err != nil {
-		return nil, err
-	}
 	return forEach(ctx, slices.Sorted(maps.Keys(l.readers)), func(ctx context.Context, group string) (stressGroup, error) {
-		g := stressGroup{Group: group, App: l.readers[group].App, EnabledBy: []string{}, DrainedMS: -1}
-		for _, f := range flags {
-			if f.Group == group && f.Enabled {
-				g.EnabledBy = append(g.EnabledBy, f.App+"/"+f.Task)
-			}
-		}
+		g := stressGroup{Group: group, App: l.readers[group].App, EnabledBy: append([]string{}, l.on[group]...), DrainedMS: -1}
 		p, err := fleet.askGroup(ctx, l.readers[group].Group, t)
 		for _, on := range p.Clusters {
 			g.Unread, g.Delayed, g.Retries, g.DeadLetters = g.Unread+on.Unread, g.Delayed+on.Delayed, g.Retries+on.Retries, g.DeadLetters+on.DeadLetters

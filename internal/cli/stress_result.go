@@ -31,6 +31,8 @@ type stressResult struct {
 	Clusters      map[string]int64 `json:"clusters"` // acknowledged, by cluster
 	Errors        []stressError    `json:"errors"`
 	Groups        []stressGroup    `json:"groups"` // the shadow groups of the topic, by the group that each is of
+
+	ended time.Time // when the last send was answered
 }
 
 // take takes the counts. No send is under way any more.
@@ -42,8 +44,8 @@ func (r *stressResult) take(s *loadStats) {
 	r.LongestLateMS, r.P50MS, r.P99MS, r.MaxMS = ms(s.late), ms(s.all.quantile(0.5)), ms(s.all.quantile(0.99)), ms(s.all.max)
 }
 
-// judge gives the verdict; drain is how long the groups had.
-func (r *stressResult) judge(drain time.Duration) {
+// judge gives the verdict; drain is how long the groups had, unknown why it is not known how far they are.
+func (r *stressResult) judge(drain time.Duration, unknown error) {
 	r.Reasons = []string{}
 	add := func(format string, args ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, args...)) }
 	if r.Failed > 0 {
@@ -53,6 +55,10 @@ func (r *stressResult) judge(drain time.Duration) {
 	if r.RateHeld < (1-stressMissed)*r.RateAsked && missing > 1 {
 		add("the rate held was %.1f of %g a second", r.RateHeld, r.RateAsked)
 	}
+	if unknown != nil {
+		r.Groups = []stressGroup{} // [] in JSON, not null
+		add("how far the shadow groups have come is not known: %s", flat(unknown))
+	}
 	for _, g := range r.Groups {
 		if g.DeadLetters > 0 {
 			add("the shadow group of %s has %d dead letters of this run", g.Group, g.DeadLetters)
@@ -60,7 +66,7 @@ func (r *stressResult) judge(drain time.Duration) {
 		switch {
 		case len(g.EnabledBy) == 0 || drain == 0 || r.Interrupted || g.DrainedMS >= 0:
 		case g.Error != "":
-			add("how far the shadow group of %s is is not known: %s", g.Group, g.Error)
+			add("how far the shadow group of %s has come is not known: %s", g.Group, g.Error)
 		default:
 			add("the shadow group of %s has not finished %d messages %v after the last one", g.Group, g.left(), drain)
 		}

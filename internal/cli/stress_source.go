@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -117,8 +118,11 @@ func parseTemplate(flag, text string) (*template.Template, error) {
 	return t, nil
 }
 
-// stressFileMost bounds what --from reads into memory.
-const stressFileMost = 256 << 20
+// Bounds of what --from reads into memory.
+const (
+	stressFileMost = 256 << 20
+	stressLineMost = 4 << 20
+)
 
 // fromFile repeats the messages of a file, one JSON object a line, as "turnout tail --output json" prints them. "-" is standard input.
 func (a *app) fromFile(path string) (stressSource, error) {
@@ -134,7 +138,7 @@ func (a *app) fromFile(path string) (stressSource, error) {
 	var messages []turnout.Message
 	limited := &io.LimitedReader{R: in, N: stressFileMost + 1}
 	lines := bufio.NewScanner(limited)
-	lines.Buffer(nil, 4<<20)
+	lines.Buffer(nil, stressLineMost)
 	n := 0
 	for lines.Scan() {
 		n++
@@ -142,16 +146,21 @@ func (a *app) fromFile(path string) (stressSource, error) {
 			continue
 		}
 		m, err := parseMessage(lines.Bytes())
+		if limited.N == 0 {
+			break // it may be cut
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: --from %s:%d: %w", errs.ErrInvalid, path, n, err)
 		}
 		messages = append(messages, m)
 	}
 	switch {
-	case lines.Err() != nil:
-		return nil, fmt.Errorf("%w: --from %s:%d: %w", errs.ErrInvalid, path, n+1, lines.Err())
 	case limited.N == 0:
 		return nil, fmt.Errorf("--from %s: %w: more than %d MB; give a part of it, it is repeated", path, errs.ErrTooLarge, stressFileMost>>20)
+	case errors.Is(lines.Err(), bufio.ErrTooLong):
+		return nil, fmt.Errorf("--from %s:%d: %w: the line is longer than %d MB", path, n+1, errs.ErrTooLarge, stressLineMost>>20)
+	case lines.Err() != nil:
+		return nil, fmt.Errorf("%w: --from %s:%d: %w", errs.ErrInvalid, path, n+1, lines.Err())
 	case len(messages) == 0:
 		return nil, fmt.Errorf("%w: --from %s: there is no message in it", errs.ErrInvalid, path)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/turnout-mq/turnout"
 	"github.com/turnout-mq/turnout/shadow"
+	"github.com/turnout-mq/turnout/testenv"
 )
 
 const (
@@ -273,5 +274,24 @@ func TestStressRunIsEndedInOrder(t *testing.T) {
 		require.True(t, d.Interrupted)
 		require.Equal(t, d.Sent, d.Acknowledged)
 		require.Eventually(t, func() bool { return int64(len(got.bodies())) == d.Sent }, patience, shortly)
+	})
+}
+
+// The shadow topic of a topic on Kafka is on RocketMQ.
+func TestStressRunOnAnotherKind(t *testing.T) {
+	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a"}}
+	testenv.EachOf(t, spec, []testenv.Backend{testenv.Servers}, func(t *testing.T, e *testenv.Env) {
+		w := newWorld(t, e, "kafka-a", "rocketmq-a")
+		w.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-a", "--create", "--partitions", "2")
+		w.turnout(t, "shadow", "topic", "order_topic", "--cluster", "rocketmq-a", "--timeout", "30s")
+		w.turnout(t, "group", "put", stressedGroup, "--topic", "order_topic", "--app", stressedApp)
+		got := w.listen(t, nil)
+		d := w.stress(t, 0, "--rate", "50", "--count", "100", "--key", "k-{{.Seq}}", "--timeout", "30s")
+		require.Equal(t, map[string]int64{"rocketmq-a": 100}, d.Clusters)
+		require.Zero(t, d.Groups[0].Unread)
+		require.Len(t, got.bodies(), 100)
+		require.Equal(t, "rocketmq-a", w.shadowStatus(t, stressedApp, stressedGroup).Topics[0].Clusters[0].Cluster)
+		r := run(t, "shadow", "disable", stressedApp, "task", stressedGroup, "--wait", "20s", "--zookeeper", w.connect)
+		require.Equal(t, 0, r.code, r.stderr)
 	})
 }
