@@ -610,9 +610,9 @@ func TestNothingCrossesTheStressMarkBetweenKinds(t *testing.T) {
 	withKinds(t, func(t *testing.T, w *world) {
 		c := newChain(t, w, "kafka-a", "rocketmq-a", "rocketmq-b")
 		if soak {
-			c.prove(20_000, 250)
+			c.prove(20_100, 250) // the last one fails at first, see failing
 		} else {
-			c.prove(2000, 200)
+			c.prove(2100, 200)
 		}
 	})
 }
