@@ -198,7 +198,7 @@ func (c *Client) ConsumerConnections(ctx context.Context, addr, group string) (*
 // LockQueues asks a broker for the exclusive right of a member to queues and returns those that it got. A lock ends 60 s
 // after it was last asked for.
 func (c *Client) LockQueues(ctx context.Context, addr, group, clientID string, queues []Queue) ([]Queue, error) {
-	body, err := json.Marshal(lockRequest{Group: group, ClientID: clientID, Queues: queues})
+	body, err := json.Marshal(LockRequest{Group: group, ClientID: clientID, Queues: queues})
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func (c *Client) LockQueues(ctx context.Context, addr, group, clientID string, q
 
 // UnlockQueues gives the right back.
 func (c *Client) UnlockQueues(ctx context.Context, addr, group, clientID string, queues []Queue) error {
-	body, err := json.Marshal(lockRequest{Group: group, ClientID: clientID, Queues: queues})
+	body, err := json.Marshal(LockRequest{Group: group, ClientID: clientID, Queues: queues})
 	if err != nil {
 		return err
 	}
@@ -287,17 +287,11 @@ type PullResult struct {
 	Messages []*Message
 }
 
-// Flags of a pull.
-const (
-	pullSuspend      = 2
-	pullSubscription = 4 // filter by what this request says, not by the group's heartbeats
-)
-
 // PullMessages reads from a broker.
 func (c *Client) PullMessages(ctx context.Context, addr string, p Pull) (*PullResult, error) {
-	flags := pullSubscription
+	flags := PullSubscription
 	if p.Suspend > 0 {
-		flags |= pullSuspend
+		flags |= PullSuspend
 	}
 	a, err := c.Call(ctx, addr, NewRequest(ReqPullMessage, nil, queueFields(p.Queue,
 		"consumerGroup", p.Group, "queueOffset", str(p.Offset), "maxMsgNums", str(p.Max), "sysFlag", str(flags),

@@ -62,6 +62,12 @@ func (c *Command) Answer(code int, remark string, body []byte, fields ...string)
 	return a
 }
 
+// OneWay makes request c one that wants no answer.
+func (c *Command) OneWay() *Command {
+	c.Flag |= flagOneWay
+	return c
+}
+
 func (c *Command) setFields(fields []string) {
 	if len(fields) > 0 {
 		c.Fields = make(map[string]string, len(fields)/2)

@@ -17,6 +17,9 @@ import (
 const (
 	SysCompressed      = 1 << 0
 	SysTransactionMask = 3 << 2
+	SysPrepared        = 1 << 2
+	SysCommit          = 2 << 2
+	SysRollback        = 3 << 2
 	sysBornHostV6      = 1 << 4
 	sysStoreHostV6     = 1 << 5
 	sysCompressionMask = 7 << 8 // 0 and 3: zlib, 1: LZ4, 2: ZSTD

@@ -1,8 +1,11 @@
 package remoting
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf16"
 )
@@ -166,8 +169,8 @@ type Connection struct {
 	Version  int    `json:"version"`
 }
 
-// lockRequest is the body of ReqLockQueues and ReqUnlockQueues.
-type lockRequest struct {
+// LockRequest is the body of ReqLockQueues and ReqUnlockQueues.
+type LockRequest struct {
 	Group          string  `json:"consumerGroup"`
 	ClientID       string  `json:"clientId"`
 	OnlyThisBroker bool    `json:"onlyThisBroker"`
@@ -185,4 +188,28 @@ func byQueue[V any](in map[string]V) (map[Queue]V, error) {
 		out[q] = v
 	}
 	return out, nil
+}
+
+// AppendByQueue appends the object that byQueue reads, in the order of the queues.
+func AppendByQueue[V any](b []byte, m map[Queue]V) ([]byte, error) {
+	b = append(b, '{')
+	for i, q := range slices.SortedFunc(maps.Keys(m), compareQueues) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		key, err := json.Marshal(q)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(m[q])
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(append(b, key...), ':'), value...)
+	}
+	return append(b, '}'), nil
+}
+
+func compareQueues(a, b Queue) int {
+	return cmp.Or(strings.Compare(a.Topic, b.Topic), strings.Compare(a.Broker, b.Broker), a.ID-b.ID)
 }
