@@ -210,3 +210,31 @@ func TestReaders(t *testing.T) {
 		require.ErrorIs(t, err, errs.ErrInvalid)
 	})
 }
+
+func TestDeleteShadowFlag(t *testing.T) {
+	s, ctx := admin(t, serve(t).ConnectString()), short(t)
+	exists := func(path string) bool {
+		n, err := s.Read(ctx, path)
+		require.NoError(t, err)
+		return n.Exists
+	}
+	require.ErrorIs(t, s.DeleteShadowFlag(ctx, "app", "ta/sk", "g"), errs.ErrInvalid)
+	require.ErrorIs(t, s.DeleteShadowFlag(ctx, "app", "task", "g"), errs.ErrNotFound)
+	for _, group := range []string{"g", "h"} {
+		require.NoError(t, s.PutShadowFlag(ctx, "app", "task", group, true))
+	}
+	require.NoError(t, s.DeleteShadowFlag(ctx, "app", "task", "g"))
+	require.ErrorIs(t, s.DeleteShadowFlag(ctx, "app", "task", "g"), errs.ErrNotFound)
+	require.True(t, exists(s.ShadowPath("app", "task", "h")))
+	require.NoError(t, s.DeleteShadowFlag(ctx, "app", "task", "h"))
+	require.False(t, exists("/zpt/app/task"), "nothing was left below it")
+	require.True(t, exists("/zpt/app"))
+
+	// What others have written stays.
+	require.NoError(t, s.Create(ctx, "/zpt/app/task/g/below", nil))
+	require.ErrorIs(t, s.DeleteShadowFlag(ctx, "app", "task", "g"), errs.ErrConflict)
+	require.NoError(t, s.Delete(ctx, "/zpt/app/task/g/below", metadata.AnyVersion))
+	require.NoError(t, s.Set(ctx, "/zpt/app/task", []byte("mine"), metadata.AnyVersion))
+	require.NoError(t, s.DeleteShadowFlag(ctx, "app", "task", "g"))
+	require.True(t, exists("/zpt/app/task"))
+}

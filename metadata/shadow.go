@@ -175,11 +175,7 @@ func (f ShadowFlag) MarshalJSON() ([]byte, error) {
 // PutShadowFlag starts or stops the shadow group of a group for a task, creating what is missing of the path. Other fields
 // of the node are kept; data that is no JSON object is replaced. ErrInvalid: a name that is not acceptable.
 func (s *Store) PutShadowFlag(ctx context.Context, app, task, group string, enable bool) error {
-	var p problems
-	p.name("application", app)
-	p.name("task", task)
-	p.name("group", group)
-	if err := p.err("shadow flag"); err != nil {
+	if err := checkFlag(app, task, group); err != nil {
 		return err
 	}
 	path := s.ShadowPath(app, task, group)
@@ -206,6 +202,35 @@ func (s *Store) PutShadowFlag(ctx context.Context, app, task, group string, enab
 			return err
 		}
 	}
+}
+
+// DeleteShadowFlag deletes the flag of a group for a task, which stops its shadow group unless another task enables it, and the
+// task's node when nothing is left in it and below it. ErrInvalid: a name that is not acceptable. ErrNotFound: there is no
+// such flag. ErrConflict: somebody has put nodes below it. ErrTimeout: the connection was lost, and it may be deleted or not.
+func (s *Store) DeleteShadowFlag(ctx context.Context, app, task, group string) error {
+	if err := checkFlag(app, task, group); err != nil {
+		return err
+	}
+	if err := s.Delete(ctx, s.ShadowPath(app, task, group), AnyVersion); err != nil {
+		return err
+	}
+	n, err := s.fresh(ctx, s.ShadowRoot+"/"+app+"/"+task)
+	if err != nil || !n.Exists || n.NumChildren > 0 || len(bytes.TrimSpace(n.Data)) > 0 {
+		return err
+	}
+	err = s.Delete(ctx, n.Path, n.Version)
+	if errors.Is(err, errs.ErrConflict) || errors.Is(err, errs.ErrNotFound) { // somebody uses it again, or was faster
+		return nil
+	}
+	return err
+}
+
+func checkFlag(app, task, group string) error {
+	var p problems
+	p.name("application", app)
+	p.name("task", task)
+	p.name("group", group)
+	return p.err("shadow flag")
 }
 
 // ShadowFlagEntry is a flag and where it is.
