@@ -165,7 +165,7 @@ func TestEveryCommandHasHelpAndExample(t *testing.T) {
 		{"cluster", "get"}, {"cluster", "list"}, {"cluster", "put"}, {"cluster", "delete"},
 		{"topic", "get"}, {"topic", "list"}, {"topic", "put"}, {"topic", "delete"},
 		{"group", "get"}, {"group", "list"}, {"group", "put"}, {"group", "delete"},
-		{"shadow", "topic"}, {"shadow", "enable"}, {"shadow", "disable"}, {"shadow", "list"}, {"shadow", "status"}, {"stress", "run"},
+		{"shadow", "topic"}, {"shadow", "enable"}, {"shadow", "disable"}, {"shadow", "remove"}, {"shadow", "list"}, {"shadow", "status"}, {"stress", "run"},
 	} {
 		r := run(t, append(args, "--help")...)
 		require.Equal(t, 0, r.code)

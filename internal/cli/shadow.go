@@ -29,7 +29,7 @@ shadow group of a group runs in every instance that subscribes the group while a
   turnout stress run --topic order_topic --rate 200 --duration 30s
   turnout shadow disable order_service_consumer zpt_task_1 order_bil_group --wait 30s`,
 	}
-	cmd.AddCommand(newShadowList(a), newShadowSwitch(a, true), newShadowSwitch(a, false), newShadowStatus(a), newShadowTopic(a))
+	cmd.AddCommand(newShadowList(a), newShadowSwitch(a, true), newShadowSwitch(a, false), newShadowRemove(a), newShadowStatus(a), newShadowTopic(a))
 	return cmd
 }
 
@@ -62,7 +62,7 @@ type shadowRow struct {
 	App   string `json:"app"`
 	Group string `json:"group"`
 	shadowFlag
-	Instances map[metadata.ShadowState]int `json:"instances"` // how many of the application say what of the group; "": nothing
+	Instances map[metadata.ShadowState]int `json:"instances"` // how many of the application say what of the group; "": nothing yet
 }
 
 func newShadowList(a *app) *cobra.Command {
@@ -132,7 +132,7 @@ func countStates(n map[metadata.ShadowState]int) string {
 
 func stateText(s metadata.ShadowState) string {
 	if s == "" {
-		return "silent"
+		return "unreported"
 	}
 	return string(s)
 }
@@ -146,7 +146,8 @@ func newShadowSwitch(a *app, on bool) *cobra.Command {
 Doubtful is said on standard error: a group that the metadata does not have, a topic without a shadow topic.
 
 With --wait it returns when every running instance of the application has started them, and says meanwhile what it waits
-for. The exit code is 6 when that takes too long; the flags stay on then.`,
+for. The exit code is 6 when that takes too long; the flags stay on then. When no instance runs there is nothing to wait for:
+that is said on standard error.`,
 		Example: `  turnout shadow enable order_service_consumer zpt_task_1 order_bil_group
   turnout shadow enable order_service_consumer zpt_task_1 order_bil_group refund_group --wait 30s`,
 		Args: cobra.MinimumNArgs(3),
@@ -177,6 +178,42 @@ for. The exit code is 6 when that takes too long; the flags stay off then.`
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait for so long until every running instance has "+until+" them (0: do not wait)")
 	return cmd
+}
+
+func newShadowRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove APP TASK GROUP...",
+		Short: "Delete the flags of groups for a task",
+		Long: `Delete the flags of groups for a task, and the task's node when nothing is left below it. A shadow group that is on stops by
+that, as with disable. A group that another task enables goes on; that is said on standard error.`,
+		Example: `  turnout shadow remove order_service_consumer zpt_task_1 order_bil_group
+  turnout shadow remove order_service_consumer zpt_task_1 order_bil_group refund_group`,
+		Args: cobra.MinimumNArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p := shadowSwitch{app: args[0], task: args[1], groups: args[2:]}
+			return a.withStore(cmd.Context(), func(ctx context.Context, s *metadata.Store) error {
+				_, others, err := p.before(ctx, s)
+				if err != nil {
+					return err
+				}
+				if err := a.tellDoubts(ctx, s, p, others); err != nil {
+					return err
+				}
+				paths := []string{}
+				for _, group := range p.groups {
+					if err := s.DeleteShadowFlag(ctx, p.app, p.task, group); err != nil {
+						return err
+					}
+					paths = append(paths, s.ShadowPath(p.app, p.task, group))
+				}
+				return a.show(map[string][]string{"deleted": paths}, func(w io.Writer) {
+					for _, path := range paths {
+						fmt.Fprintf(w, "flag %s deleted\n", path)
+					}
+				})
+			})
+		},
+	}
 }
 
 // shadowSwitch is what "shadow enable" and "shadow disable" were asked for.
@@ -227,18 +264,8 @@ func (a *app) switchShadow(ctx context.Context, s *metadata.Store, p shadowSwitc
 	if err != nil {
 		return nil, err
 	}
-	for _, group := range p.groups {
-		var doubts []string
-		if p.on {
-			if doubts, err = shadowDoubts(writing, s, p.app, group); err != nil {
-				return nil, err
-			}
-		} else if tasks := others[group]; tasks != nil {
-			doubts = []string{fmt.Sprintf("%s goes on: it is enabled by %s, too", group, strings.Join(tasks, ", "))}
-		}
-		for _, doubt := range doubts {
-			fmt.Fprintf(a.stderr, "turnout: %s\n", doubt)
-		}
+	if err := a.tellDoubts(writing, s, p, others); err != nil {
+		return nil, err
 	}
 	r := &shadowSwitchResult{App: p.app, Task: p.task}
 	for _, group := range p.groups {
@@ -259,10 +286,31 @@ func (a *app) switchShadow(ctx context.Context, s *metadata.Store, p shadowSwitc
 		}
 		return pending
 	})
+	if p.on && len(instances) == 0 && err == nil {
+		fmt.Fprintf(a.stderr, "turnout: no instance of %s runs, so nobody consumes; those that start will follow the flag\n", p.app)
+	}
 	for i, g := range r.Groups {
-		r.Groups[i].Instances = shadowInstances(instances, g.Group)
+		r.Groups[i].Instances = shadowInstances(instances, g.Group, "")
 	}
 	return r, err
+}
+
+// tellDoubts says on standard error why shadow groups may not do what they are to do; others are the tasks that enable each, too.
+func (a *app) tellDoubts(ctx context.Context, s *metadata.Store, p shadowSwitch, others map[string][]string) (err error) {
+	for _, group := range p.groups {
+		var doubts []string
+		if p.on {
+			if doubts, err = shadowDoubts(ctx, s, p.app, group); err != nil {
+				return err
+			}
+		} else if tasks := others[group]; tasks != nil {
+			doubts = []string{fmt.Sprintf("%s goes on: it is enabled by %s, too", group, strings.Join(tasks, ", "))}
+		}
+		for _, doubt := range doubts {
+			fmt.Fprintf(a.stderr, "turnout: %s\n", doubt)
+		}
+	}
+	return nil
 }
 
 // before reads the task's flags, and which other tasks enable the groups.
@@ -407,6 +455,9 @@ func notStopped(instances []metadata.InstanceEntry, group, task string, goesOn b
 
 func pendingText(i metadata.InstanceEntry, group string) string {
 	r := i.Shadow[group]
+	if r.State == "" {
+		return fmt.Sprintf("%s of %s (its first report)", i.ID, group)
+	}
 	text := fmt.Sprintf("%s of %s (%s", i.ID, group, stateText(r.State))
 	if r.Reason != "" {
 		text += ": " + oneLine([]byte(r.Reason))

@@ -25,7 +25,8 @@ type shadowInstance struct {
 	Reason   string               `json:"reason,omitempty"`
 }
 
-func shadowInstances(instances []metadata.InstanceEntry, group string) []shadowInstance {
+// shadowInstances tells of every instance; unflagged is the node below which there is no flag for the group, "" when there is one.
+func shadowInstances(instances []metadata.InstanceEntry, group, unflagged string) []shadowInstance {
 	list := []shadowInstance{}
 	for _, i := range instances {
 		r := i.Shadow[group]
@@ -36,8 +37,10 @@ func shadowInstances(instances []metadata.InstanceEntry, group string) []shadowI
 		switch {
 		case i.Err != nil:
 			line.Reason = "its node is not valid: " + flat(i.Err)
+		case r.State == "" && unflagged != "":
+			line.Reason = "it reports nothing, because there is no flag for the group below " + unflagged
 		case r.State == "":
-			line.Reason = "it says nothing of the group: it has just begun, or its version has no shadow groups (" + i.SDK + ")"
+			line.Reason = "it has not reported on the group yet: it or the flag is new, or its version has no shadow groups (" + i.SDK + ")"
 		case r.State == metadata.ShadowIgnored:
 			line.Reason = "it does not subscribe the group"
 		}
@@ -135,7 +138,11 @@ func (a *app) shadowStatus(ctx context.Context, s *metadata.Store, app, group st
 	fleet := a.newFleet(ctx, s)
 	defer fleet.close()
 	all, err := forEach(ctx, slices.Sorted(maps.Keys(flags)), func(ctx context.Context, group string) (*shadowStatus, error) {
-		st := &shadowStatus{App: app, Group: group, Enabled: isEnabled(flags[group]), Flags: flags[group], Instances: shadowInstances(instances, group)}
+		unflagged := ""
+		if len(flags[group]) == 0 {
+			unflagged = s.ShadowRoot + "/" + app
+		}
+		st := &shadowStatus{App: app, Group: group, Enabled: isEnabled(flags[group]), Flags: flags[group], Instances: shadowInstances(instances, group, unflagged)}
 		if err := st.look(ctx, s, fleet); err != nil {
 			return nil, err
 		}
@@ -227,7 +234,7 @@ func (st *shadowStatus) look(ctx context.Context, s *metadata.Store, fleet *flee
 func (st *shadowStatus) note(root string) {
 	st.Notes = []string{}
 	if !st.Enabled {
-		st.Notes = append(st.Notes, fmt.Sprintf("it is off: no task enables it; turnout shadow enable %s TASK %s", st.App, st.Group))
+		st.Notes = append(st.Notes, fmt.Sprintf("it is off: no task enables it below %s/%s; turnout shadow enable %s TASK %s", root, st.App, st.App, st.Group))
 		for _, f := range st.Flags {
 			if f.Problem != "" {
 				st.Notes = append(st.Notes, fmt.Sprintf("the flag %s does not count: %s", f.Path, f.Problem))
@@ -240,7 +247,7 @@ func (st *shadowStatus) note(root string) {
 	}
 	switch {
 	case len(st.Instances) == 0:
-		st.Notes = append(st.Notes, fmt.Sprintf("no instance of %s runs: it looks for its flags below %s/%s when it starts; turnout instances shows what runs", st.App, root, st.App))
+		st.Notes = append(st.Notes, fmt.Sprintf("no instance of %s runs; those that do follow the flags below %s/%s at any time; turnout instances shows what runs", st.App, root, st.App))
 	case st.Enabled && !subscribed:
 		st.Notes = append(st.Notes, fmt.Sprintf("no running instance of %s subscribes %s", st.App, st.Group))
 	}

@@ -28,6 +28,7 @@ func TestShadowTopic(t *testing.T) {
 		require.Len(t, info.Partitions, 3, "as many as the topic has")
 		require.Equal(t, "key", w.topic(t, "shadow_order_topic").InForce.Order)
 		require.Regexp(t, `(?m)^shadow topic: +shadow_order_topic on kafka-a$`, w.turnout(t, "topic", "get", "order_topic").stdout)
+		require.Regexp(t, `(?m)^shadow of: +order_topic$`, w.turnout(t, "topic", "get", "shadow_order_topic").stdout)
 
 		// Again: nothing changes. What the cluster has lost is created anew.
 		require.Equal(t, "shadow topic shadow_order_topic of order_topic is there already: on kafka-a\n", w.turnout(t, "shadow", "topic", "order_topic").stdout)
@@ -67,12 +68,19 @@ func TestShadowTopicOfAnotherNameOnAnotherCluster(t *testing.T) {
 		require.Contains(t, w.refused(t, 3, "stress", "run", "--topic", "order_topic", "--rate", "1", "--count", "1"), "is a shadow topic")
 		w.turnout(t, "topic", "put", "order_topic", "--shadow-of", "")
 
-		// Switched off, and on again under the default name.
+		// Switched off, and on again under either name.
 		w.turnout(t, "topic", "put", "refund_topic", "--shadow", "off")
-		require.Contains(t, w.refused(t, 3, "shadow", "topic", "refund_topic"), "shadow.enabled")
-		require.Contains(t, w.refused(t, 3, "stress", "run", "--topic", "refund_topic", "--rate", "1", "--count", "1"), "shadow.enabled")
+		require.Contains(t, w.refused(t, 3, "shadow", "topic", "refund_topic"), "shadow.enabled is false; set it to true, with: turnout topic put refund_topic --shadow stress_refund\n")
+		require.Contains(t, w.refused(t, 3, "stress", "run", "--topic", "refund_topic", "--rate", "1", "--count", "1"), "turnout topic put refund_topic --shadow stress_refund\n")
 		w.turnout(t, "topic", "put", "refund_topic", "--shadow", "default")
 		require.Contains(t, w.turnout(t, "topic", "get", "refund_topic").stdout, "shadow_refund_topic does not exist")
+		w.turnout(t, "topic", "put", "refund_topic", "--shadow", "off")
+		require.Contains(t, w.refused(t, 3, "shadow", "topic", "refund_topic"), "turnout topic put refund_topic --shadow default\n")
+
+		// Its name alone does not make it the shadow topic of a topic that has another one.
+		w.turnout(t, "topic", "put", "shadow_refund_topic", "--cluster", "kafka-b", "--create", "--partitions", "1")
+		w.turnout(t, "topic", "put", "refund_topic", "--shadow", "stress_refund")
+		require.NotContains(t, w.turnout(t, "topic", "get", "shadow_refund_topic").stdout, "shadow of")
 	})
 }
 
@@ -122,6 +130,7 @@ func TestShadowFlags(t *testing.T) {
 	r := run(t, "shadow", "enable", "app", "task", "g", "h", "--wait", "1h", "--zookeeper", z.connect)
 	require.Equal(t, 0, r.code, r.stderr)
 	require.Contains(t, r.stderr, "there is no group g in the metadata")
+	require.Contains(t, r.stderr, "turnout: no instance of app runs")
 	require.Contains(t, r.stdout, "g is on for task task (/zpt/app/task/g); instances of app: none runs\n")
 	data, _, err := z.conn.Get("/zpt/app/task/g")
 	require.NoError(t, err)
@@ -159,7 +168,19 @@ func TestShadowFlags(t *testing.T) {
 	require.Contains(t, text, "! no instance of app runs")
 	require.Contains(t, text, "! there is no group g in the metadata")
 	require.Contains(t, z.turnout(t, "shadow", "status", "app", "broken").stdout, "! the flag /zpt/app/task/broken does not count: ")
-	require.Contains(t, z.turnout(t, "shadow", "status", "app", "never").stdout, "! it is off: no task enables it; turnout shadow enable app TASK never\n")
+	require.Contains(t, z.turnout(t, "shadow", "status", "app", "never").stdout, "! it is off: no task enables it below /zpt/app; turnout shadow enable app TASK never\n")
+
+	// Deleted.
+	require.Contains(t, z.refused(t, 2, "shadow", "remove", "app", "task"), "at least 3")
+	require.Contains(t, z.refused(t, 4, "shadow", "remove", "app", "task", "g", "never"), "no flag for group never")
+	r = run(t, "shadow", "remove", "app", "task", "g", "h", "broken", "--zookeeper", z.connect)
+	require.Equal(t, 0, r.code, r.stderr)
+	require.Equal(t, "turnout: g goes on: it is enabled by task2, too\n", r.stderr)
+	require.Equal(t, "flag /zpt/app/task/g deleted\nflag /zpt/app/task/h deleted\nflag /zpt/app/task/broken deleted\n", r.stdout)
+	gone, _, err := z.conn.Exists("/zpt/app/task")
+	require.NoError(t, err)
+	require.False(t, gone)
+	require.JSONEq(t, `{"deleted":["/zpt/app/task2/g"]}`, z.turnout(t, "shadow", "remove", "app", "task2", "g", "-o", "json").stdout)
 
 	// Another root.
 	run(t, "shadow", "enable", "app", "task", "g", "--shadow-root", "/stress", "--zookeeper", z.connect)
@@ -208,13 +229,18 @@ func TestShadowGroupIsStartedAndStopped(t *testing.T) {
 		w.turnout(t, "group", "put", group, "--topic", "order_topic", "--app", app)
 		w.subscribe(t, w.client(t, app), group)
 
+		// Without a flag instances have nothing to report.
+		st := w.shadowStatus(t, app, group)
+		require.Contains(t, st.reason(""), "it reports nothing, because there is no flag for the group below /zpt/"+app)
+
 		// On, and nothing can be consumed: the reason is in one place.
 		r := run(t, "shadow", "enable", app, task, group, "--wait", "500ms", "--zookeeper", w.connect)
 		require.Equal(t, 6, r.code, r.stdout)
 		require.Contains(t, r.stderr, "turnout: topic order_topic: no shadow topic: shadow_order_topic does not exist; create it with: turnout shadow topic order_topic\n")
 		require.Contains(t, r.stderr, "still waiting for ")
+		require.NotContains(t, r.stderr, "unreported")
 		require.Contains(t, r.stdout, group+" is on for task "+task, "the flag is written")
-		st := w.shadowStatus(t, app, group)
+		st = w.shadowStatus(t, app, group)
 		require.True(t, st.Enabled)
 		require.Len(t, st.Instances, 1)
 		require.Contains(t, st.Topics[0].Error, "turnout shadow topic order_topic")

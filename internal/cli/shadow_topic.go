@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +36,9 @@ func lookShadow(ctx context.Context, s *metadata.Store, t *topicState, clusters 
 		return side, nil
 	}
 	if side.ShadowTopic, side.err = t.Settings.ShadowName(t.Name); side.err != nil {
+		if !t.Settings.Shadow.Enabled {
+			side.err = fmt.Errorf("%w, with: turnout topic put %s --shadow %s", side.err, t.Name, defaultText(t.Settings.Shadow.Topic, "default"))
+		}
 		return side, nil
 	}
 	side.state, err = readTopic(ctx, s, side.ShadowTopic, clusters)
@@ -53,6 +57,25 @@ func lookShadow(ctx context.Context, s *metadata.Store, t *topicState, clusters 
 		side.Cluster = side.state.InForce.Write
 	}
 	return side, nil
+}
+
+// shadowOf is the topic that a shadow topic is the shadow of, by its settings or its name; "" when that topic names another.
+func shadowOf(ctx context.Context, s *metadata.Store, t *topicState) (string, error) {
+	if t.Settings.ShadowOf != "" {
+		return t.Settings.ShadowOf, nil
+	}
+	name := strings.TrimPrefix(t.Name, metadata.ShadowPrefix)
+	of, err := s.GetTopic(ctx, name)
+	switch {
+	case errors.Is(err, errs.ErrUnknownTopic), invalid(err):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	if shadow, err := of.Settings.ShadowName(name); err == nil && shadow == t.Name {
+		return name, nil
+	}
+	return "", nil
 }
 
 func (s shadowSide) String() string {

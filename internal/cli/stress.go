@@ -71,7 +71,8 @@ time, {{.Rand}} a random number ({{.Rand 1000}}: below 1000), {{.UUID}} a new UU
 {"key":"k","body":"text","headers":{"name":"value"},"tag":""}, over and over; what "turnout tail --output json" prints is such a file.
 
 One of --count and --duration is needed; with both the first that is reached ends the run. At most %d messages a second,
-%d messages, %.0f hours. Nothing is sent when the topic has no shadow topic (exit code 3).
+%d messages, %.0f hours. Nothing is sent when the topic has no shadow topic (exit code 3), or the cluster does not have
+it (exit code 4). --timeout is how long one send may take.
 
 Once a second the progress is told on standard error. At the end the run waits up to --drain until the shadow groups of the
 topic have read everything. The exit code is 7 when a send failed, when more than %.0f %% of the rate was missed, or when a shadow

@@ -32,7 +32,8 @@ type topicView struct {
 	Stays        []stayState     `json:"stays"` // of the route in force
 	Participants []participant   `json:"participants"`
 	Groups       []groupProgress `json:"groups"`
-	Shadow       *shadowSide     `json:"shadow,omitempty"` // not of a shadow topic
+	Shadow       *shadowSide     `json:"shadow,omitempty"`   // not of a shadow topic
+	ShadowOf     string          `json:"shadowOf,omitempty"` // the topic that it is the shadow of, as far as that is known
 
 	state *topicState
 }
@@ -89,6 +90,8 @@ func (a *app) viewTopic(ctx context.Context, s *metadata.Store, name string) (*t
 			return nil, err
 		}
 		v.Shadow = &side
+	} else if v.ShadowOf, err = shadowOf(ctx, s, state); err != nil {
+		return nil, err
 	}
 	groups, err := topicGroups(ctx, s, state)
 	if err != nil {
@@ -200,7 +203,7 @@ func (v *topicView) text(w io.Writer) {
 	if v.Shadow != nil {
 		field(w, "shadow topic", v.Shadow)
 	} else {
-		field(w, "shadow of", t.Settings.ShadowOf)
+		field(w, "shadow of", v.ShadowOf)
 	}
 
 	fmt.Fprintln(w)
