@@ -143,11 +143,7 @@ func (n *NameServer) handle(_ *conn, r *remoting.Command) *remoting.Command {
 
 // route always writes standard JSON, which clients before 4.9.4 read as well.
 func (n *NameServer) route(r *remoting.Command) (*remoting.Command, error) {
-	f := fields{r: r}
-	topic := f.text("topic")
-	if f.err != nil {
-		return nil, f.err
-	}
+	topic := r.Fields["topic"]
 	route := remoting.Route{OrderTopicConf: n.keys["ORDER_TOPIC_CONFIG"][topic]}
 	for _, name := range slices.Sorted(maps.Keys(n.brokers)) {
 		if q, found := n.brokers[name].topics[topic]; found {

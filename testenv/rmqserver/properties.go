@@ -8,6 +8,7 @@ const (
 	propKeys          = "KEYS"
 	propUniqueKey     = "UNIQ_KEY"
 	propDelay         = "DELAY"
+	propWait          = "WAIT"
 	propRealTopic     = "REAL_TOPIC"
 	propRealQueue     = "REAL_QID"
 	propRetryTopic    = "RETRY_TOPIC"
@@ -58,13 +59,9 @@ func (p properties) without(name string) properties {
 
 // with is p with this value as the only one of the name.
 func (p properties) with(name, value string) properties {
-	return p.without(name).plus(properties(name + nameEnd + value + propertyEnd))
-}
-
-// plus is p followed by more, which counts where both name the same.
-func (p properties) plus(more properties) properties {
+	p = p.without(name)
 	if p != "" && !strings.HasSuffix(string(p), propertyEnd) {
 		p += propertyEnd
 	}
-	return p + more
+	return p + properties(name+nameEnd+value+propertyEnd)
 }

@@ -3,8 +3,8 @@ package rmqserver
 // Delay levels: 45 how far each level is delivered.
 //
 // A delayed message waits in queue level-1 of SCHEDULE_TOPIC_XXXX and is stored
-// in its topic when it is due, keeping REAL_TOPIC and REAL_QID, as in a real
-// broker; it comes up to 20 ms late there, where a real one takes 100 ms. A
+// in its topic when it is due, keeping DELAY, REAL_TOPIC and REAL_QID, as in a
+// real broker; it comes up to 20 ms late there, where a real one takes 100 ms. A
 // crash between the two may deliver it twice.
 
 import (
@@ -16,16 +16,24 @@ import (
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 )
 
+// delayLevel is 0 or less for no delay.
+func delayLevel(p properties) int {
+	level, err := strconv.Atoi(p.get(propDelay))
+	if err != nil {
+		return 0
+	}
+	return level
+}
+
 // schedule turns a message with a delay into one of the schedule.
 func (b *Broker) schedule(m *remoting.Message, p *properties) {
 	if kind := m.SysFlag & remoting.SysTransactionMask; kind != 0 && kind != remoting.SysCommit {
 		return
 	}
-	level, err := strconv.Atoi(p.get(propDelay))
-	if err != nil || level <= 0 {
+	level := min(delayLevel(*p), len(b.levels))
+	if level <= 0 {
 		return
 	}
-	level = min(level, len(b.levels))
 	*p = p.with(propDelay, str(level)).with(propRealTopic, m.Topic).with(propRealQueue, str(m.QueueID))
 	m.Topic, m.QueueID = scheduleTopic, int32(level-1)
 }
@@ -45,7 +53,7 @@ func (b *Broker) deliverDelayed(now time.Time) {
 			m := rec.message()
 			p := properties(m.Properties)
 			m.Topic, m.QueueID = p.get(propRealTopic), parseQueueID(p.get(propRealQueue))
-			_, err := b.store1(m, p.without(propDelay))
+			_, err := b.store1(m, p)
 			if err == nil {
 				err = b.store.keep(entryDelivered, deliveredEntry{i + 1, at + 1})
 			}

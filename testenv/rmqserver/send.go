@@ -43,6 +43,8 @@ func parseSending(r *remoting.Command) (sending, error) {
 	return s, f.err
 }
 
+func (s *sending) delayLevel() int { return delayLevel(s.properties) }
+
 func (b *Broker) send(c *conn, r *remoting.Command) (*remoting.Command, error) {
 	s, err := parseSending(r)
 	if err != nil {
@@ -106,7 +108,10 @@ func (b *Broker) writableTopic(s *sending) (t remoting.TopicConfig, err error) {
 
 // checkSize refuses what a broker does not store.
 func (b *Broker) checkSize(body []byte, p properties) error {
-	if most := b.maxMessageSize(); len(body) == 0 || len(body) > most || len(p) > 1<<15-1 {
+	if len(body) == 0 {
+		return refuse(remoting.SystemError, "the message has no body")
+	}
+	if most := b.maxMessageSize(); len(body) > most || len(p) > 1<<15-1 {
 		return refuse(remoting.MessageIllegal, "the message is illegal, maybe msg body or properties length not matched. "+
 			"msg body length limit %dB, msg properties length limit 32KB.", most)
 	}
@@ -135,9 +140,16 @@ func (b *Broker) sendOne(c *conn, r *remoting.Command, s *sending) (*record, err
 	if err := b.checkSize(r.Body, p); err != nil {
 		return nil, err
 	}
+	if s.delayLevel() <= 0 {
+		for _, timer := range []string{"TIMER_DELAY_MS", "TIMER_DELAY_SEC", "TIMER_DELIVER_MS"} {
+			if p.get(timer) != "" {
+				return nil, refuse(remoting.SystemError, "accurate timer message is not enabled, timerWheelEnable is false")
+			}
+		}
+	}
 	m := &remoting.Message{Topic: topic, QueueID: int32(queue), Flag: int32(s.flag), SysFlag: int32(s.sysFlag), Born: time.UnixMilli(s.born),
 		BornHost: c.remote, ReconsumeTimes: int32(s.reconsume), Body: r.Body}
-	if p.get(propPrepared) == "true" && (s.reconsume == 0 || p.get(propDelay) == "") {
+	if p.get(propPrepared) == "true" && (s.reconsume == 0 || s.delayLevel() <= 0) {
 		return b.prepare(m, p)
 	}
 	return b.put(m, p)
@@ -160,8 +172,8 @@ func (b *Broker) retriedEnough(group string, s *sending) (bool, error) {
 	return s.reconsume > most || b.locked(group), nil
 }
 
-// sendBatch stores the messages of a batch; each also has the properties of the
-// whole. They are not delayed.
+// sendBatch stores the messages of a batch. The properties of the whole are
+// dropped, and what the messages say of delays does not count.
 func (b *Broker) sendBatch(c *conn, r *remoting.Command, s sending) (first *record, ids []string, err error) {
 	if strings.HasPrefix(s.topic, retryPrefix) {
 		return nil, nil, refuse(remoting.MessageIllegal, "batch request does not support retry group %s", s.topic)
@@ -173,10 +185,8 @@ func (b *Broker) sendBatch(c *conn, r *remoting.Command, s sending) (first *reco
 	if err != nil {
 		return nil, nil, err
 	}
-	common := s.properties.with(propCluster, b.opt.Cluster)
-	for i := range inner {
-		inner[i].properties = inner[i].properties.plus(common)
-		if err := b.checkSize(inner[i].body, inner[i].properties); err != nil {
+	for _, in := range inner {
+		if err := b.checkSize(in.body, in.properties); err != nil {
 			return nil, nil, err
 		}
 	}

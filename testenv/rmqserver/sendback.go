@@ -42,7 +42,7 @@ func (b *Broker) sendBack(_ *conn, r *remoting.Command) (*remoting.Command, erro
 		return nil, refuse(remoting.SystemError, "look message by offset failed, %d", offset)
 	}
 	m := rec.message()
-	p := properties(m.Properties)
+	p := properties(m.Properties).with(propWait, "false")
 	if p.get(propRetryTopic) == "" {
 		p = p.with(propRetryTopic, m.Topic)
 	}

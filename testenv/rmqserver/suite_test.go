@@ -69,6 +69,7 @@ func (c *cluster) config() broker.Config {
 
 // The driver's conformance suite, as it runs on real servers.
 func TestDriverSuite(t *testing.T) {
+	t.Parallel()
 	clusters := []*cluster{
 		start(t, rmqserver.BrokerOptions{Cluster: "rocketmq-a"}),
 		start(t, rmqserver.BrokerOptions{Cluster: "rocketmq-b", Dir: t.TempDir()}),

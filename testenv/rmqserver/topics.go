@@ -159,7 +159,10 @@ func (b *Broker) topicConfig(_ *conn, r *remoting.Command) (*remoting.Command, e
 	if !found {
 		return nil, refuse(remoting.TopicNotExist, "No topic in this broker. topic: %s", topic)
 	}
-	return body(r, t)
+	return body(r, struct {
+		remoting.TopicConfig
+		Attributes map[string]string `json:"attributes"`
+	}{t, map[string]string{}})
 }
 
 func (b *Broker) allTopics(_ *conn, r *remoting.Command) (*remoting.Command, error) {

@@ -87,7 +87,7 @@ func (b *Broker) endTransaction(_ *conn, r *remoting.Command) (*remoting.Command
 		m.Topic, m.QueueID = p.get(propRealTopic), parseQueueID(p.get(propRealQueue))
 		m.SysFlag = m.SysFlag&^remoting.SysTransactionMask | remoting.SysCommit
 		m.PreparedOffset = physical
-		if _, err := b.put(m, p.without(propPrepared).without(propRealTopic).without(propRealQueue)); err != nil {
+		if _, err := b.put(m, p.without(propRealTopic).without(propRealQueue)); err != nil {
 			return nil, err
 		}
 	}
