@@ -3,6 +3,7 @@ package turnout
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -62,21 +63,30 @@ func (i *instance) sayShadow(reports map[string]metadata.ShadowReport) {
 	i.kick()
 }
 
-// document is what the node says. What makes it too long, reasons of failures, is left out.
+// document is what the node says. What would make it too long is left out: first the reasons, then the shadow groups.
 func (i *instance) document() []byte {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	doc := i.doc
-	for {
+	for cut := 0; ; cut++ {
 		data, err := json.Marshal(doc)
 		if err != nil {
 			panic("an instance is always JSON: " + err.Error())
 		}
-		if len(data) <= metadata.MaxDocument || doc.Shadow == nil {
+		if len(data) <= metadata.MaxDocument {
 			return data
 		}
 		i.log.Warn("the instance node can not say all of the shadow groups", zap.Int("bytes", len(data)))
-		doc.Shadow = nil
+		switch cut {
+		case 0:
+			doc.Shadow = maps.Clone(doc.Shadow)
+			for group, r := range doc.Shadow {
+				r.Reason = ""
+				doc.Shadow[group] = r
+			}
+		default:
+			doc.Shadow = nil
+		}
 	}
 }
 

@@ -267,7 +267,7 @@ func TestWhatIsMarkedNeverGoesToProductionNorTheOtherWay(t *testing.T) {
 
 		_, err = client.Send(shadow.WithMark(w.ctx()), w.topic, m)
 		require.ErrorIs(t, err, turnout.ErrNoShadow)
-		require.ErrorContains(t, err, "turnout topic put "+name)
+		require.ErrorContains(t, err, "turnout shadow topic "+w.topic)
 		async := make(chan error, 1)
 		client.SendAsync(shadow.WithMark(w.ctx()), w.topic, m, func(_ turnout.SendResult, err error) { async <- err })
 		require.ErrorIs(t, <-async, turnout.ErrNoShadow)

@@ -15,7 +15,7 @@
 //	Headers       record headers                          properties of the same name
 //	Tag           header turnout-tag                      TAGS
 //	ID            header turnout-id                       property turnout-id
-//	Shadow        header turnout-shadow=1                 property turnout-shadow=1
+//	Shadow        header turnout-shadow=1 (see Marked)    property turnout-shadow=1
 //	Attempt       header turnout-attempt                  the broker's reconsume count
 //	Origin        header turnout-origin                   property turnout-origin
 //	Delay         refused                                 delay level, rounded up

@@ -204,7 +204,7 @@ func (cl *claimed) next(it *item) *item {
 // with.
 func (cl *claimed) repeat(it *item, err error) bool {
 	group := cl.s.settings()
-	if errors.Is(err, errs.ErrMarked) {
+	if isMisplaced(err) {
 		return cl.setAside(it, group, err)
 	}
 	limit := tries
@@ -236,7 +236,7 @@ func (cl *claimed) setAside(it *item, group *metadata.Group, cause error) bool {
 	for {
 		ctx, cancel := context.WithTimeout(it.ctx, setAside)
 		var err error
-		dead := cl.ordered || it.d.Attempt >= group.Retry.Max || errors.Is(cause, errs.ErrMarked)
+		dead := cl.ordered || it.d.Attempt >= group.Retry.Max || isMisplaced(cause)
 		if dead {
 			err = cl.a.conn.DeadLetter(ctx, cl.a.group, it.d, cause.Error())
 		} else {
@@ -246,7 +246,11 @@ func (cl *claimed) setAside(it *item, group *metadata.Group, cause error) bool {
 		switch {
 		case err == nil && dead:
 			cl.s.count.dead.Add(1)
-			cl.s.log.Warn("message went to the dead letters", zap.String("id", it.d.ID), zap.String("cluster", cl.a.cluster),
+			log := cl.s.log.Warn
+			if isMisplaced(cause) { // which has been said
+				log = cl.s.log.Debug
+			}
+			log("message went to the dead letters", zap.String("id", it.d.ID), zap.String("cluster", cl.a.cluster),
 				zap.String("topic", cl.a.physical), zap.String("partition", it.d.Partition), zap.Int64("offset", it.d.Offset), zap.Error(cause))
 			return true
 		case err == nil:
@@ -261,6 +265,15 @@ func (cl *claimed) setAside(it *item, group *metadata.Group, cause error) bool {
 	}
 }
 
+// misplacedError is that of a message that no listener is shown. It is a type of its own, so that a listener that returns
+// errs.ErrMarked, of a send of its own say, has failed like any other.
+type misplacedError struct{ error }
+
+func isMisplaced(err error) bool {
+	var m misplacedError
+	return errors.As(err, &m)
+}
+
 // misplaced says why d must not be shown to the listener: it is of the other side of the stress mark.
 func (cl *claimed) misplaced(d *broker.Delivery) error {
 	if d.Shadow == cl.s.shadow {
@@ -271,10 +284,13 @@ func (cl *claimed) misplaced(d *broker.Delivery) error {
 	if cl.s.shadow {
 		err = fmt.Errorf("%w: without the stress mark, in shadow group %q", errs.ErrMarked, cl.s.group)
 	}
-	cl.s.log.Error("a message is on the wrong side of the stress mark; find out who sent it", zap.String("id", d.ID), zap.String("cluster", cl.a.cluster),
-		zap.String("topic", cl.a.physical), zap.String("partition", d.Partition), zap.Int64("offset", d.Offset), zap.Bool("marked", d.Shadow))
+	cl.s.alarm.Do(func() { // there may be as many as somebody can send
+		cl.s.log.Error("a message is on the wrong side of the stress mark; find out who sent it", zap.String("id", d.ID), zap.String("cluster", cl.a.cluster),
+			zap.String("topic", cl.a.physical), zap.String("partition", d.Partition), zap.Int64("offset", d.Offset), zap.Bool("marked", d.Shadow),
+			zap.Int64("so far", cl.s.count.misplaced.Load()))
+	})
 	cl.a.r.topic.Touch()
-	return err
+	return misplacedError{err}
 }
 
 // call runs the listener; a panic in it is an error of it.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
@@ -107,6 +108,7 @@ type Subscription struct {
 	opt      options
 	log      *zap.Logger
 	workers  *workers
+	alarm    rate.Sometimes // of misplaced messages
 	count    struct{ handled, failed, retried, dead, misplaced atomic.Int64 }
 
 	ctx    context.Context // the listeners'
@@ -174,6 +176,7 @@ func (c *Consumer) subscribe(ctx context.Context, s *Subscription, l Listener, o
 	s.ctx, s.cancel = context.WithCancel(of)
 	s.life, s.end = context.WithCancel(context.Background())
 	s.workers = newWorkers(work)
+	s.alarm = rate.Sometimes{First: 5, Interval: time.Second}
 
 	c.mu.Lock()
 	switch {
@@ -355,24 +358,8 @@ func (s *Subscription) Ready(ctx context.Context) error {
 		}
 		s.mu.Lock()
 		changed := s.changed
-		var missing error
-		doc := s.settings()
-		if len(doc.Topics) == 0 {
-			missing = s.docErr
-		}
-		if len(s.readers) < len(doc.Topics) {
-			missing = errors.Join(slices.Collect(maps.Values(s.failure))...)
-			if missing == nil {
-				missing = errNotFinished
-			}
-		}
-		readers := slices.Collect(maps.Values(s.readers))
 		s.mu.Unlock()
-		for _, r := range readers {
-			if err := r.notReady(); err != nil {
-				missing = errors.Join(missing, err)
-			}
-		}
+		missing := s.NotReady()
 		if missing == nil {
 			return nil
 		}
@@ -384,6 +371,30 @@ func (s *Subscription) Ready(ctx context.Context) error {
 			return fmt.Errorf("group %q is not ready: %w: %w", s.group, ctx.Err(), missing)
 		}
 	}
+}
+
+// NotReady says what Ready would wait for; nil: nothing.
+func (s *Subscription) NotReady() error {
+	s.mu.Lock()
+	var missing error
+	doc := s.settings()
+	if len(doc.Topics) == 0 {
+		missing = s.docErr
+	}
+	if len(s.readers) < len(doc.Topics) {
+		missing = errors.Join(slices.Collect(maps.Values(s.failure))...)
+		if missing == nil {
+			missing = errNotFinished
+		}
+	}
+	readers := slices.Collect(maps.Values(s.readers))
+	s.mu.Unlock()
+	for _, r := range readers {
+		if err := r.notReady(); err != nil {
+			missing = errors.Join(missing, err)
+		}
+	}
+	return missing
 }
 
 // Stats returns the counts so far.

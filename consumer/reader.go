@@ -50,6 +50,7 @@ type reader struct {
 	sealed  map[string]bool // sealed stays that the group has finished, by stayKey
 	applied metadata.Zxid
 	missing error // what keeps the newest view from being applied
+	side    error // why the topic must not be read; nil: it may
 	closed  bool
 }
 
@@ -145,9 +146,13 @@ func (r *reader) converge() time.Time {
 	}
 	wants := plan(route, ordered, func(i int) bool { return r.sealed[stayKey(route.Stays[i])] })
 	var missing []error
-	if v.Settings.IsShadow(r.topic.Name()) != r.s.shadow {
+	side := r.side
+	if r.side = r.wrongSide(v); r.side != nil {
 		wants = nil // nobody of this side writes there
-		missing = append(missing, r.wrongSide())
+		missing = append(missing, r.side)
+		if side == nil {
+			r.log.Error("the topic is not read", zap.Error(r.side))
+		}
 	}
 	wanted := map[string]bool{}
 	for _, w := range wants {
@@ -456,9 +461,12 @@ func (r *reader) registerFrom(ctx context.Context, g *metadata.Group) error {
 	return err
 }
 
-// wrongSide says why the topic is not read.
-func (r *reader) wrongSide() error {
+// wrongSide says why the topic must not be read: it is not on the group's side of the stress mark.
+func (r *reader) wrongSide(v *topics.View) error {
 	name := r.topic.Name()
+	if v.Settings.IsShadow(name) == r.s.shadow {
+		return nil
+	}
 	if r.s.shadow {
 		return fmt.Errorf("%w: topic %q is no shadow topic; say shadowOf in its settings (turnout topic put %s --shadow-of …)", errs.ErrNoShadow, name, name)
 	}
@@ -509,6 +517,9 @@ func (r *reader) report() topics.Report {
 		if _, listed := on[s.Cluster]; !listed && !s.Open() && r.sealed[stayKey(s)] && r.sites[s.Cluster] == nil {
 			on[s.Cluster] = metadata.Finished
 		}
+	}
+	if r.side != nil {
+		troubles = append(troubles, fmt.Sprintf("group %s: %v", r.s.group, r.side))
 	}
 	if n := r.s.count.misplaced.Load(); n > 0 {
 		troubles = append(troubles, fmt.Sprintf("group %s: %d messages of the other side of the stress mark came here and went to the dead letters", r.s.group, n))

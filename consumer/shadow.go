@@ -66,6 +66,9 @@ func (d *derivation) follow() {
 // tell gives the subscription what is known. Where there is nothing to read it is given a group without topics, for the last
 // good one must not be read on. d.mu is held.
 func (d *derivation) tell() {
+	if d.closed { // the settings of a topic may not be followed any more
+		return
+	}
 	u := d.group
 	if !u.Known {
 		d.s.learn(u)

@@ -127,6 +127,7 @@ func TestATopicIsOnOneSideOfTheMark(t *testing.T) {
 		{"the shadow topic of itself", "t1", of("t1"), errs.ErrInvalid, `shadowOf "t1": is the topic itself`},
 		{"a production topic", "t1", to("t3"), errs.ErrConflict, "turnout topic put t3 --shadow-of t1"},
 		{"another's shadow topic", "t1", to("stress"), errs.ErrConflict, "it is the shadow topic of t2; choose another"},
+		{"another's by its name", "t1", to("shadow_t3"), errs.ErrConflict, "it is the shadow topic of t3 by its name; choose another"},
 		{"one that is sent to is for production", "stress", of(""), errs.ErrConflict, "topic t2 sends its messages with the stress mark here"},
 		{"one that is sent to is another's", "stress", of("t1"), errs.ErrConflict, "topic t2 sends its messages with the stress mark here"},
 		{"one that groups read", "t3", of("t1"), errs.ErrConflict, `groups ["g"] read this topic in production`},
@@ -137,6 +138,7 @@ func TestATopicIsOnOneSideOfTheMark(t *testing.T) {
 			require.ErrorContains(t, err, c.want)
 		})
 	}
+	require.ErrorIs(t, s.DeleteTopic(ctx, "stress"), errs.ErrConflict, "t2 sends there")
 	require.NoError(t, s.UpdateSettings(ctx, "t1", to("to_come")), "it need not be there yet")
 	require.NoError(t, s.UpdateSettings(ctx, "t1", to("shadow_t1")))
 	require.NoError(t, s.UpdateSettings(ctx, "t2", to("")))

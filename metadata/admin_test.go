@@ -422,6 +422,13 @@ func TestSettings(t *testing.T) {
 	require.ErrorIs(t, s.PutSettings(ctx, "t2", settings), errs.ErrConflict, "the default name of t1 on b")
 	settings.Names = map[string]string{"/": ".."}
 	require.ErrorIs(t, s.PutSettings(ctx, "t2", settings), errs.ErrInvalid)
+	settings.Names = map[string]string{"a": "three"}
+	require.NoError(t, s.PutSettings(ctx, "t1", settings))
+	_, err = s.PutTopic(ctx, "three", metadata.PutTopic{Cluster: "a"})
+	require.ErrorIs(t, err, errs.ErrConflict, "it would be t1 on a")
+	require.NoError(t, s.UpdateSettings(ctx, "t1", func(x *metadata.TopicSettings) error { x.Names = map[string]string{"a": "t9"}; return nil }))
+	_, err = s.PutTopic(ctx, "three", metadata.PutTopic{Cluster: "a"})
+	require.NoError(t, err)
 	require.NoError(t, s.UpdateSettings(ctx, "t2", func(x *metadata.TopicSettings) error { x.Portable = false; return nil }))
 	topic, err = s.GetTopic(ctx, "t2")
 	require.NoError(t, err)

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -130,6 +133,11 @@ func (s *Store) PutTopic(ctx context.Context, topic string, put PutTopic) (Topic
 
 // putTopic tries once. Neither done nor an error: look again.
 func (s *Store) putTopic(ctx context.Context, t Topic, put PutTopic) (done bool, err error) {
+	if !t.WishNode.Exists {
+		if err := s.physicalTopicsFree(ctx, t.Name, t.Settings); err != nil {
+			return false, fmt.Errorf("topic %s: %w", t.Name, err)
+		}
+	}
 	if t.RouteNode.Exists && t.Route == nil {
 		return false, fmt.Errorf("topic %s: its route can not be read, and writing a new one would forget where messages may be unread; restore or repair it: %w", t.Name, t.Err)
 	}
@@ -251,6 +259,9 @@ func (s *Store) shadowFits(ctx context.Context, topic string, old, next TopicSet
 		conflicts = append(conflicts, fmt.Errorf("%s %q: %w: %s", field, value, errs.ErrConflict, fmt.Sprintf(text, args...)))
 	}
 	if other := next.Shadow.Topic; other != "" {
+		if of, is := strings.CutPrefix(other, ShadowPrefix); is && of != topic {
+			conflict("shadow.topic", other, "it is the shadow topic of %s by its name; choose another", of)
+		}
 		n, err := s.Read(ctx, s.TopicPath(other))
 		if err != nil {
 			return err
@@ -291,35 +302,46 @@ func (s *Store) shadowFits(ctx context.Context, topic string, old, next TopicSet
 	return errors.Join(conflicts...)
 }
 
-// physicalTopicsFree is ErrConflict when a name of settings is that of another topic on that cluster.
+// physicalTopicsFree is ErrConflict when topic, with settings, has the name of another topic on a cluster. Only clusters can tell
+// where neither has a name of its own: their names differ there.
 func (s *Store) physicalTopicsFree(ctx context.Context, topic string, settings TopicSettings) error {
-	if len(settings.Names) == 0 {
-		return nil
-	}
 	topics, err := s.ListTopics(ctx)
 	if err != nil {
 		return err
 	}
-	var taken []error
-	for _, other := range topics {
+	taken := make([]error, len(topics))
+	read, ctx := errgroup.WithContext(ctx)
+	read.SetLimit(atOnce)
+	for i, other := range topics {
 		if other == topic {
 			continue
 		}
-		theirs, _, err := readDocument(ctx, s, s.SettingsPath(other), ParseTopicSettings)
-		if err != nil && !errors.Is(err, errs.ErrNotFound) && !unacceptable(err) {
-			return err
-		}
-		for _, cluster := range slices.Sorted(maps.Keys(settings.Names)) {
-			if name := settings.Names[cluster]; theirs.Physical(other, cluster) == name {
-				taken = append(taken, fmt.Errorf("names[%q] %q: %w: it is topic %s there; choose another", cluster, name, errs.ErrConflict, other))
+		read.Go(func() error {
+			theirs, err := s.settingsOf(ctx, other)
+			if err != nil && !unacceptable(err) {
+				return err
 			}
-		}
+			named := maps.Clone(settings.Names)
+			if named == nil {
+				named = map[string]string{}
+			}
+			maps.Copy(named, theirs.Names)
+			for _, cluster := range slices.Sorted(maps.Keys(named)) {
+				if name := settings.Physical(topic, cluster); theirs.Physical(other, cluster) == name {
+					taken[i] = errors.Join(taken[i], fmt.Errorf("names[%q] %q: %w: it is topic %s there; choose another", cluster, name, errs.ErrConflict, other))
+				}
+			}
+			return nil
+		})
+	}
+	if err := read.Wait(); err != nil {
+		return err
 	}
 	return errors.Join(taken...)
 }
 
 // DeleteTopic removes a topic with its route and settings; nothing is done on the clusters. ErrConflict while participants
-// are alive or groups name it.
+// are alive, groups name it, or it is the shadow topic that another topic names.
 func (s *Store) DeleteTopic(ctx context.Context, topic string) error {
 	if err := CheckName("topic", topic); err != nil {
 		return err
@@ -373,5 +395,16 @@ func (s *Store) topicUsers(ctx context.Context, topic string) (users []string, e
 			users = append(users, "group "+g.Name)
 		}
 	})
+	if err != nil {
+		return nil, err
+	}
+	own, err := s.settingsOf(ctx, topic)
+	if err != nil || own.ShadowOf == "" { // a topic that nobody can read is nobody's shadow topic
+		return users, nil //nolint:nilerr // see above
+	}
+	theirs, err := s.settingsOf(ctx, own.ShadowOf)
+	if err == nil && theirs.Shadow.Topic == topic {
+		users = append(users, "topic "+own.ShadowOf+" (its shadow.topic)")
+	}
 	return users, err
 }

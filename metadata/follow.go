@@ -36,6 +36,12 @@ func WithSpread(spread func() time.Duration) FollowOption {
 	return func(f *Follower) { f.spread = spread }
 }
 
+// WithoutMemory follows what counts only as it is now: nothing is kept in the snapshot or taken from it, and nothing stays in force
+// when the node is deleted or can not be read.
+func WithoutMemory() FollowOption {
+	return func(f *Follower) { f.target.forget() }
+}
+
 // Follower keeps somebody told of a node.
 type Follower struct {
 	s      *Store
@@ -61,6 +67,7 @@ type refreshed struct {
 // target is what a Follower does with what it reads. Its methods are called from the Follower's goroutine.
 type target interface {
 	children() bool
+	forget()                       // WithoutMemory
 	restore()                      // from the snapshot
 	doubtful(w watched) bool       // looks older than what we have: worth a sync
 	take(w watched, session int64) // what was read
@@ -72,20 +79,20 @@ type target interface {
 // Follow keeps fn told of the newest good value of a node, which need not exist yet. fn is called from a goroutine of the
 // Follower, one call at a time: first with what ZooKeeper says (or, while it can not be reached, with the value of the
 // snapshot if there is one), and again whenever anything in the Update changes; changes that come quickly may coalesce into
-// the newest. A slow fn delays its own Follower only. fn must not call Refresh or Close of its Follower, nor Close of
+// the newest. A value that was read stays in force when the node is deleted; one that is only known from the snapshot does not. A slow fn delays its own Follower only. fn must not call Refresh or Close of its Follower, nor Close of
 // the Store.
 //
 // parse must be a pure function; Route, Cluster and Group values also get what they take from their node. Followers of a
 // closed Store never call fn.
 func Follow[T any](s *Store, path string, parse func([]byte) (T, error), fn func(Update[T]), opts ...FollowOption) *Follower {
-	return s.follow(path, &value[T]{s: s, path: path, parse: parse, fn: fn}, opts)
+	return s.follow(path, &value[T]{s: s, path: path, parse: parse, fn: fn, memory: true}, opts)
 }
 
 // FollowChildren keeps fn told of the names of a node's children, sorted; none when there is no such node. err says why
 // names may not be the newest: ErrConflict (another ensemble), ErrNotAllowed. Calls of fn as Follow. Nothing is
 // said of lost connections: see OnSession.
-func FollowChildren(s *Store, path string, fn func(names []string, err error)) *Follower {
-	return s.follow(path, &names{s: s, path: path, fn: fn}, nil)
+func FollowChildren(s *Store, path string, fn func(names []string, err error), opts ...FollowOption) *Follower {
+	return s.follow(path, &names{s: s, path: path, fn: fn, memory: true}, opts)
 }
 
 func (s *Store) follow(path string, t target, opts []FollowOption) *Follower {
@@ -309,6 +316,9 @@ type value[T any] struct {
 	parse func([]byte) (T, error)
 	fn    func(Update[T])
 
+	memory bool
+	saved  bool // cur is from the snapshot, and was not confirmed yet
+
 	cur    Update[T]
 	told   bool   // fn was called
 	era    uint64 // of seen and cur
@@ -319,8 +329,10 @@ type value[T any] struct {
 
 func (v *value[T]) children() bool { return false }
 
+func (v *value[T]) forget() { v.memory = false }
+
 func (v *value[T]) restore() {
-	if v.s.snap == nil {
+	if v.s.snap == nil || !v.memory {
 		return
 	}
 	node, ok := v.s.snap.node(v.path)
@@ -332,7 +344,7 @@ func (v *value[T]) restore() {
 		v.s.log.Warn("a value of the snapshot is not usable", zap.String("path", v.path), zap.Error(err))
 		return
 	}
-	v.seen = node
+	v.seen, v.saved = node, true
 	v.cur = Update[T]{Value: good, Known: true, Node: node, Stale: true}
 }
 
@@ -372,6 +384,10 @@ func (v *value[T]) take(w watched, _ int64) {
 	switch {
 	case !n.Exists:
 		next.Err = fmt.Errorf("node %s: %w", v.path, errs.ErrNotFound)
+		if v.saved || !v.memory { // deleted while nobody of this process used it
+			next = Update[T]{Node: n, Err: next.Err}
+			break
+		}
 		if v.cur.Known {
 			next.Err = fmt.Errorf("node %s was deleted: %w; the last good value stays in force", v.path, errs.ErrNotFound)
 		} else {
@@ -393,10 +409,11 @@ func (v *value[T]) take(w watched, _ int64) {
 			break
 		}
 		next.Value, next.Known, next.Node = good, true, n
-		if v.s.snap != nil {
+		if v.s.snap != nil && v.memory {
 			v.s.snap.put(n)
 		}
 	}
+	v.saved = false
 	v.publish(next)
 }
 
@@ -407,6 +424,9 @@ func (v *value[T]) changed(n Node) bool {
 func (v *value[T]) fail(err error) {
 	next := v.cur
 	next.Err, next.Stale = err, true
+	if !v.memory {
+		next.Known = false
+	}
 	if !next.Known {
 		next.Node = Node{Path: v.path}
 	}
@@ -464,6 +484,8 @@ type names struct {
 	path string
 	fn   func([]string, error)
 
+	memory bool
+
 	told  bool
 	saved bool // list is from the snapshot
 	list  []string
@@ -474,8 +496,10 @@ type names struct {
 
 func (c *names) children() bool { return true }
 
+func (c *names) forget() { c.memory = false }
+
 func (c *names) restore() {
-	if c.s.snap == nil {
+	if c.s.snap == nil || !c.memory {
 		return
 	}
 	c.list, c.saved = c.s.snap.children(c.path)
@@ -493,7 +517,7 @@ func (c *names) take(w watched, _ int64) {
 	}
 	c.era, _ = c.s.ensemble.now()
 	c.last = w.node
-	if c.s.snap != nil && w.node.Exists {
+	if c.s.snap != nil && c.memory && w.node.Exists {
 		c.s.snap.putChildren(c.path, w.names, w.node)
 	}
 	c.publish(w.names, nil)

@@ -22,7 +22,7 @@ func (o *outlet) check(m *broker.Message) error {
 	if m == nil {
 		return fmt.Errorf("%w: message is nil", errs.ErrInvalid)
 	}
-	if err := o.checkSide(); err != nil {
+	if err := o.wrongSide(o.topic.View()); err != nil {
 		return err
 	}
 	if m.ID == "" && m.Headers == nil && m.Tag == "" && m.Delay == 0 && len(m.Body) > 0 && len(m.Key) <= MaxKey && len(m.Key)+len(m.Body) <= MaxMessage {

@@ -29,6 +29,7 @@ type target struct {
 	conn     *clusters.Conn
 	physical string
 	view     *topics.View
+	wrong    error // why nothing may be sent to it
 	inflight atomic.Int64
 	left     atomic.Bool // replaced by another; the loop waits for inflight to fall to 0
 }
@@ -136,7 +137,7 @@ func (o *outlet) acquire(ctx context.Context) (*target, error) {
 	for {
 		o.mu.RLock()
 		t := o.cur
-		if t != nil && !o.held && !o.retired {
+		if t != nil && !o.held && !o.retired && t.wrong == nil {
 			t.inflight.Add(1)
 			o.mu.RUnlock()
 			if !o.used.Load() {
@@ -148,6 +149,9 @@ func (o *outlet) acquire(ctx context.Context) (*target, error) {
 		o.mu.RUnlock()
 		if retired {
 			return nil, errRetired
+		}
+		if t != nil && t.wrong != nil { // the settings have changed while it waited
+			return nil, t.wrong
 		}
 		if t == nil && final(trouble) {
 			return nil, trouble
@@ -305,7 +309,7 @@ func (o *outlet) turn(v *topics.View, physical string) error {
 		o.kick()
 		return nil
 	}
-	next := &target{conn: conn, physical: physical, view: v}
+	next := &target{conn: conn, physical: physical, view: v, wrong: o.wrongSide(v)}
 	o.mu.Lock()
 	old := o.cur
 	o.cur, o.held = next, v.Route.Hold != nil && o.overFor != v.Zxid

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync/atomic"
 
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -13,6 +14,7 @@ import (
 // base is a topic to whose shadow topic this process sends: its settings name that.
 type base struct {
 	topic *topics.Topic
+	leave func()
 	used  atomic.Bool // since the last idle check
 }
 
@@ -31,7 +33,7 @@ func (p *Producer) shadowOutlet(ctx context.Context, topic string) (*outlet, err
 	}
 	o, err := p.outletOf(ctx, name)
 	if errors.Is(err, errs.ErrUnknownTopic) {
-		err = fmt.Errorf("%w: its shadow topic does not exist: %w", errs.ErrNoShadow, err)
+		err = fmt.Errorf("%w: its shadow topic does not exist, make it with: turnout shadow topic %s: %w", errs.ErrNoShadow, topic, err)
 	}
 	return o, err
 }
@@ -44,9 +46,16 @@ func (p *Producer) base(ctx context.Context, topic string) (*base, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, loaded := p.bases.LoadOrStore(topic, &base{topic: t})
-	if loaded {
+	fresh := &base{topic: t}
+	// Nothing goes to the topic itself, so there is nothing to wait for before any route of it is applied.
+	detach := t.Attach(&topics.Part{Changed: func() {}, Report: func() topics.Report { return topics.Report{Zxid: math.MaxInt64} }})
+	fresh.leave = func() {
+		detach()
 		t.Release()
+	}
+	b, loaded := p.bases.LoadOrStore(topic, fresh)
+	if loaded {
+		fresh.leave()
 	}
 	return b.(*base), nil
 }
@@ -56,15 +65,15 @@ func (p *Producer) leaveBases(all bool) {
 	p.bases.Range(func(name, v any) bool {
 		if b := v.(*base); !b.used.Swap(false) || all {
 			p.bases.Delete(name)
-			b.topic.Release()
+			b.leave()
 		}
 		return true
 	})
 }
 
-// checkSide refuses what would cross between production and shadow: a topic that is not on this producer's side.
-func (o *outlet) checkSide() error {
-	v, name := o.topic.View(), o.topic.Name()
+// wrongSide refuses what would cross between production and shadow: a topic that is not on this producer's side under v.
+func (o *outlet) wrongSide(v *topics.View) error {
+	name := o.topic.Name()
 	if v == nil || v.Settings.IsShadow(name) == o.p.shadow {
 		return nil
 	}

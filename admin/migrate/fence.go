@@ -74,7 +74,7 @@ func decided(ctx context.Context, conn *clusters.Conn, physical string) error {
 	case err != nil || len(open) == 0:
 		return err
 	}
-	return fmt.Errorf("%w: transactions are open on %s at %s, partitions %s, and closing it would keep them from ever ending; let their producers end them",
+	return fmt.Errorf("%w: transactions are open on %s at %s, partitions %s, and closing it would keep them from ever ending; let their producers end them, or abort one that nobody ends: kafka-transactions.sh --abort",
 		errs.ErrConflict, physical, conn.Name, strings.Join(open.Names(), ", "))
 }
 
@@ -176,6 +176,10 @@ func (w *walk) assertFences(ctx context.Context) error {
 		if err != nil && rows[i].Cluster != w.m.data.Target.Cluster && w.m.data.source(rows[i].Cluster) == nil {
 			w.log.Warn("the fence of a cluster that was left can not be looked at", zap.String("cluster", rows[i].Cluster), zap.Error(err))
 			continue // it may be switched off by now
+		}
+		if errors.Is(err, errs.ErrConflict) { // somebody has opened it, and a transaction there: closed when that has ended
+			w.log.Warn("a cluster that was closed can not be closed again yet", zap.String("cluster", rows[i].Cluster), zap.Error(err))
+			continue
 		}
 		if err != nil {
 			return err

@@ -65,7 +65,7 @@ func decode(d *broker.Delivery, r *sarama.ConsumerMessage, partition string, ret
 		case headerTag:
 			d.Tag = string(h.Value)
 		case headerShadow:
-			d.Shadow = string(h.Value) == "1"
+			d.Shadow = d.Shadow || broker.Marked(string(h.Value))
 		case headerTries:
 			if n, err := strconv.Atoi(string(h.Value)); err == nil && n > 0 {
 				d.Attempt = n

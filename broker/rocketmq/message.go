@@ -143,7 +143,7 @@ func decode(m *remoting.Message, q remoting.Queue, retry bool, cluster string) (
 	p := remoting.ParseProperties(m.Properties)
 	d := &broker.Delivery{Topic: q.Topic, Partition: partition(q), Offset: m.QueueOffset, Stored: m.Stored, Retry: retry,
 		Native: &native{queue: q, physical: m.PhysicalOffset, messageID: m.ID(), topic: originTopic(p, q.Topic)}}
-	d.Body, d.Tag, d.ID, d.Shadow, d.Origin = body, p[propTags], p[propID], p[propShadow] == "1", p[propOrigin]
+	d.Body, d.Tag, d.ID, d.Shadow, d.Origin = body, p[propTags], p[propID], broker.Marked(p[propShadow]), p[propOrigin]
 	if retry {
 		d.Due = m.Stored // brokers store a retry in its topic when it is due
 	}

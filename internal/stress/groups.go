@@ -3,6 +3,7 @@ package stress
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -25,8 +27,10 @@ type Config struct {
 
 // Running is a shadow group that consumes.
 type Running interface {
-	// Ready waits until it is a member on every cluster that it has to read; the error says what it waits for.
+	// Ready waits until it is a member on every cluster that it has to read.
 	Ready(ctx context.Context) error
+	// NotReady says what it waits for; nil: nothing.
+	NotReady() error
 	// Close ends it; when ctx ends first it gives up its listeners, and may be called again.
 	Close(ctx context.Context) error
 }
@@ -41,7 +45,6 @@ type Groups struct {
 	tasks    map[string]*task
 	runners  map[string]*runner
 	lost     *time.Timer // runs while there is no connection
-	isLost   bool
 	isClosed bool
 	stops    []func()
 	closing  sync.WaitGroup // followers that are being closed
@@ -58,14 +61,15 @@ type task struct {
 // flag is a node {ShadowRoot}/{app}/{task}/{group}.
 type flag struct {
 	follower *metadata.Follower
-	session  int64 // in which it was last read and enabled its group; 0: it does not
+	session  int64  // in which it was last read and enabled its group; 0: it does not
+	problem  string // why it can not be read
 }
 
 // NewGroups begins to follow the flags. Close ends that.
 func NewGroups(cfg Config) *Groups {
 	g := &Groups{cfg: cfg, tasks: map[string]*task{}, runners: map[string]*runner{}}
 	path := cfg.Store.ShadowRoot + "/" + cfg.App
-	tasks := metadata.FollowChildren(cfg.Store, path, func(names []string, _ error) { g.haveTasks(names) })
+	tasks := metadata.FollowChildren(cfg.Store, path, func(names []string, _ error) { g.haveTasks(names) }, metadata.WithoutMemory())
 	g.stops = append(g.stops, tasks.Close, cfg.Store.OnSession(g.session))
 	return g
 }
@@ -77,17 +81,28 @@ func (g *Groups) session(now metadata.Session) {
 		if g.lost != nil {
 			g.lost.Stop()
 		}
-		g.lost, g.isLost = nil, false
+		g.lost = nil
 	} else if g.lost == nil && !g.isClosed {
 		g.lost = time.AfterFunc(g.cfg.Session, func() {
 			g.mu.Lock()
-			g.isLost = g.lost != nil
+			if g.lost != nil {
+				g.forget()
+			}
 			g.mu.Unlock()
 			g.apply()
 		})
 	}
 	g.mu.Unlock()
 	g.apply()
+}
+
+// forget lets no flag count before it was read again. g.mu is held.
+func (g *Groups) forget() {
+	for _, t := range g.tasks {
+		for _, f := range t.flags {
+			f.session = 0
+		}
+	}
 }
 
 // haveTasks follows the groups of every task.
@@ -114,7 +129,7 @@ func (g *Groups) haveTasks(names []string) {
 		t := &task{flags: map[string]*flag{}}
 		g.tasks[name] = t
 		path := g.cfg.Store.ShadowRoot + "/" + g.cfg.App + "/" + name
-		t.follower = metadata.FollowChildren(g.cfg.Store, path, func(groups []string, _ error) { g.haveGroups(name, t, groups) })
+		t.follower = metadata.FollowChildren(g.cfg.Store, path, func(groups []string, _ error) { g.haveGroups(name, t, groups) }, metadata.WithoutMemory())
 	}
 	g.discard(gone)
 	g.mu.Unlock()
@@ -142,7 +157,7 @@ func (g *Groups) haveGroups(name string, t *task, groups []string) {
 		f := &flag{}
 		t.flags[group] = f
 		path := g.cfg.Store.ShadowPath(g.cfg.App, name, group)
-		f.follower = metadata.Follow(g.cfg.Store, path, parse, func(u metadata.Update[metadata.ShadowFlag]) { g.read(path, f, u) })
+		f.follower = metadata.Follow(g.cfg.Store, path, parse, func(u metadata.Update[metadata.ShadowFlag]) { g.read(path, f, u) }, metadata.WithoutMemory())
 	}
 	g.discard(gone)
 	g.mu.Unlock()
@@ -166,9 +181,13 @@ func parse(data []byte) (metadata.ShadowFlag, error) { return metadata.ParseShad
 // read takes what a flag node says.
 func (g *Groups) read(path string, f *flag, u metadata.Update[metadata.ShadowFlag]) {
 	g.mu.Lock()
+	f.problem = u.Value.Problem
 	switch {
 	case u.Err != nil: // deleted, not readable, of another ensemble
 		f.session = 0
+		if !errors.Is(u.Err, errs.ErrNotFound) {
+			f.problem = u.Err.Error()
+		}
 	case u.Stale: // what was read stays until the session is lost
 	default:
 		f.session = 0
@@ -193,7 +212,7 @@ func (g *Groups) enabled() map[string][]string {
 	for name, t := range g.tasks {
 		for group, f := range t.flags {
 			tasks := on[group]
-			if f.session != 0 && f.session == session && !g.isLost {
+			if f.session != 0 && f.session == session {
 				tasks = append(tasks, name)
 			}
 			on[group] = tasks
@@ -225,12 +244,23 @@ func (g *Groups) report() {
 	for group, tasks := range g.enabled() {
 		reports[group] = metadata.ShadowReport{State: metadata.ShadowIgnored, Tasks: tasks}
 	}
+	problems := map[string]string{}
+	for name, t := range g.tasks {
+		for group, f := range t.flags {
+			if f.problem != "" {
+				problems[group] = "task " + name + ": " + f.problem // one of them is enough to look there
+			}
+		}
+	}
 	runners := maps.Clone(g.runners)
 	g.mu.Unlock()
 	for group, r := range runners {
 		said, flagged := r.said(), reports[group].State != ""
 		if flagged || said.State != metadata.ShadowStopped {
 			said.Tasks = reports[group].Tasks
+			if said.State == metadata.ShadowStopped {
+				said.Reason = problems[group]
+			}
 			reports[group] = said
 		}
 	}

@@ -2,17 +2,19 @@ package stress
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
 const (
-	readyPatience = time.Second     // to be ready in before the reason why not is reported
-	readyLook     = 5 * time.Second // between two looks whether it still is
+	readyPatience = 5 * time.Second // to be ready in before that is called a failure; a Kafka broker lets a new group wait for 3 s
+	readyLook     = time.Second     // between two looks whether it still is
 	againFirst    = 250 * time.Millisecond
 	againMost     = 10 * time.Second
 )
@@ -27,6 +29,8 @@ type runner struct {
 	giveUp context.CancelFunc
 	wake   chan struct{}
 	done   chan struct{}
+
+	unready time.Time // since when what runs is not ready; only run uses it
 
 	mu     sync.Mutex
 	on     bool
@@ -120,7 +124,11 @@ func (r *runner) say(state metadata.ShadowState, err error) {
 	r.mu.Lock()
 	same := r.report.State == state && r.report.Reason == reason
 	if !same {
-		r.report = metadata.ShadowReport{State: state, Reason: reason, At: now()}
+		since := r.report.At
+		if r.report.State != state {
+			since = now()
+		}
+		r.report = metadata.ShadowReport{State: state, Reason: reason, At: since}
 	}
 	r.mu.Unlock()
 	if same {
@@ -141,7 +149,7 @@ func (r *runner) run() {
 	wait := againFirst
 	for {
 		on, over := r.state()
-		next := readyLook
+		var next time.Duration
 		switch {
 		case !on && running != nil:
 			r.stop(running)
@@ -150,10 +158,12 @@ func (r *runner) run() {
 		case over:
 			return
 		case !on:
+			r.say(metadata.ShadowStopped, nil) // also when it was never there
 			next = time.Hour
 		case running == nil:
 			var err error
 			if running, err = r.begin(); err == nil {
+				r.unready = time.Time{}
 				continue
 			}
 			if on, _ := r.state(); !on {
@@ -162,14 +172,7 @@ func (r *runner) run() {
 			r.say(metadata.ShadowFailed, err)
 			next, wait = wait, min(2*wait, againMost)
 		default:
-			if err := r.ready(running); err == nil {
-				r.say(metadata.ShadowStarted, nil)
-			} else if on, _ := r.state(); on {
-				r.say(metadata.ShadowFailed, err)
-				next = againFirst
-			} else {
-				continue
-			}
+			next = r.look(running)
 		}
 		timer := time.NewTimer(next)
 		select {
@@ -195,13 +198,32 @@ func (r *runner) begin() (Running, error) {
 	return r.start(ctx)
 }
 
-func (r *runner) ready(running Running) error {
-	ctx, cancel, ok := r.whileOn(readyPatience)
-	defer cancel()
-	if !ok {
-		return context.Canceled
+// look says how the running group is, and when to look again. A group that has to join again, as after a move, goes on to be
+// started for a while.
+func (r *runner) look(running Running) (again time.Duration) {
+	err := running.NotReady()
+	if err != nil {
+		ctx, cancel, ok := r.whileOn(againFirst)
+		if ok && running.Ready(ctx) == nil {
+			err = nil
+		}
+		cancel()
+		if on, _ := r.state(); !on {
+			return 0
+		}
 	}
-	return running.Ready(ctx)
+	switch {
+	case err == nil:
+		r.unready = time.Time{}
+		r.say(metadata.ShadowStarted, nil)
+		return readyLook
+	case r.unready.IsZero():
+		r.unready = time.Now()
+	}
+	if time.Since(r.unready) >= readyPatience || errors.Is(err, errs.ErrNoShadow) {
+		r.say(metadata.ShadowFailed, err)
+	}
+	return 0 // the wait for Ready is enough
 }
 
 // stop ends what runs. A listener may take its time, and nobody starts the group again before it has returned.
