@@ -1,6 +1,7 @@
 package rmqserver_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -16,4 +17,10 @@ var leftByLibrary = []goleak.Option{
 	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),                                              // begun when the library is loaded
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, leftByLibrary...) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childVariable); text != "" {
+		child(text)
+		return
+	}
+	goleak.VerifyTestMain(m, leftByLibrary...)
+}
