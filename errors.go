@@ -18,7 +18,8 @@ var (
 	// ErrFenced: the topic's cluster refuses writers because the topic is being moved, and where it moves to is not known
 	// here. Repeat when ZooKeeper can be reached.
 	ErrFenced = errs.ErrFenced
-	// ErrNoShadow: a message with the stress mark was sent to a topic that has no shadow topic.
+	// ErrNoShadow: a message with the stress mark was sent to a topic that has no shadow topic. Create that, or
+	// switch it on in the topic's settings, and repeat.
 	ErrNoShadow = errs.ErrNoShadow
 	// ErrMarked: a message with the stress mark met a production consumer, or the other way round.
 	ErrMarked = errs.ErrMarked
@@ -28,7 +29,8 @@ var (
 	ErrUnsupported = errs.ErrUnsupported
 	// ErrConflict: somebody else changed it first, or it is in use. Read again and decide again.
 	ErrConflict = errs.ErrConflict
-	// ErrNotAllowed: a server refused for lack of permission. Ask whoever gave out the credentials.
+	// ErrNotAllowed: a server refused for lack of permission; ask whoever gave out the credentials. Or a message without the
+	// stress mark was sent to a shadow topic; name the topic itself and send with shadow.WithMark.
 	ErrNotAllowed = errs.ErrNotAllowed
 	// ErrTimeout: the time is over and nothing says whether it happened.
 	ErrTimeout = errs.ErrTimeout

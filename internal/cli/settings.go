@@ -37,7 +37,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.root, "root", "/turnout", "the node that Turnout's own nodes are below")
 	f.StringVar(&s.shadowRoot, "shadow-root", metadata.DefaultShadowRoot, "the node that the flags of shadow groups are below")
 	f.StringVarP(&s.output, "output", "o", "text", "text or json")
-	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long a command may take; for those that follow something: how long connecting may take")
+	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long a command may take; for those that follow something: how long connecting may take; for stress run: one send")
 	f.StringVar(&s.config, "config", "", "settings file: lines name = value, or a JSON object (default: turnout/config in the user's configuration folder, if there is one)")
 }
 

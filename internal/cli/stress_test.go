@@ -215,6 +215,16 @@ func TestStressRunThatIsNotClean(t *testing.T) {
 		require.Contains(t, d.Reasons[0], "2 dead letters")
 		require.Equal(t, int64(2), d.Groups[0].DeadLetters)
 
+		// They are read as the shadow of an empty topic.
+		w.turnout(t, "topic", "put", "dead", "--cluster", "kafka-b", "--create")
+		w.turnout(t, "topic", "put", "shadow_dead", "--cluster", "kafka-b", "--name", "kafka-b=dlq_shadow_"+stressedGroup)
+		w.turnout(t, "group", "put", "dead_look", "--topic", "dead")
+		r := run(t, "shadow", "enable", "dead_look", "look", "dead_look", "--zookeeper", w.connect)
+		require.Equal(t, 0, r.code, r.stderr)
+		text := w.turnout(t, "tail", "dead_look", "--app", "dead_look", "--count", "2").stdout
+		require.Contains(t, text, `stress mark  {"stress":1}`)
+		require.Contains(t, text, `stress mark  {"stress":2}`)
+
 		// They are not those of the next run. Sends that wait make it miss its rate.
 		b := start(t, "stress", "run", "--topic", "order_topic", "--rate", "100", "--count", "200", "--drain", "0s", "-o", "json", "--zookeeper", w.connect)
 		b.stderr.await(t, "sent ")
