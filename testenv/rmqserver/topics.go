@@ -24,6 +24,7 @@ const (
 	deadPrefix    = "%DLQ%"
 	systemPrefix  = "rmq_sys_"
 	readWrite     = remoting.PermRead | remoting.PermWrite
+	maxQueues     = 1 << 16 // of a topic; a real broker has no limit
 )
 
 // systemTopics creates what every broker has. Needs mu.
@@ -123,6 +124,9 @@ func (b *Broker) updateTopic(_ *conn, r *remoting.Command) (*remoting.Command, e
 	}
 	if b.systemTopic(t.Name) {
 		return nil, refuse(remoting.InvalidParameter, "The topic[%s] is conflict with system topic.", t.Name)
+	}
+	if most := max(t.ReadQueues, t.WriteQueues); min(t.ReadQueues, t.WriteQueues) < 0 || most > maxQueues {
+		return nil, refuse(remoting.InvalidParameter, "The topic[%s] has %d and %d queues: at most %d", t.Name, t.ReadQueues, t.WriteQueues, maxQueues)
 	}
 	if err := b.setTopic(t); err != nil {
 		return nil, err
