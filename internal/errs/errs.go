@@ -17,9 +17,9 @@ var (
 	ErrUnknownGroup = errors.New("unknown group")
 	// ErrFenced: the cluster refuses writers of this topic while it is being moved.
 	ErrFenced = errors.New("fenced")
-	// ErrNoShadow: a message with the stress mark was sent to a topic that has no shadow topic.
+	// ErrNoShadow: a message with the stress mark was sent to a topic that has no shadow topic. Make one: turnout shadow topic.
 	ErrNoShadow = errors.New("no shadow topic")
-	// ErrMarked: a message with the stress mark met a production consumer, or the other way round.
+	// ErrMarked: a message with the stress mark met a production consumer, or the other way round. It is the cause in dead letters.
 	ErrMarked = errors.New("stress mark mismatch")
 	// ErrTooLarge: the message or document is larger than the limit named in the text.
 	ErrTooLarge = errors.New("too large")
@@ -27,7 +27,8 @@ var (
 	ErrUnsupported = errors.New("unsupported")
 	// ErrConflict: somebody else changed it first, or it is in use. Read again, decide again.
 	ErrConflict = errors.New("conflict")
-	// ErrNotAllowed: the server refused for lack of permission. Ask whoever holds the credentials.
+	// ErrNotAllowed: the server refused for lack of permission; ask whoever holds the credentials. Or a message without the
+	// stress mark was sent to a shadow topic; name the topic itself.
 	ErrNotAllowed = errors.New("not allowed")
 	// ErrTimeout: the time that was allowed is over and nothing says whether it happened.
 	ErrTimeout = errors.New("timeout")
