@@ -168,6 +168,68 @@ func FuzzReadCommand(f *testing.F) {
 	})
 }
 
+// A header is read as encoding/json reads it, and written so that encoding/json reads it.
+func FuzzJSONHeader(f *testing.F) {
+	for _, seed := range []string{`{}`, `{"code":10,"extFields":{"a":"b","":""},"flag":-1,"language":"GO","opaque":2147483647,"version":401}`,
+		`{"remark":null,"extFields":{"properties":"TAGS\u0001a\u0002","x":"\"\\\/\n\u00e4"}}`, ` { "code" : 01 } `, `{"Code":1,"code":1.0}`,
+		`{"extFields":{"a":"1"},"extFields":{"b":"2"}} `, `{"code":1}x`, `{"code":1,}`, "{\"remark\":\"ä\xff\"}", `{"extFields":{}}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want jsonHeader
+		err := json.Unmarshal(b, &want)
+		got, plain := parsePlain(b)
+		if plain {
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+		text := strings.ToValidUTF8(string(b), "?")
+		c := &Command{Code: len(b), Language: text, Version: 1, Opaque: -5, Flag: 2, Remark: text, Fields: map[string]string{text: text, "k": text}}
+		var back Command
+		header := c.appendJSON(nil)
+		require.True(t, json.Valid(header), "%s", header)
+		require.NoError(t, back.parseJSON(header))
+		require.Equal(t, c, &back)
+		var standard jsonHeader
+		require.NoError(t, json.Unmarshal(header, &standard))
+		require.Equal(t, jsonHeader{c.Code, text, 1, -5, 2, text, c.Fields, "JSON"}, standard)
+	})
+}
+
+func FuzzByQueue(f *testing.F) {
+	f.Add("topic", `b"}{`, 3, int64(7))
+	f.Fuzz(func(t *testing.T, topic, broker string, id int, n int64) {
+		topic, broker = strings.ToValidUTF8(topic, "?"), strings.ToValidUTF8(broker, "?")
+		want := map[Queue]TopicOffset{{Topic: topic, Broker: broker, ID: id}: {Max: n}, {Topic: topic, Broker: "b", ID: 1}: {Min: n}}
+		b, err := AppendByQueue([]byte(`{"offsetTable":`), want)
+		require.NoError(t, err)
+		var table struct {
+			Offsets map[string]TopicOffset `json:"offsetTable"`
+		}
+		require.NoError(t, unmarshal(append(b, '}'), &table))
+		got, err := byQueue(table.Offsets)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	})
+}
+
+func BenchmarkHeader(b *testing.B) {
+	c := NewRequest(ReqSendMessageV2, nil, "a", "producers", "b", "topic", "c", "TBW102", "d", "4", "e", "0", "f", "0", "g", "1700000000000", "h", "7",
+		"i", "UNIQ_KEY\x010123456789abcdef0123456789abcdef\x02TAGS\x01a\x02", "j", "0", "k", "false", "l", "16", "m", "false", "n", "broker")
+	frame, err := c.Append(nil)
+	require.NoError(b, err)
+	b.Run("write", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = c.Append(frame[:0])
+		}
+	})
+	b.Run("read", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = ReadCommand(bytes.NewReader(frame))
+		}
+	})
+}
+
 func FuzzParseMessages(f *testing.F) {
 	b, err := message().Append(nil)
 	require.NoError(f, err)

@@ -2,7 +2,6 @@ package remoting
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -92,28 +91,13 @@ func (c *Command) Int(field string) (int64, error) {
 	return n, nil
 }
 
-type jsonHeader struct {
-	Code     int               `json:"code"`
-	Language string            `json:"language"`
-	Version  int               `json:"version"`
-	Opaque   int32             `json:"opaque"`
-	Flag     int32             `json:"flag"`
-	Remark   string            `json:"remark,omitempty"`
-	Fields   map[string]string `json:"extFields,omitempty"`
-	Codec    string            `json:"serializeTypeCurrentRPC"`
-}
-
 // Append appends the frame of c to b.
 func (c *Command) Append(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	switch c.Codec {
 	case JSON:
-		h, err := json.Marshal(jsonHeader{c.Code, c.Language, c.Version, c.Opaque, c.Flag, c.Remark, c.Fields, "JSON"})
-		if err != nil {
-			return nil, err
-		}
-		b = append(b, h...)
+		b = c.appendJSON(b)
 	case RocketMQ:
 		var err error
 		if b, err = c.appendBinary(b); err != nil {
@@ -154,12 +138,9 @@ func ReadCommand(r io.Reader) (*Command, error) {
 	c := &Command{Codec: codec}
 	switch codec {
 	case JSON:
-		var h jsonHeader
-		if err := json.Unmarshal(buf[:header], &h); err != nil {
-			return nil, fmt.Errorf("%w: header: %w", ErrFrame, err)
+		if err := c.parseJSON(buf[:header]); err != nil {
+			return nil, err
 		}
-		c.Code, c.Language, c.Version, c.Opaque, c.Flag = h.Code, h.Language, h.Version, h.Opaque, h.Flag
-		c.Remark, c.Fields = h.Remark, h.Fields
 	case RocketMQ:
 		if err := c.parseBinary(buf[:header]); err != nil {
 			return nil, err
