@@ -62,7 +62,7 @@ func (b *Broker) runtime(_ *conn, r *remoting.Command) (*remoting.Command, error
 		earliest = b.store.log[0].at
 	}
 	table := map[string]string{
-		"brokerVersionDesc": "V5_5_0", "brokerVersion": str(remoting.V5_5_0), "brokerActive": "false",
+		"brokerVersionDesc": "V5_5_0", "brokerVersion": str(remoting.V5_5_0), "brokerActive": "true",
 		"bootTimestamp": str(b.began.UnixMilli()), "runtime": time.Since(b.began).String(),
 		"commitLogMinOffset": "0", "commitLogMaxOffset": str(b.store.end), "dispatchBehindBytes": "0",
 		"commitLogDiskRatio": "0.0", "consumeQueueDiskRatio": "0.0", "earliestMessageTimeStamp": str(earliest),
