@@ -27,6 +27,11 @@
 // each time. Order by key is kept where topic and group ask for it. docs/guarantees.md has the list, with what each
 // promise rests on and where it ends.
 //
+// # Stress tests
+//
+// What is sent with a ctx that carries the stress mark (package shadow) goes to shadow topics, and only shadow groups read
+// it, with the same listeners. A flag in ZooKeeper starts and stops them while the program runs. See docs/shadow.md.
+//
 // # Without ZooKeeper
 //
 // While ZooKeeper is away everything goes on by the last good metadata. It is also kept in a snapshot file, from which a

@@ -21,7 +21,8 @@ var (
 	// ErrNoShadow: a message with the stress mark was sent to a topic that has no shadow topic. Create that, or
 	// switch it on in the topic's settings, and repeat.
 	ErrNoShadow = errs.ErrNoShadow
-	// ErrMarked: a message with the stress mark met a production consumer, or the other way round.
+	// ErrMarked: a message with the stress mark met a production consumer, or the other way round. No call returns it: its text
+	// is the cause in the dead letters.
 	ErrMarked = errs.ErrMarked
 	// ErrTooLarge: the message is larger than the limit named in the text. Make it smaller.
 	ErrTooLarge = errs.ErrTooLarge

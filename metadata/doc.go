@@ -1,5 +1,5 @@
 // Package metadata is what Turnout keeps in ZooKeeper: the documents (Wish, Route, TopicSettings, Cluster, Group,
-// Instance, Participant), the Store that reads, follows and writes them, and the operations of people and tools.
+// Instance, Participant, ShadowFlag), the Store that reads, follows and writes them, and the operations of people and tools.
 //
 //	{Root}/ensemble                          {"id":"…","succeeds":["…"]}   which ZooKeeper this is (Store)
 //	{Root}/topics/{topic}                    Wish      what people and tools ask for
@@ -9,7 +9,7 @@
 //	{Root}/groups/{group}                    Group
 //	{Root}/apps/{app}/instances/{id}         Instance      ephemeral
 //	{Root}/participants/{topic}/{id}         Participant   ephemeral
-//	{ShadowRoot}/{app}/{task}/{group}        {"enable":"1"} or {"enable":"0"}
+//	{ShadowRoot}/{app}/{task}/{group}        ShadowFlag    {"enable":"1"}; anybody may write it
 //
 // # Documents
 //
@@ -34,7 +34,8 @@
 // can lose a watch silently.
 //
 // What a Follower guarantees: calls of fn are sequential; a value never goes back (older mzxid) within an ensemble; the
-// last good value stays when the node is deleted, invalid, or another ensemble answers; notices coalesce.
+// last good value stays when the node is deleted, invalid, or another ensemble answers, unless it is followed WithoutMemory;
+// notices coalesce.
 //
 // Failure by failure: disconnected: values stay, marked Stale. Session expired: the same, and everything is read again in
 // the new session; ephemeral nodes are created again by whoever called Registration.Ensure, on OnSession. ZooKeeper

@@ -1,5 +1,5 @@
-// Package clusters shares the open connections of a process: one for each cluster, whoever uses it, and a new one
-// when the cluster's metadata changes.
+// Package clusters shares open connections: a Pool has one for each cluster, whoever uses it, and a new one when the
+// cluster's metadata changes. A client has two pools, one of them for stress traffic.
 package clusters
 
 import (
