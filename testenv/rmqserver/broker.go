@@ -69,7 +69,7 @@ type Broker struct {
 	producers  map[string]map[*conn]*client
 	held       map[queueKey][]*heldPull
 	locks      map[lockKey]lock
-	open       map[int64]*prepared // transactions, by the offset of the prepared message in its queue
+	halves     map[int64]*prepared // transactions that have not ended, by the offset of the prepared message in its queue
 }
 
 // StartBroker starts a broker on loopback and registers it. The ctx bounds the
@@ -251,10 +251,9 @@ func (b *Broker) tick(now time.Time) {
 // registerInterval is how often a broker registers when nothing has changed.
 const registerInterval = 30 * time.Second
 
-type handler func(*Broker, *conn, *remoting.Command) (*remoting.Command, error)
-
-// handlers is filled by the files of the request families.
-var handlers = map[int]handler{
+// handlers are the requests that a broker answers; each needs mu. The files of
+// the request families have them.
+var handlers = map[int]func(*Broker, *conn, *remoting.Command) (*remoting.Command, error){
 	remoting.ReqSendMessage:             (*Broker).send,
 	remoting.ReqSendMessageV2:           (*Broker).send,
 	remoting.ReqSendBatch:               (*Broker).send,

@@ -41,9 +41,9 @@ func routeHere(perm int) string {
 func TestScriptHere(t *testing.T) {
 	t.Parallel()
 	c := start(t, rmqserver.BrokerOptions{Cluster: "rocketmq-a"})
-	real, err := os.ReadFile(recorded)
+	was, err := os.ReadFile(recorded)
 	require.NoError(t, err)
-	want := strings.Split(strings.TrimSpace(string(real)), "\n")
+	want := strings.Split(strings.TrimSpace(string(was)), "\n")
 	for i, line := range want {
 		name, _, _ := strings.Cut(line, ": ")
 		if d, found := differences[name]; found {
@@ -61,9 +61,9 @@ func TestScriptOnRealServers(t *testing.T) {
 		if os.Getenv("TURNOUT_TEST_RECORD") != "" {
 			require.NoError(t, os.WriteFile(recorded, []byte(strings.Join(got, "\n")+"\n"), 0o644))
 		}
-		real, err := os.ReadFile(recorded)
+		was, err := os.ReadFile(recorded)
 		require.NoError(t, err)
-		require.Equal(t, strings.Split(strings.TrimSpace(string(real)), "\n"), got)
+		require.Equal(t, strings.Split(strings.TrimSpace(string(was)), "\n"), got)
 	})
 }
 

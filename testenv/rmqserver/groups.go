@@ -30,8 +30,11 @@ func (b *Broker) group(name string) (g remoting.SubscriptionGroup, found bool, e
 	if g, found = b.store.groups[name]; found {
 		return g, true, nil
 	}
-	if b.settings["autoCreateSubscriptionGroup"] != "true" || checkGroupName(name) != nil {
+	if b.settings["autoCreateSubscriptionGroup"] != "true" {
 		return g, false, nil
+	}
+	if bad := checkGroupName(name); bad != nil {
+		return g, false, nil //nolint:nilerr // the real one says no more either
 	}
 	g = remoting.NewSubscriptionGroup(name)
 	return g, true, b.store.keep(entryGroup, g)

@@ -122,22 +122,26 @@ func (n *NameServer) unregister(brokerName, addr string) {
 	}
 }
 
+// nameHandlers are the requests that a name server answers; each needs mu.
+var nameHandlers = map[int]func(*NameServer, *remoting.Command) (*remoting.Command, error){
+	remoting.ReqRoute:                   (*NameServer).route,
+	remoting.ReqClusterInfo:             (*NameServer).clusterInfo,
+	remoting.ReqTopicList:               (*NameServer).topicList,
+	remoting.ReqTopicsOfCluster:         (*NameServer).topicsOfCluster,
+	remoting.ReqDeleteTopicInNameServer: (*NameServer).deleteTopic,
+	remoting.ReqPutKV:                   (*NameServer).putKV,
+	remoting.ReqGetKV:                   (*NameServer).getKV,
+	remoting.ReqDeleteKV:                (*NameServer).deleteKV,
+	remoting.ReqKVList:                  (*NameServer).listKV,
+}
+
+// handle needs mu.
 func (n *NameServer) handle(_ *conn, r *remoting.Command) *remoting.Command {
-	h := map[int]func(*remoting.Command) (*remoting.Command, error){
-		remoting.ReqRoute:                   n.route,
-		remoting.ReqClusterInfo:             n.clusterInfo,
-		remoting.ReqTopicList:               n.topicList,
-		remoting.ReqTopicsOfCluster:         n.topicsOfCluster,
-		remoting.ReqDeleteTopicInNameServer: n.deleteTopic,
-		remoting.ReqPutKV:                   n.putKV,
-		remoting.ReqGetKV:                   n.getKV,
-		remoting.ReqDeleteKV:                n.deleteKV,
-		remoting.ReqKVList:                  n.listKV,
-	}[r.Code]
+	h := nameHandlers[r.Code]
 	if h == nil {
 		return notSupported(r)
 	}
-	a, err := h(r)
+	a, err := h(n, r)
 	return answerOf(r, a, err)
 }
 

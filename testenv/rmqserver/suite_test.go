@@ -113,6 +113,40 @@ func TestDriverSuite(t *testing.T) {
 	})
 }
 
+// A send that was stored and not acknowledged fails, may be repeated, and is then there twice with one id.
+func TestDriverSendsWithoutAnswer(t *testing.T) {
+	t.Parallel()
+	k := start(t, rmqserver.BrokerOptions{})
+	c, err := rocketmq.Open(t.Context(), k.config())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.Close(context.Background())) }()
+	require.NoError(t, c.CreateTopic(t.Context(), "t", broker.TopicSpec{Partitions: 1}))
+	require.NoError(t, c.Warm(t.Context(), "t"))
+	for _, cut := range []bool{true, false} {
+		fault, err := k.brokers[0].Inject(rmqserver.Fault{Codes: rmqserver.SendCodes, Topic: "t", Count: 1, DropAnswer: true, Cut: cut})
+		require.NoError(t, err)
+		begin, err := c.EndOffsets(t.Context(), "t")
+		require.NoError(t, err)
+		e := &broker.Envelope{Message: broker.Message{ID: "0123456789abcdef0123456789abcdef", Body: []byte("x")}}
+		try := func() error {
+			done := make(chan error, 1)
+			c.Send(t.Context(), "t", e, func(_ broker.Receipt, err error) { done <- err })
+			return <-done
+		}
+		err = try()
+		require.Error(t, err)
+		require.Equal(t, broker.Retry, c.Classify(err), err)
+		require.Equal(t, 1, fault.Hits())
+		require.Eventually(t, func() bool { return try() == nil }, 20*time.Second, 10*time.Millisecond)
+		got, _, err := c.Peek(t.Context(), "t", "c:0", begin["c:0"], 32)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, len(got), 2, "nothing is lost, and it is there twice")
+		for _, d := range got {
+			require.Equal(t, e.ID, d.ID)
+		}
+	}
+}
+
 // sendRequest sends one message as clients before version 2 of the header do.
 func sendRequest(topic string, queue int, properties string, body []byte) *remoting.Command {
 	return remoting.NewRequest(remoting.ReqSendMessage, body, "producerGroup", "raw", "topic", topic,

@@ -36,24 +36,24 @@ func (b *Broker) prepare(m *remoting.Message, p properties) (*record, error) {
 	m.Topic, m.QueueID = halfTopic, 0
 	rec, err := b.store1(m, p)
 	if err == nil {
-		b.open[rec.offset] = &prepared{rec: rec}
+		b.halves[rec.offset] = &prepared{rec: rec}
 	}
 	return rec, err
 }
 
 // openTransactions finds, after a restart, what was prepared and has not ended.
 func (b *Broker) openTransactions() {
-	b.open = map[int64]*prepared{}
+	b.halves = map[int64]*prepared{}
 	if q := b.store.queue(halfTopic, 0); q != nil {
 		for _, rec := range q.records {
-			b.open[rec.offset] = &prepared{rec: rec}
+			b.halves[rec.offset] = &prepared{rec: rec}
 		}
 	}
 	if q := b.store.queue(opTopic, 0); q != nil {
 		for _, rec := range q.records {
 			for text := range strings.SplitSeq(string(rec.message().Body), ",") {
 				if offset, err := strconv.ParseInt(text, 10, 64); err == nil {
-					delete(b.open, offset)
+					delete(b.halves, offset)
 				}
 			}
 		}
@@ -99,7 +99,7 @@ func (b *Broker) endTransaction(_ *conn, r *remoting.Command) (*remoting.Command
 
 // ended stores that a transaction has ended.
 func (b *Broker) ended(rec *record) error {
-	delete(b.open, rec.offset)
+	delete(b.halves, rec.offset)
 	m := &remoting.Message{Topic: opTopic, Born: time.Now(), BornHost: b.storeHost(), Body: []byte(str(rec.offset))}
 	_, err := b.store1(m, properties("").with(propTags, endedTag))
 	return err
@@ -108,14 +108,13 @@ func (b *Broker) ended(rec *record) error {
 // checkTransactions asks the producers of prepared messages what became of them.
 // Needs mu.
 func (b *Broker) checkTransactions(now time.Time) {
-	for _, t := range b.open {
+	for _, t := range b.halves {
 		first := b.opt.TransactionTimeout
-		p := properties("")
 		if t.last.IsZero() {
 			if now.Sub(time.UnixMilli(t.rec.at)) < first {
 				continue
 			}
-			p = properties(t.rec.message().Properties)
+			p := properties(t.rec.message().Properties)
 			if own, err := strconv.Atoi(p.get(propImmunity)); err == nil && now.Sub(time.UnixMilli(t.rec.at)) < time.Duration(own)*time.Second {
 				continue
 			}
