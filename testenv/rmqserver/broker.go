@@ -79,10 +79,11 @@ func StartBroker(ctx context.Context, opt BrokerOptions) (*Broker, error) {
 	if opt.Name == "" {
 		opt.Name = opt.Cluster
 	}
-	for field, name := range map[string]string{"Cluster": opt.Cluster, "Name": opt.Name} {
-		if !legalName.MatchString(name) {
-			return nil, fmt.Errorf("rmqserver: %s is %q: use letters, digits, - and _", field, name)
-		}
+	if !legalName.MatchString(opt.Cluster) {
+		return nil, fmt.Errorf("rmqserver: Cluster is %q: use letters, digits, - and _", opt.Cluster)
+	}
+	if !legalName.MatchString(opt.Name) {
+		return nil, fmt.Errorf("rmqserver: Name is %q: use letters, digits, - and _", opt.Name)
 	}
 	if opt.Port < 0 || opt.Port > 65535 {
 		return nil, fmt.Errorf("rmqserver: Port is %d: use 0 for any free port or 1 to 65535", opt.Port)
