@@ -2,8 +2,8 @@
 // against one broker, in short slices that alternate, and the figure is the median over pairs of neighbouring slices: on
 // a shared machine an absolute number says little, and two numbers from different minutes say nothing together.
 //
-//	make bench                        everything on the embedded Kafka
-//	TURNOUT_TEST=servers make bench   on the real servers
+//	make bench PKG=./bench                        everything on the embedded Kafka
+//	TURNOUT_TEST=servers make bench PKG=./bench   on the real servers
 //
 // docs/benchmarks.md holds results with their commands.
 package bench
