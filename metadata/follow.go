@@ -465,6 +465,8 @@ func (v *value[T]) log() {
 	case reason == v.reason:
 	case reason == "":
 		v.s.log.Info("metadata is good again", zap.String("path", v.path))
+	case !v.memory:
+		v.s.log.Warn("metadata can not be read and does not count", zap.String("path", v.path), zap.Error(v.cur.Err))
 	default:
 		v.s.log.Error("metadata not applied, the last good value stays in force", zap.String("path", v.path), zap.Bool("known", v.cur.Known), zap.Error(v.cur.Err))
 	}

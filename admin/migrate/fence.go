@@ -74,7 +74,7 @@ func decided(ctx context.Context, conn *clusters.Conn, physical string) error {
 	case err != nil || len(open) == 0:
 		return err
 	}
-	return fmt.Errorf("%w: transactions are open on %s at %s, partitions %s, and closing it would keep them from ever ending; let their producers end them, or abort one that nobody ends: kafka-transactions.sh --abort",
+	return fmt.Errorf("%w: transactions are open on %s at %s, partitions %s, and closing it would keep them from ever ending; let their producers end them, or abort one that nobody ends: kafka-transactions.sh abort",
 		errs.ErrConflict, physical, conn.Name, strings.Join(open.Names(), ", "))
 }
 

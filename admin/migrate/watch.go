@@ -290,7 +290,7 @@ func (c *Controller) watchFences(ctx context.Context) {
 		err := c.watchFence(asserting, row)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			away[row.Cluster] = true
+			away[row.Cluster] = !errors.Is(err, errs.ErrConflict) // that of a topic says nothing of the others
 			c.log.Warn("a fence can not be looked at", zap.String("cluster", row.Cluster), zap.String("topic", row.Physical), zap.Error(err))
 		}
 	}

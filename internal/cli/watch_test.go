@@ -271,6 +271,7 @@ func TestWatchBelowChroot(t *testing.T) {
 	w := start(t, "watch", "/n", "--zookeeper", z.ConnectString()+"/prod")
 	steps(t, &w.stdout,
 		func() {}, "NODE /n version 0 1",
+		func() { z.set(t, "/prod/n", "2") }, "DATA /n version 0 → 1 2", // the children there were have been printed now
 		func() { z.create(t, "/prod/n/c", "2") }, "CHILD+ /n/c version 0 2",
 	)
 	require.Equal(t, 0, w.end(t))
