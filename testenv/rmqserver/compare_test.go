@@ -217,6 +217,7 @@ func play(t *testing.T, names string) []string {
 	s.retries()
 	s.transactions()
 	s.queries()
+	s.others()
 	s.groups()
 	return s.lines
 }
@@ -583,6 +584,64 @@ func (s *script) queries() {
 	require.NoError(s, err)
 	s.say("viewed", "%s", viewed[0].Body)
 	s.atBroker("view nothing", remoting.ReqViewMessage, "offset", "4611686018427387904")
+}
+
+func (s *script) others() {
+	s.topic("topic with one queue", "single", 1, 1, 6)
+	s.sendV2("any queue", "single", -1, "", "x")
+	s.sendV2("made like the cluster's topic", "made", 3, "", "x", "c", "rocketmq-a")
+	s.json("what was made", s.call(s.broker, remoting.NewRequest(remoting.ReqGetTopicConfig, nil, "topic", "made")))
+	s.sendV2("made like nothing", "not_made", 0, "", "x", "c", "nothing")
+	r := remoting.NewRequest(remoting.ReqSendBatch, appendBatched(nil, 0, "x", ""), "a", "p", "b", "%RETRY%clients", "c", "TBW102", "d", "4", "e", "0",
+		"f", "0", "g", "1700000000000", "h", "0", "i", "", "j", "0", "k", "false", "l", "0", "m", "true", "n", "rocketmq-a")
+	s.note("batch of retries", s.broker, r)
+	r = remoting.NewRequest(remoting.ReqSendMessageV2, appendBatched(nil, 0, "x", ""), "a", "p", "b", "single", "c", "TBW102", "d", "4", "e", "0",
+		"f", "0", "g", "1700000000000", "h", "0", "i", "", "j", "0", "k", "false", "l", "0", "m", "true", "n", "rocketmq-a")
+	s.note("batch by its flag", s.broker, r, "queueOffset")
+	s.indexed("single", 0, 2)
+	s.messages("single", "single", 0)
+	for _, topic := range []string{"nothing", "empty", "pulled"} {
+		a := s.call(s.broker, remoting.NewRequest(remoting.ReqEarliestStoreTime, nil, "topic", topic, "queueId", "0"))
+		n, err := strconv.ParseInt(a.Fields["timestamp"], 10, 64)
+		s.say("first time of "+topic, "%d %v %v", a.Code, err, n > 0)
+	}
+	for _, boundary := range []string{"LOWER", "UPPER"} {
+		for _, topic := range []string{"nothing", "empty", "pulled"} {
+			for name, at := range map[string]time.Time{"before": time.Now().Add(-time.Hour), "after": time.Now().Add(time.Hour)} {
+				a := s.call(s.broker, remoting.NewRequest(remoting.ReqSearchOffset, nil, "topic", topic, "queueId", "0", "timestamp",
+					strconv.FormatInt(at.UnixMilli(), 10), "boundaryType", boundary))
+				s.lines = append(s.lines, fmt.Sprintf("%s %s %s: %d %s", boundary, name, topic, a.Code, a.Fields["offset"]))
+			}
+			slices.Sort(s.lines[len(s.lines)-2:])
+		}
+	}
+	for _, kind := range []string{"TAG", "SQL92"} {
+		b := fmt.Sprintf(`{"clientId":"x","group":"g","subscriptionData":{"topic":"pulled","subString":"a = 1","expressionType":%q}}`, kind)
+		s.note("may filter by "+kind, s.broker, remoting.NewRequest(remoting.ReqCheckClientConfig, []byte(b)))
+	}
+	lite := remoting.NewRequest(remoting.ReqLitePullMessage, nil, "consumerGroup", "readers", "topic", "pulled", "queueId", "0", "queueOffset", "0", "maxMsgNums", "32",
+		"sysFlag", "4", "commitOffset", "0", "suspendTimeoutMillis", "0", "subscription", "*", "subVersion", "0", "expressionType", "TAG")
+	s.note("lite pull", s.broker, lite, "nextBeginOffset")
+	for code, text := range map[int]string{remoting.ReqGetTopics: `"orders"`, remoting.ReqConsumerOffsets: `"pulled@readers"`, remoting.ReqSubscriptionGroups: `"readers"`} {
+		a := s.call(s.broker, remoting.NewRequest(code, nil))
+		require.Equal(s, remoting.Success, a.Code)
+		require.Contains(s, string(a.Body), text)
+	}
+	require.NoError(s, s.client.Heartbeat(s.ctx, s.broker, remoting.Heartbeat{ClientID: "me", Consumers: []remoting.ConsumerGroup{{
+		Name: "broadcast", ConsumeType: "CONSUME_PASSIVELY", MessageModel: "BROADCASTING", FromWhere: "CONSUME_FROM_LAST_OFFSET",
+		Subscriptions: []remoting.Subscription{remoting.NewSubscription("pulled", "a", 1)}}}}))
+	s.json("members of a broadcast", s.call(s.broker, remoting.NewRequest(remoting.ReqConsumerList, nil, "consumerGroup", "broadcast")))
+	s.pull("by a heartbeat for broadcast", "broadcast", "pulled", 0, 0, 0, "subVersion", "1")
+	group := remoting.NewSubscriptionGroup("broadcast")
+	group.ConsumeBroadcast = false
+	require.NoError(s, s.client.UpdateSubscriptionGroup(s.ctx, s.broker, group))
+	s.pull("broadcast that may not", "broadcast", "pulled", 0, 0, 0, "subVersion", "1")
+	s.atBroker("a heartbeat without body", remoting.ReqHeartbeat)
+	s.note("a heartbeat that is none", s.broker, remoting.NewRequest(remoting.ReqHeartbeat, []byte("{")))
+	s.atBroker("locks without body", remoting.ReqLockQueues)
+	s.atBroker("a pull without fields", remoting.ReqPullMessage)
+	s.atBroker("an end of nothing", remoting.ReqGetMaxOffset)
+	s.atBroker("a queue that is no number", remoting.ReqGetMaxOffset, "topic", "pulled", "queueId", "x")
 }
 
 func (s *script) groups() {

@@ -36,8 +36,8 @@ func (b *Broker) systemTopics() error {
 	specs := []spec{
 		{"SELF_TEST_TOPIC", 1, readWrite}, {"BenchmarkTest", 1024, readWrite}, {"OFFSET_MOVED_EVENT", 1, readWrite},
 		{scheduleTopic, max(18, len(b.levels)), readWrite}, {halfTopic, 1, readWrite}, {opTopic, 1, readWrite},
+		{b.opt.Name, 1, remoting.PermInherit | readWrite}, // counts when the cluster has the same name
 		{b.opt.Cluster, 16, remoting.PermInherit | readWrite}, {b.opt.Cluster + "_REPLY_TOPIC", 1, readWrite},
-		{b.opt.Name, 1, remoting.PermInherit | readWrite},
 	}
 	if b.opt.AutoCreateTopics {
 		specs = append(specs, spec{defaultTopic, 8, remoting.PermInherit | readWrite})
