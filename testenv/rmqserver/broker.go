@@ -153,6 +153,9 @@ func (b *Broker) Restart() error {
 // has in memory. It can be called more than once.
 func (b *Broker) Close() {
 	b.server.Close()
+	b.mu.Lock()
+	b.store = nil
+	b.mu.Unlock()
 	for _, n := range b.opt.NameServers {
 		n.detach(b)
 	}
