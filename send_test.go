@@ -168,6 +168,7 @@ func TestCloseThatRunsOutOfTimeAnswersEverySendOnce(t *testing.T) {
 		const n = 3000
 		var calls [n]atomic.Int64
 		var wrong atomic.Pointer[error]
+		var stored atomic.Int64 // in the moment that a process takes to be stopped
 		var waiting, begun sync.WaitGroup
 		for i := range n {
 			begun.Add(1)
@@ -175,7 +176,10 @@ func TestCloseThatRunsOutOfTimeAnswersEverySendOnce(t *testing.T) {
 				m := &turnout.Message{Key: fmt.Append(nil, i), Body: []byte("2")}
 				done := func(_ turnout.SendResult, err error) {
 					calls[i].Add(1)
-					if !errors.Is(err, turnout.ErrClosed) {
+					switch {
+					case err == nil:
+						stored.Add(1)
+					case !errors.Is(err, turnout.ErrClosed):
 						wrong.Store(&err)
 					}
 				}
@@ -203,6 +207,7 @@ func TestCloseThatRunsOutOfTimeAnswersEverySendOnce(t *testing.T) {
 		if err := wrong.Load(); err != nil {
 			require.ErrorIs(t, *err, turnout.ErrClosed)
 		}
+		require.Less(t, stored.Load(), int64(n/2))
 		require.NoError(t, client.Close(w.ctx()), "called again it waits for the rest")
 		require.NoError(t, w.env.Resume("kafka-a"))
 	})
