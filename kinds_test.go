@@ -10,10 +10,10 @@ import (
 	"github.com/turnout-mq/turnout/testenv"
 )
 
-// withKinds runs f where there is Kafka and RocketMQ: on real servers.
+// withKinds runs f in an environment of its own with both kinds of clusters.
 func withKinds(t *testing.T, f func(t *testing.T, w *world)) {
 	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}}
-	testenv.EachOf(t, spec, []testenv.Backend{testenv.Servers}, func(t *testing.T, env *testenv.Env) {
+	testenv.Each(t, spec, func(t *testing.T, env *testenv.Env) {
 		f(t, newWorld(t, env, "kafka-a", "rocketmq-a", "rocketmq-b"))
 	})
 }

@@ -19,7 +19,7 @@ func TestOnAnyZooKeeper(t *testing.T) {
 	testenv.Each(t, testenv.Spec{ZooKeeper: 3}, func(t *testing.T, e *testenv.Env) {
 		connect := func(t *testing.T, chroot string) *metadata.Store {
 			s, _ := open(t, e.ZooKeeper()+chroot, func(c *metadata.Config) {
-				c.SessionTimeout, c.AuthScheme, c.AuthSecret = 3*time.Second, "digest", "env:TURNOUT_TEST_SECRET"
+				c.SessionTimeout, c.AuthScheme, c.AuthSecret = 30*time.Second, "digest", "env:TURNOUT_TEST_SECRET"
 			})
 			return s
 		}

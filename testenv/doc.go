@@ -4,7 +4,7 @@
 // Two backends stand behind one type, so that one test runs on both:
 //
 //   - Embedded: in process, pure Go, real wire protocols, nothing to install. Kafka is franz-go's kfake,
-//     ZooKeeper is package zkserver. There is no embedded RocketMQ.
+//     ZooKeeper is package zkserver, RocketMQ package rmqserver.
 //   - Servers: Apache ZooKeeper, Kafka and RocketMQ as child processes. It needs Java 17 and, the first time,
 //     Maven: the jars that servers/pom.xml pins are copied to TURNOUT_SERVERS_DIR (default: the folder
 //     turnout in os.UserCacheDir), once on a machine. After that it works offline.

@@ -35,7 +35,7 @@ func Each(t *testing.T, spec Spec, f func(t *testing.T, e *Env)) {
 }
 
 // EachOf is Each for a test that needs one of certain backends: it runs f on those of them that TURNOUT_TEST
-// asks for, which may be none. A test with RocketMQ says Servers.
+// asks for, which may be none.
 func EachOf(t *testing.T, spec Spec, backends []Backend, f func(t *testing.T, e *Env)) {
 	t.Helper()
 	asked, err := Backends()

@@ -34,7 +34,7 @@ type Spec struct {
 	ZooKeeper int
 	// Kafka names the Kafka clusters, for example "kafka-a", "kafka-b". Each is one broker.
 	Kafka []string
-	// RocketMQ names the RocketMQ clusters; each is one broker and one name server. Servers only.
+	// RocketMQ names the RocketMQ clusters; each is one broker and one name server.
 	RocketMQ []string
 	// Proxy puts a TCP relay in front of every Kafka and RocketMQ node, which Cut and Delay need. ZooKeeper
 	// always has one.
@@ -56,9 +56,6 @@ func (s Spec) validate() error {
 	}
 	if s.ZooKeeper != 0 && s.ZooKeeper != 1 && s.ZooKeeper != 3 {
 		bad("Spec.ZooKeeper is %d: use 0, 1 or 3", s.ZooKeeper)
-	}
-	if len(s.RocketMQ) > 0 && s.Backend == Embedded {
-		bad("Spec.RocketMQ is %q, but the backend %q has no RocketMQ: it needs the backend %q (tests: TURNOUT_TEST=servers)", s.RocketMQ, Embedded, Servers)
 	}
 	seen := map[string]bool{}
 	for _, name := range slices.Concat(s.Kafka, s.RocketMQ) {
@@ -190,9 +187,9 @@ func (e *Env) supervise(ctx context.Context, i installation, train bool) error {
 
 // startClusters starts what the spec says, all at once.
 func (e *Env) startClusters(ctx context.Context) error {
-	zookeeper, kafka := e.embeddedZooKeeper, e.embeddedKafka
+	zookeeper, kafka, rocketMQ := e.embeddedZooKeeper, e.embeddedKafka, e.embeddedRocketMQ
 	if e.spec.Backend == Servers {
-		zookeeper, kafka = e.serversZooKeeper, e.serversKafka
+		zookeeper, kafka, rocketMQ = e.serversZooKeeper, e.serversKafka, e.serversRocketMQ
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if e.spec.ZooKeeper > 0 {
@@ -202,7 +199,7 @@ func (e *Env) startClusters(ctx context.Context) error {
 		g.Go(func() error { return e.launch(ctx, name, kafka) })
 	}
 	for _, name := range e.spec.RocketMQ {
-		g.Go(func() error { return e.launch(ctx, name, e.serversRocketMQ) })
+		g.Go(func() error { return e.launch(ctx, name, rocketMQ) })
 	}
 	return g.Wait()
 }

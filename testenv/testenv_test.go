@@ -82,7 +82,6 @@ func TestABadSpecIsRefused(t *testing.T) {
 	}{
 		{"unknown backend", Spec{Backend: "docker"}, []string{"Spec.Backend", "docker", "embedded", "servers"}},
 		{"two ZooKeeper servers", Spec{ZooKeeper: 2}, []string{"Spec.ZooKeeper", "2"}},
-		{"embedded RocketMQ", Spec{RocketMQ: []string{"rocketmq-a"}}, []string{"rocketmq-a", "TURNOUT_TEST=servers"}},
 		{"name with a slash", Spec{Kafka: []string{"a/b"}}, []string{"a/b"}},
 		{"name of ZooKeeper", Spec{Kafka: []string{"zookeeper"}}, []string{`"zookeeper"`}},
 		{"name twice", Spec{Kafka: []string{"a", "a"}}, []string{`"a"`, "twice"}},
@@ -145,7 +144,9 @@ func TestAStartThatFailsLeavesNothing(t *testing.T) {
 func TestAnotherPortIsTakenWhenOneIsLost(t *testing.T) {
 	Each(t, Spec{}, func(t *testing.T, e *Env) {
 		e.spec.ZooKeeper = 1
-		build := map[string]func(string) (*cluster, error){kindZooKeeper: e.embeddedZooKeeper, "kafka-a": e.embeddedKafka}
+		build := map[string]func(string) (*cluster, error){
+			kindZooKeeper: e.embeddedZooKeeper, "kafka-a": e.embeddedKafka, "rocketmq-a": e.embeddedRocketMQ,
+		}
 		if e.Backend() == Servers {
 			build = map[string]func(string) (*cluster, error){
 				kindZooKeeper: e.serversZooKeeper, "kafka-a": e.serversKafka, "rocketmq-a": e.serversRocketMQ,

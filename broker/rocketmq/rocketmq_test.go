@@ -20,7 +20,7 @@ import (
 
 // What is RocketMQ's own; the rest is in the suite.
 func TestRocketMQ(t *testing.T) {
-	testenv.EachOf(t, testenv.Spec{RocketMQ: names}, servers, func(t *testing.T, e *testenv.Env) {
+	testenv.Each(t, testenv.Spec{RocketMQ: names}, func(t *testing.T, e *testenv.Env) {
 		for name, test := range map[string]func(*world){
 			"Fence":                     (*world).fence,
 			"FenceOutlivesRoutes":       (*world).fenceOutlivesRoutes,

@@ -16,11 +16,8 @@ import (
 
 var names = []string{"rocketmq-a", "rocketmq-b"}
 
-// servers: there is no embedded RocketMQ; with TURNOUT_TEST=embedded these tests have no subtests.
-var servers = []testenv.Backend{testenv.Servers}
-
 func TestSuite(t *testing.T) {
-	testenv.EachOf(t, testenv.Spec{RocketMQ: names}, servers, func(t *testing.T, e *testenv.Env) {
+	testenv.Each(t, testenv.Spec{RocketMQ: names}, func(t *testing.T, e *testenv.Env) {
 		brokertest.Run(t, brokertest.Target{
 			Kind:    broker.RocketMQ,
 			Open:    rocketmq.Open,

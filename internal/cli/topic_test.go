@@ -243,7 +243,7 @@ func TestTopicGetOfHandEdits(t *testing.T) {
 // A topic goes from Kafka to RocketMQ and back by commands alone.
 func TestTopicPutAcrossKinds(t *testing.T) {
 	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a"}}
-	testenv.EachOf(t, spec, []testenv.Backend{testenv.Servers}, func(t *testing.T, e *testenv.Env) {
+	testenv.Each(t, spec, func(t *testing.T, e *testenv.Env) {
 		w := newWorld(t, e, "kafka-a", "rocketmq-a")
 		w.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-a", "--create", "--partitions", "3")
 		w.turnout(t, "group", "put", "order_bil_group", "--topic", "order_topic")

@@ -16,7 +16,7 @@ import (
 
 func TestEditsByHandMoveTheTopic(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		tour := three(env.Backend())
+		tour := three
 		s := newStage(t, env, tour...)
 		s.receiver("billing", nil)
 		s.sender("orders", nil)
@@ -31,7 +31,7 @@ func TestEditsByHandMoveTheTopic(t *testing.T) {
 
 func TestThereAndBackAtOnce(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				s.receiver("billing", nil)
@@ -53,7 +53,7 @@ func TestThereAndBackAtOnce(t *testing.T) {
 // stopped. What was sent meanwhile is found.
 func TestWishIsTakenBackBeforeAnybodyRecordedIt(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				// The others record it after up to two seconds, by chance, so it may take more than one try.
 				for try := 1; ; try++ {
@@ -92,7 +92,7 @@ func TestWishIsTakenBackBeforeAnybodyRecordedIt(t *testing.T) {
 // Messages that fail go through the retry topic of the cluster that they came from; the group stays there for them.
 func TestRetriesAreNotLeftBehind(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				// Longer in the retry topic than the group stays for nothing.
@@ -120,7 +120,7 @@ func TestRetriesAreNotLeftBehind(t *testing.T) {
 // already, and misses nothing that was sent since.
 func TestTenFlipsASecond(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		clusters := three(env.Backend())
+		clusters := three
 		s := newStage(t, env, clusters...)
 		s.stop(s.sender("early", nil))
 		s.putGroupByHand("latest_"+s.groups[0], func(g *metadata.Group) { g.Start = metadata.StartLatest })

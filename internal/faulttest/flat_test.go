@@ -60,7 +60,7 @@ func TestManyFlipsOverConnectionsThatAreKept(t *testing.T) {
 		if env.Backend() == testenv.Servers {
 			flips = bound(20, 200)
 		}
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newFlatStage(t, env, m, time.Minute)
 				for flipped := false; !flipped || !s.everyPartitionUsed(m[:]...); flipped = true {
@@ -82,7 +82,7 @@ func TestManyFlipsOverConnectionsThatAreKept(t *testing.T) {
 func TestManyFlipsOverNewConnections(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		flips := bound(10, 100)
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newFlatStage(t, env, m, 50*time.Millisecond)
 				s.eventually(func() bool { return s.everyPartitionUsed(m[0]) }, s.state, "every partition of %s is used", m[0])

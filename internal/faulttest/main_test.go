@@ -56,26 +56,16 @@ var kafkas = []string{"kafka-a", "kafka-b", "kafka-c"}
 
 // spec is the environment of the cases.
 func spec(backend testenv.Backend) testenv.Spec {
-	s := testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: kafkas, Proxy: true}
-	if backend == testenv.Servers {
-		s.RocketMQ = []string{"rocketmq-a"}
-	}
-	return s
+	return testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: kafkas, RocketMQ: []string{"rocketmq-a"}, Proxy: true}
 }
 
 // moves are the pairs of clusters, the one that is left and the one that is gone to, for cases about one move.
-func moves(backend testenv.Backend) [][2]string {
-	pairs := [][2]string{{"kafka-a", "kafka-b"}}
-	if backend == testenv.Servers {
-		pairs = append(pairs, [2]string{"kafka-b", "rocketmq-a"}, [2]string{"rocketmq-a", "kafka-a"})
-	}
-	return pairs
-}
+var moves = [][2]string{{"kafka-a", "kafka-b"}, {"kafka-b", "rocketmq-a"}, {"rocketmq-a", "kafka-a"}}
 
 // leaving is moves; in a short run one for each kind of cluster that is left.
 func leaving(env *testenv.Env) (pairs [][2]string) {
 	seen := map[string]bool{}
-	for _, m := range moves(env.Backend()) {
+	for _, m := range moves {
 		if kind := env.Kind(m[0]); soak || !seen[kind] {
 			seen[kind] = true
 			pairs = append(pairs, m)
@@ -85,12 +75,7 @@ func leaving(env *testenv.Env) (pairs [][2]string) {
 }
 
 // three are the clusters for cases about many moves.
-func three(backend testenv.Backend) []string {
-	if backend == testenv.Servers {
-		return []string{"kafka-a", "rocketmq-a", "kafka-b"}
-	}
-	return kafkas
-}
+var three = []string{"kafka-a", "rocketmq-a", "kafka-b"}
 
 // servers is the environment that all cases on real servers share.
 var (

@@ -19,7 +19,7 @@ func slower(spec *scene.Spec) { spec.Delay = time.Second }
 // are started after them, too.
 func TestGroupIsKilledWhileItLeavesACluster(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				s.sender("orders", nil)
@@ -49,7 +49,7 @@ func TestGroupIsKilledWhileItLeavesACluster(t *testing.T) {
 // A sender sleeps through a whole move, its session too, and goes on with what it was at.
 func TestSenderIsStoppedThroughAMove(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				s.receiver("billing", nil)
@@ -83,7 +83,7 @@ func TestSenderIsStoppedThroughAMove(t *testing.T) {
 // A member sleeps through a whole move with messages in its hands; others take over.
 func TestReceiverIsStoppedThroughAMove(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		for _, m := range moves(env.Backend()) {
+		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
 				s := newStage(t, env, m[0], m[1])
 				s.sender("orders", nil)

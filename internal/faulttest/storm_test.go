@@ -32,7 +32,7 @@ func TestStorm(t *testing.T) {
 			require.NoError(t, err)
 		}
 		t.Logf("TURNOUT_SEED=%d", seed)
-		s := &storm{stage: newStage(t, env, three(env.Backend())...), rand: rand.New(rand.NewPCG(seed, 0))}
+		s := &storm{stage: newStage(t, env, three...), rand: rand.New(rand.NewPCG(seed, 0))}
 		for range 2 {
 			s.another(scene.Sender)
 			s.another(scene.Receiver)

@@ -16,7 +16,7 @@ import (
 
 // Every typed call, once, on a real name server and broker.
 func TestCallsOnRealServers(t *testing.T) {
-	testenv.EachOf(t, testenv.Spec{RocketMQ: []string{"rocketmq-a"}}, []testenv.Backend{testenv.Servers}, func(t *testing.T, e *testenv.Env) {
+	testenv.Each(t, testenv.Spec{RocketMQ: []string{"rocketmq-a"}}, func(t *testing.T, e *testenv.Env) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var notices atomic.Int32

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout/broker"
-	"github.com/turnout-mq/turnout/broker/brokertest"
 	"github.com/turnout-mq/turnout/broker/rocketmq"
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 	"github.com/turnout-mq/turnout/testenv/rmqserver"
@@ -44,73 +43,8 @@ func start(t testing.TB, opt rmqserver.BrokerOptions, more ...string) *cluster {
 	return c
 }
 
-func (c *cluster) stop() {
-	c.names.Stop()
-	for _, b := range c.brokers {
-		b.Stop()
-	}
-}
-
-func (c *cluster) restart() error {
-	if err := c.names.Restart(); err != nil {
-		return err
-	}
-	for _, b := range c.brokers {
-		if err := b.Restart(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (c *cluster) config() broker.Config {
 	return broker.Config{Name: c.name, Kind: broker.RocketMQ, Addresses: []string{c.names.Addr()}, ClusterID: c.name, Properties: map[string]string{}}
-}
-
-// The driver's conformance suite, as it runs on real servers.
-func TestDriverSuite(t *testing.T) {
-	t.Parallel()
-	clusters := []*cluster{
-		start(t, rmqserver.BrokerOptions{Cluster: "rocketmq-a"}),
-		start(t, rmqserver.BrokerOptions{Cluster: "rocketmq-b", Dir: t.TempDir()}),
-	}
-	brokertest.Run(t, brokertest.Target{
-		Kind:    broker.RocketMQ,
-		Open:    rocketmq.Open,
-		Config:  func(i int) broker.Config { return clusters[i].config() },
-		Session: 2 * time.Second,
-		Kill:    func(_ context.Context, i int) error { clusters[i].stop(); return nil },
-		Restart: func(_ context.Context, i int) error { return clusters[i].restart() },
-		Pause: func(i int) error {
-			clusters[i].names.Freeze()
-			clusters[i].brokers[0].Freeze()
-			return nil
-		},
-		Resume: func(i int) error {
-			clusters[i].names.Thaw()
-			clusters[i].brokers[0].Thaw()
-			return nil
-		},
-		Commit: func(ctx context.Context, group, topic string) error {
-			c := remoting.NewClient(remoting.Options{})
-			defer c.Close()
-			addr := clusters[0].brokers[0].Addr()
-			if err := c.UpdateSubscriptionGroup(ctx, addr, remoting.NewSubscriptionGroup(group)); err != nil {
-				return err
-			}
-			return c.UpdateConsumerOffset(ctx, addr, group, remoting.Queue{Topic: topic}, 1)
-		},
-		Foreign: func(ctx context.Context, topic string, _, body []byte, headers []broker.Header) error {
-			c := remoting.NewClient(remoting.Options{})
-			defer c.Close()
-			p := ""
-			for _, h := range headers {
-				p = remoting.AppendProperty(p, h.Name, h.Value)
-			}
-			_, err := c.Call(ctx, clusters[0].brokers[0].Addr(), sendRequest(topic, 0, p, body))
-			return err
-		},
-	})
 }
 
 // A send that was stored and not acknowledged fails, may be repeated, and is then there twice with one id.
