@@ -51,9 +51,8 @@ Everything is started on this machine: ZooKeeper, the clusters, and two programs
 Then the topic's node in ZooKeeper is edited, nothing else, and one sees both programs move to the other cluster.
 At the end it is counted from the ids of all messages whether any was lost or left behind.
 
-Without --servers Go alone is needed: ZooKeeper and Kafka are embedded, and the tour is kafka-a, kafka-b, kafka-a.
-With --servers they are Apache ZooKeeper, Kafka and RocketMQ (Java 17 and, the first time, Maven), and the tour is
-kafka-a, kafka-b, rocketmq-a, kafka-a.
+The tour is kafka-a, kafka-b, rocketmq-a, kafka-a. Without --servers Go alone is needed: ZooKeeper, Kafka and RocketMQ
+are embedded. With --servers they are Apache's (Java 17 and, the first time, Maven).
 
 The exit code is 0 only when no send failed, no message was lost and none was left behind, else 7.`,
 		Example: `  turnout demo
@@ -125,12 +124,9 @@ type demoMove struct {
 }
 
 func (a *app) demo(ctx context.Context, o demoOptions) error {
-	d := &demo{demoOptions: o, out: a.stdout, root: a.settings.root, brokers: map[string]broker.Cluster{}, tour: []string{"kafka-a", "kafka-b", "kafka-a"}}
+	d := &demo{demoOptions: o, out: a.stdout, root: a.settings.root, brokers: map[string]broker.Cluster{}, tour: []string{"kafka-a", "kafka-b", "rocketmq-a", "kafka-a"}}
 	if a.json() {
 		d.out = a.stderr
-	}
-	if o.servers {
-		d.tour = []string{"kafka-a", "kafka-b", "rocketmq-a", "kafka-a"}
 	}
 	if err := a.runDemo(ctx, d); err != nil {
 		return fmt.Errorf("demo: %w", err)
