@@ -199,13 +199,12 @@ func (s *Server) reap(stopped <-chan struct{}) {
 		case <-t.C:
 			s.mu.Lock()
 			now := time.Now()
-			if late := now.Sub(last) - 2*tick; late > 0 {
-				for _, sess := range s.sessions {
-					sess.seen = sess.seen.Add(late)
-				}
-			}
+			late := now.Sub(last) - 2*tick
 			last = now
 			if s.faults.frozen == nil {
+				for _, sess := range s.sessions {
+					sess.seen = sess.seen.Add(max(0, late))
+				}
 				s.expire(now)
 			}
 			s.mu.Unlock()
