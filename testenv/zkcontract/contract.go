@@ -42,7 +42,7 @@ type Target interface {
 }
 
 // patience bounds every wait for something that must happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // suite is one case's access to the target.
 type suite struct {
@@ -130,7 +130,7 @@ func (s *suite) lib() *lib {
 	l := &lib{s: s, events: make(chan zk.Event, 10000)}
 	// The library pauses for a second after each pass over its list of servers.
 	servers := []string{s.addr, s.addr, s.addr, s.addr}
-	c, _, err := zk.Connect(servers, 10*time.Second, zk.WithLogger(silent{}),
+	c, _, err := zk.Connect(servers, 30*time.Second, zk.WithLogger(silent{}),
 		zk.WithDialer(func(network, addr string, timeout time.Duration) (net.Conn, error) {
 			l.dial.Lock()
 			defer l.dial.Unlock()

@@ -136,11 +136,12 @@ func TestDelay(t *testing.T) {
 	s := start(t, zkserver.Options{})
 	c := dial(t, s, rawzk.Options{Patience: short})
 	s.Delay(time.Hour)
-	_, err := c.Call(jute.OpCreate, create("/a", 0))
+	_, err := c.Call(jute.OpCreate, create("/a", jute.FlagEphemeral))
 	timesOut(t, err)
+	require.Eventually(t, func() bool { return s.Sessions()[0].Ephemerals == 1 }, patience, time.Millisecond, "only the answer is late")
 	s.Delay(0)
 	c = dial(t, s, rawzk.Options{SessionID: c.SessionID, Passwd: c.Passwd})
-	require.Equal(t, "0", data(t, c, "/a"), "only the answer was late")
+	require.Equal(t, "0", data(t, c, "/a"))
 
 	// The order of events and answers does not change.
 	w := dial(t, s, rawzk.Options{})
@@ -157,7 +158,7 @@ func TestDelay(t *testing.T) {
 
 func TestFreeze(t *testing.T) {
 	s := start(t, zkserver.Options{})
-	c, mortal := dial(t, s, rawzk.Options{}), dial(t, s, rawzk.Options{Timeout: 100 * time.Millisecond})
+	c, mortal := dial(t, s, rawzk.Options{}), dial(t, s, rawzk.Options{Timeout: time.Second})
 	do(t, mortal, jute.OpCreate, create("/e", jute.FlagEphemeral))
 	s.Freeze()
 	s.Freeze()
@@ -169,7 +170,7 @@ func TestFreeze(t *testing.T) {
 	nc, err := net.Dial("tcp", s.Addrs()[0])
 	require.NoError(t, err, "connections are accepted")
 	require.NoError(t, nc.Close())
-	_, err = rawzk.Dial(context.Background(), s.Addrs()[0], rawzk.Options{Patience: short}) // longer than the session of mortal
+	_, err = rawzk.Dial(context.Background(), s.Addrs()[0], rawzk.Options{Patience: 2 * mortal.Timeout})
 	timesOut(t, err)
 	require.Empty(t, answered)
 	require.Len(t, s.Sessions(), 2, "nothing expires")

@@ -31,7 +31,7 @@ type Options struct {
 	Passwd    []byte
 	// LastZxid is the highest zxid that the client pretends to have seen.
 	LastZxid int64
-	// Patience bounds each wait for the server, default 10 s.
+	// Patience bounds each wait for the server, default 1 min.
 	Patience time.Duration
 }
 
@@ -63,7 +63,7 @@ func Dial(ctx context.Context, addr string, opt Options) (*Client, error) {
 		opt.Timeout = 30 * time.Second
 	}
 	if opt.Patience == 0 {
-		opt.Patience = 10 * time.Second
+		opt.Patience = time.Minute
 	}
 	d := net.Dialer{Timeout: opt.Patience}
 	nc, err := d.DialContext(ctx, "tcp", addr)
