@@ -52,7 +52,7 @@ func (c childSpec) run() error {
 		}
 		os.Exit(2)
 	}()
-	s, err := metadata.Open(metadata.Config{ZooKeeper: c.ZooKeeper, Root: c.Root, SessionTimeout: 2 * time.Second})
+	s, err := metadata.Open(metadata.Config{ZooKeeper: c.ZooKeeper, Root: c.Root, SessionTimeout: 4 * time.Second})
 	if err != nil {
 		return err
 	}

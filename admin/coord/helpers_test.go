@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 	moment   = 5 * time.Millisecond
 )
 
@@ -56,7 +56,7 @@ func (t *tree) ctx() context.Context {
 // open connects a Store of its own session; it is closed with the test.
 func (t *tree) open(change ...func(*metadata.Config)) *metadata.Store {
 	t.Helper()
-	cfg := metadata.Config{ZooKeeper: t.env.ZooKeeper(), Root: t.root, SessionTimeout: 10 * time.Second}
+	cfg := metadata.Config{ZooKeeper: t.env.ZooKeeper(), Root: t.root, SessionTimeout: 50 * time.Second}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -73,7 +73,7 @@ func (t *tree) open(change ...func(*metadata.Config)) *metadata.Store {
 }
 
 // brief makes a session end soon after its client is gone.
-func brief(c *metadata.Config) { c.SessionTimeout = 2 * time.Second }
+func brief(c *metadata.Config) { c.SessionTimeout = 6 * time.Second }
 
 func (t *tree) job(s *metadata.Store) (job *coord.Job, instance string) {
 	t.Helper()

@@ -66,6 +66,7 @@ func oneWakesOne(t *tree) {
 	const waiters = 12
 	all := make([]*traffic, waiters)
 	lines := make([]<-chan *coord.Held, waiters)
+	stores := make([]*metadata.Store, waiters)
 	leave := make([]context.CancelFunc, waiters)
 	sum := func() (n int64) {
 		for _, c := range all {
@@ -77,6 +78,7 @@ func oneWakesOne(t *tree) {
 	for i := range waiters {
 		all[i] = &traffic{}
 		s := t.open(all[i].count)
+		stores[i] = s
 		ctx, cancel := context.WithCancel(t.ctx())
 		leave[i] = cancel
 		got := make(chan *coord.Held, 1)
@@ -106,6 +108,9 @@ func oneWakesOne(t *tree) {
 		}
 		require.NoError(t, holder.Unlock(t.ctx()))
 		holder = wait(t, lines[i], "waiter "+strconv.Itoa(i))
+	}
+	for _, s := range stores { // a notice comes before the answer to a later request
+		require.NoError(t, s.Sync(t.ctx(), t.root))
 	}
 	// The client can not take a watch back, so who has left is told once, too.
 	require.EqualValues(t, 1, all[5].notices.Load())
@@ -147,7 +152,7 @@ func fiftyContenders(t *tree) {
 	}
 	results := make(chan error, contenders)
 	for range contenders {
-		s := t.open(func(c *metadata.Config) { c.SessionTimeout = 30 * time.Second })
+		s := t.open()
 		go func() {
 			var err error
 			for range rounds {
