@@ -104,7 +104,7 @@ func TestAStepThatFailsLeavesNothingBehind(t *testing.T) {
 		}
 		require.NotNil(t, m.data.Sources[0].Since, "from where on foreign writers are looked for")
 		return true
-	}, 10*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	require.True(t, failed.Load())
 }
 

@@ -561,7 +561,7 @@ func (l *leader) begin() {
 func (l *leader) wait() {
 	select {
 	case l.at = <-l.out:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		panic("a turn of a controller hangs")
 	}
 	l.w.stirred, l.w.stale = true, true

@@ -46,7 +46,7 @@ func newTown(t *testing.T) *town {
 	env, err := testenv.Start(w.ctx(), testenv.Spec{Backend: testenv.Embedded, ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, env.Close()) })
-	w.meta, err = metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper()})
+	w.meta, err = metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), SessionTimeout: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.meta.Close(w.ctx())) })
 	for _, name := range []string{"kafka-a", "kafka-b"} {
@@ -102,7 +102,7 @@ func (w *town) ctx() context.Context {
 
 func (w *town) eventually(ok func() bool, what string) {
 	w.t.Helper()
-	require.Eventually(w.t, ok, 30*time.Second, 10*time.Millisecond, what)
+	require.Eventually(w.t, ok, time.Minute, 10*time.Millisecond, what)
 }
 
 // send sends messages, which go to that cluster.
