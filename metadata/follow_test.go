@@ -437,7 +437,7 @@ func TestEnsembles(t *testing.T) {
 	board.net.Store(one)
 	s, logged := open(t, "zookeeper.invalid:2181", func(c *metadata.Config) {
 		c.Dialer, c.Recheck = board.dial, 200*time.Millisecond
-	})
+	}, brisk)
 	p1, p2 := person(t, one.ConnectString()), person(t, other.ConnectString())
 	for i := range 30 { // change numbers of the first are far ahead of the second's
 		_, err := p1.Create(fmt.Sprintf("/ahead%d", i), nil, 0, zk.WorldACL(zk.PermAll))
@@ -497,7 +497,7 @@ func TestOlderValuesAreNotPublished(t *testing.T) {
 	ensembleAt(t, behind, "one")
 	board := &switchboard{}
 	board.net.Store(ahead)
-	s, _ := open(t, "zookeeper.invalid:2181", func(c *metadata.Config) { c.Dialer = board.dial })
+	s, _ := open(t, "zookeeper.invalid:2181", func(c *metadata.Config) { c.Dialer = board.dial }, brisk)
 	p1, p2 := person(t, ahead.ConnectString()), person(t, behind.ConnectString())
 	_, err := p2.Create("/t", wish("old"), 0, zk.WorldACL(zk.PermAll))
 	require.NoError(t, err)

@@ -28,8 +28,8 @@ const (
 	moment   = 5 * time.Millisecond
 )
 
-// brisk makes a Store notice soon that a server does not answer. Where nobody waits for that, sessions and connections
-// outlast a machine that stands still.
+// brisk makes a Store notice soon that a server does not answer or does not take its session. Where nobody waits for
+// that, sessions and connections outlast a machine that stands still.
 func brisk(c *metadata.Config) { c.SessionTimeout = 2 * time.Second }
 
 func serve(t *testing.T) *zkserver.Server {
