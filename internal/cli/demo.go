@@ -102,6 +102,7 @@ type demo struct {
 	root string
 
 	env              *testenv.Env
+	zookeeper        string // connect string
 	store            *metadata.Store
 	brokers          map[string]broker.Cluster
 	sender, receiver *scene.Process

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -61,7 +62,7 @@ The two programs know the topic's name and ZooKeeper's address, no cluster. Wher
 %s holds {"cluster":"%s"}. The demo will edit it. To look on from another terminal:
 
   turnout watch -r %s --zookeeper %s
-`, d.store.TopicPath(demoTopic), d.tour[0], d.store.TopicPath(demoTopic), d.env.ZooKeeper())
+`, d.store.TopicPath(demoTopic), d.tour[0], d.store.TopicPath(demoTopic), d.zookeeper)
 	d.begin = time.Now()
 	d.watch = newDemoWatch(d)
 	d.watch.header()
@@ -107,8 +108,11 @@ func (d *demo) startServers(ctx context.Context) error {
 		return err
 	}
 	d.env = env
+	// Ports are taken again. With a chroot of its own, no program takes this ZooKeeper for the one of an earlier demo, of which
+	// it may have a snapshot.
+	d.zookeeper = env.ZooKeeper() + "/demo-" + rand.Text()[:6]
 	fmt.Fprintf(d.out, "Started in %.1f s, %s:\n", time.Since(begin).Seconds(), how)
-	fmt.Fprintf(d.out, "  %-24s%s\n", "ZooKeeper", d.env.ZooKeeper())
+	fmt.Fprintf(d.out, "  %-24s%s\n", "ZooKeeper", d.zookeeper)
 	return nil
 }
 
@@ -116,7 +120,7 @@ func (d *demo) startServers(ctx context.Context) error {
 func (d *demo) putMetadata(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, demoProgramLimit)
 	defer cancel()
-	store, err := metadata.Open(metadata.Config{ZooKeeper: d.env.ZooKeeper(), Root: d.root})
+	store, err := metadata.Open(metadata.Config{ZooKeeper: d.zookeeper, Root: d.root})
 	if err != nil {
 		return err
 	}
@@ -147,7 +151,7 @@ func (d *demo) putMetadata(ctx context.Context) error {
 func (d *demo) startPrograms(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, demoProgramLimit)
 	defer cancel()
-	common := scene.Spec{Dir: d.dir, ZooKeeper: d.env.ZooKeeper(), Root: d.root}
+	common := scene.Spec{Dir: d.dir, ZooKeeper: d.zookeeper, Root: d.root}
 	receiver, sender := common, common
 	receiver.Role, receiver.Name, receiver.Group, receiver.Linger = scene.Receiver, demoReceiver, demoGroup, d.linger()
 	sender.Role, sender.Name, sender.Topics, sender.Rate = scene.Sender, demoSender, []string{demoTopic}, d.rate
@@ -173,7 +177,7 @@ The servers run on until Ctrl-C. From other terminals, in the folder of the sour
   go run ./examples/quickstart
   go run ./cmd/turnout topic get %s
   go run ./cmd/turnout topic put %s --cluster kafka-b
-`, d.env.ZooKeeper(), demoTopic, demoTopic)
+`, d.zookeeper, demoTopic, demoTopic)
 }
 
 // strike ends whatever still runs, at once.
