@@ -26,7 +26,7 @@ func TestControllersTakeOver(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, env.Close()) })
 	s := &stage{t, env, t.TempDir()}
-	meta, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper()})
+	meta, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), SessionTimeout: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, meta.Close(context.Background())) })
 	for _, name := range []string{"kafka-a", "kafka-b"} {
@@ -51,7 +51,7 @@ func TestControllersTakeOver(t *testing.T) {
 	operator := migrate.New(db, meta, pool, zap.NewNop(), migrate.Options{})
 
 	controller := func(name string) scene.Spec {
-		return scene.Spec{Role: scene.Controller, Name: name, Dir: s.dir, ZooKeeper: env.ZooKeeper(), Database: url, SessionTimeout: 2 * time.Second}
+		return scene.Spec{Role: scene.Controller, Name: name, Dir: s.dir, ZooKeeper: env.ZooKeeper(), Database: url, SessionTimeout: 10 * time.Second}
 	}
 	sender := s.sender("orders")
 	sender.Topics = []string{"t1"}

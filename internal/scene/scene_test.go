@@ -53,7 +53,7 @@ func newStage(t *testing.T, change func(*metadata.Group)) *stage {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, env.Close()) })
 	s := &stage{t, env, t.TempDir()}
-	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper()})
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), SessionTimeout: time.Minute})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close(s.ctx())) }()
 	put := func(path string, doc any) {

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	app      = "order_service"
 	group    = "order_bil_group"
-	patience = 30 * time.Second
+	patience = time.Minute
 	moment   = 5 * time.Millisecond
 )
 
@@ -76,7 +76,7 @@ func newScene(t *testing.T, session time.Duration) *scene {
 	t.Cleanup(srv.Close)
 	s := &scene{t: t}
 	open := func(dial func(context.Context, string, string) (net.Conn, error)) *metadata.Store {
-		store, err := metadata.Open(metadata.Config{ZooKeeper: srv.ConnectString(), SessionTimeout: 20 * time.Second, Dialer: dial})
+		store, err := metadata.Open(metadata.Config{ZooKeeper: srv.ConnectString(), SessionTimeout: time.Minute, Dialer: dial})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
 		return store

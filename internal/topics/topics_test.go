@@ -54,7 +54,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: fmt.Sprintf("/%d", roots.Add(1))})
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: fmt.Sprintf("/%d", roots.Add(1)), SessionTimeout: time.Minute})
 	require.NoError(t, err)
 	r := &rig{T: t, store: store, instance: metadata.NewInstanceID()}
 	for _, name := range []string{"a", "b"} {
@@ -162,7 +162,7 @@ func TestNewSessionIsWaitedForAndNotForLong(t *testing.T) {
 	old := r.node(path).EphemeralOwner
 
 	// Reading fails in the next session: the participant node may not be made.
-	conn, events, err := zk.Connect([]string{env.ZooKeeper()}, 10*time.Second, zk.WithLogger(quiet{}))
+	conn, events, err := zk.Connect([]string{env.ZooKeeper()}, time.Minute, zk.WithLogger(quiet{}))
 	require.NoError(t, err)
 	defer func() {
 		conn.Close()
@@ -191,7 +191,7 @@ func TestNewSessionIsWaitedForAndNotForLong(t *testing.T) {
 
 func TestProcessThatMayNotBeAParticipantIsToldSo(t *testing.T) {
 	r := newRig(t)
-	conn, events, err := zk.Connect([]string{env.ZooKeeper()}, 10*time.Second, zk.WithLogger(quiet{}))
+	conn, events, err := zk.Connect([]string{env.ZooKeeper()}, time.Minute, zk.WithLogger(quiet{}))
 	require.NoError(t, err)
 	defer func() {
 		conn.Close()
