@@ -4,11 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -210,8 +212,7 @@ func counter(t *testing.T, s *store.Store) *store.Migration {
 
 func TestServersThatStartAtOnce(t *testing.T) {
 	testenv.EachSQL(t, func(t *testing.T, database func() string) {
-		url := database()
-		startAtOnce := func() {
+		startAtOnce := func(url string) {
 			t.Helper()
 			stores := make([]*store.Store, 8)
 			var g errgroup.Group
@@ -234,16 +235,28 @@ func TestServersThatStartAtOnce(t *testing.T) {
 			require.NoError(t, row.Scan(&versions, &applied))
 			require.Equal(t, versions, applied, "each step of the schema was done once")
 		}
-		startAtOnce() // with an empty database
-		past := raw(t, url)
-		for _, statement := range []string{
-			"DROP TABLE receipts", "DROP TABLE fences", "DROP TABLE events", "DROP TABLE settings", "DROP TABLE migrations",
-			"DELETE FROM schema_version WHERE version_id > 0",
-		} {
-			exec1(t, past, statement)
-		}
-		startAtOnce() // with one whose schema is old
+		startAtOnce(database()) // with an empty one
+		old := database()
+		oldest(t, old)
+		startAtOnce(old)
 	})
+}
+
+// oldest makes a store as the first Turnout would have left it.
+func oldest(t *testing.T, url string) {
+	t.Helper()
+	driver, address, dialect := "pgx", url, goose.DialectPostgres
+	if path, found := strings.CutPrefix(url, "sqlite:"); found {
+		driver, address, dialect = "sqlite", path, goose.DialectSQLite3
+	}
+	db, err := sql.Open(driver, address)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	folder := map[goose.Dialect]string{goose.DialectPostgres: "schema/postgres", goose.DialectSQLite3: "schema/sqlite"}[dialect]
+	provider, err := goose.NewProvider(dialect, db, os.DirFS(folder), goose.WithTableName("schema_version"), goose.WithDisableGlobalRegistry(true))
+	require.NoError(t, err)
+	_, err = provider.UpTo(t.Context(), 1)
+	require.NoError(t, err)
 }
 
 func TestAStoreOfANewerTurnoutIsRefused(t *testing.T) {

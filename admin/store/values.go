@@ -101,15 +101,24 @@ func (d *document) Scan(src any) error {
 // id is a migration's number in the database and "m-17" for everybody else.
 type id int64
 
-func (i id) String() string { return "m-" + strconv.FormatInt(int64(i), 10) }
+func (i id) String() string { return label("m", int64(i)) }
 
 func parseID(s string) (id, error) {
-	digits, found := strings.CutPrefix(s, "m-")
+	n, err := parseLabel("migration", "m", s)
+	return id(n), err
+}
+
+// label is how a row's number is written for everybody else: "m-17" of a migration, "t-3" of a token.
+func label(letter string, n int64) string { return letter + "-" + strconv.FormatInt(n, 10) }
+
+// parseLabel reads what label has written; kind says of what, for people.
+func parseLabel(kind, letter, s string) (int64, error) {
+	digits, found := strings.CutPrefix(s, letter+"-")
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if !found || err != nil || n < 1 || id(n).String() != s {
-		return 0, fmt.Errorf("migration id %q is not acceptable; write it like m-17: %w", s, errs.ErrInvalid)
+	if !found || err != nil || n < 1 || label(letter, n) != s {
+		return 0, fmt.Errorf("%s id %q is not acceptable; write it like %s: %w", kind, s, label(letter, 17), errs.ErrInvalid)
 	}
-	return id(n), nil
+	return n, nil
 }
 
 // check collects what is wrong with the fields of something.
