@@ -16,7 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/broker/kafka"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func within(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
@@ -44,7 +44,7 @@ func fake(t *testing.T, opts ...kfake.Opt) (*kfake.Cluster, broker.Config) {
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
 	return k, broker.Config{Name: "fake", Kind: broker.Kafka, Addresses: k.ListenAddrs(), Properties: map[string]string{
-		"session.timeout": "1500ms", "heartbeat": "200ms", "commit.interval": "100ms", "send.timeout": "4s",
+		"session.timeout": "6s", "heartbeat": "200ms", "commit.interval": "100ms", "send.timeout": "30s",
 	}}
 }
 

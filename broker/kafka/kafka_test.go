@@ -51,7 +51,7 @@ func target(e *testenv.Env) brokertest.Target {
 		Kind:    broker.Kafka,
 		Open:    kafka.Open,
 		Config:  func(cluster int) broker.Config { return config(e, cluster) },
-		Session: 2 * time.Second,
+		Session: 7 * time.Second,
 		Kill:    func(ctx context.Context, cluster int) error { return e.Kill(ctx, names[cluster]) },
 		Restart: func(ctx context.Context, cluster int) error { return e.Restart(ctx, names[cluster]) },
 		Pause:   func(cluster int) error { return e.Pause(names[cluster]) },
@@ -69,16 +69,20 @@ func target(e *testenv.Env) brokertest.Target {
 }
 
 func config(e *testenv.Env, cluster int) broker.Config {
+	give := "30s"
+	if cluster == 1 { // which is paused and killed
+		give = "4s"
+	}
 	return broker.Config{
 		Name:      names[cluster],
 		Kind:      broker.Kafka,
 		Addresses: e.Addresses(names[cluster]),
 		ClusterID: e.ClusterID(names[cluster]),
 		Properties: map[string]string{
-			"session.timeout": "1500ms",
+			"session.timeout": "6s",
 			"heartbeat":       "200ms",
 			"commit.interval": "100ms",
-			"send.timeout":    "4s",
+			"send.timeout":    give,
 		},
 	}
 }

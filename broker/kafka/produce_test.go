@@ -138,7 +138,6 @@ func failuresElsewhere(t *testing.T, e *testenv.Env) {
 func TestLeadersMove(t *testing.T) {
 	t.Parallel()
 	k, cfg := fake(t, kfake.NumBrokers(3))
-	cfg.Properties["send.timeout"] = "10s"
 	c := open(t, cfg)
 	name := topic(t, c, broker.TopicSpec{Partitions: 6})
 	const keys, rounds, each = 6, 20, 20

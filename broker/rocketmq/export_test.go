@@ -19,6 +19,6 @@ func WaitForLibrary(ctx context.Context, t *testing.T, c broker.Cluster, topic s
 		require.NoError(t, err)
 		defer i.release()
 		return i.IsPublishTopicNeedUpdate(topic)
-	}, 45*time.Second, 100*time.Millisecond)
+	}, 2*time.Minute, 100*time.Millisecond)
 	require.NoError(t, ctx.Err())
 }

@@ -17,7 +17,7 @@ import (
 // Every typed call, once, on a real name server and broker.
 func TestCallsOnRealServers(t *testing.T) {
 	testenv.Each(t, testenv.Spec{RocketMQ: []string{"rocketmq-a"}}, func(t *testing.T, e *testenv.Env) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()
 		var notices atomic.Int32
 		c := remoting.NewClient(remoting.Options{Handler: func(_ string, r *remoting.Command) *remoting.Command {
@@ -47,7 +47,7 @@ func TestCallsOnRealServers(t *testing.T) {
 		got.Attributes = nil
 		require.Equal(t, config, *got)
 		var route *remoting.Route
-		require.Eventually(t, func() bool { route, err = c.Route(ctx, ns, "orders"); return err == nil }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { route, err = c.Route(ctx, ns, "orders"); return err == nil }, time.Minute, 10*time.Millisecond)
 		require.Equal(t, []remoting.QueueData{{Broker: "rocketmq-a", ReadQueues: 2, WriteQueues: 2, Perm: 6}}, route.Queues)
 		topics, err := c.Topics(ctx, ns)
 		require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestCallsOnRealServers(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "1", a.Fields["queueId"])
 		}
-		require.Eventually(t, func() bool { n, err := c.MaxOffset(ctx, addr, q); return err == nil && n == 2 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { n, err := c.MaxOffset(ctx, addr, q); return err == nil && n == 2 }, time.Minute, time.Millisecond)
 		n, err := c.MinOffset(ctx, addr, q)
 		require.NoError(t, err)
 		require.Zero(t, n)
@@ -90,7 +90,7 @@ func TestCallsOnRealServers(t *testing.T) {
 		connections, err := c.ConsumerConnections(ctx, addr, "g")
 		require.NoError(t, err)
 		require.Equal(t, "me", connections.Connections[0].ClientID)
-		require.Eventually(t, func() bool { return notices.Load() > 0 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return notices.Load() > 0 }, time.Minute, time.Millisecond)
 
 		locked, err := c.LockQueues(ctx, addr, "g", "me", []remoting.Queue{q})
 		require.NoError(t, err)
@@ -144,7 +144,7 @@ func TestCallsOnRealServers(t *testing.T) {
 		require.Eventually(t, func() bool {
 			delays, err := c.DelayOffsets(ctx, addr)
 			return err == nil && delays[1] == 1
-		}, 10*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 		back.PhysicalOffset = 1 << 40
 		require.True(t, remoting.HasCode(c.SendBackMessage(ctx, addr, back), remoting.SystemError))
 
@@ -155,7 +155,7 @@ func TestCallsOnRealServers(t *testing.T) {
 		require.Eventually(t, func() bool { // it has no counters in its first seconds
 			counters, err := c.BrokerRuntime(ctx, addr)
 			return err == nil && counters["commitLogMaxOffset"] != "" && counters["dispatchBehindBytes"] != ""
-		}, 10*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 
 		require.NoError(t, c.Unregister(ctx, addr, "me", "g"))
 		ids, err = c.ConsumerIDs(ctx, addr, "g")
