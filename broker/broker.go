@@ -62,16 +62,18 @@ type Delivery struct {
 	Native any
 }
 
-// Config is what a driver needs to reach a cluster. Secrets are resolved already; they stay out of logs and errors.
+// Config is what a driver needs to reach a cluster.
 type Config struct {
-	Name       string // the cluster's name in Turnout, for errors and client ids
-	Kind       Kind
-	Addresses  []string // Kafka: bootstrap brokers; RocketMQ: name servers; host:port
-	ClusterID  string   // refuse any other cluster; "": any. Kafka: cluster.id; RocketMQ: brokerClusterName
-	Mechanism  string   // SASL: "", PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; RocketMQ: "" or ACL
-	Username   string
-	Password   string
-	TLS        *tls.Config
+	Name      string // the cluster's name in Turnout, for errors and client ids
+	Kind      Kind
+	Addresses []string // Kafka: bootstrap brokers; RocketMQ: name servers; host:port
+	ClusterID string   // refuse any other cluster; "": any. Kafka: cluster.id; RocketMQ: brokerClusterName
+	Mechanism string   // SASL: "", PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; RocketMQ: "" or ACL. With Login or not at all
+	// Login and TLS are asked whenever a connection is made, so that a secret and a certificate can be replaced while the
+	// process runs. They may be called concurrently; what they give stays out of logs and errors. nil: none.
+	Login func() (username, password string, err error)
+	TLS   func() (*tls.Config, error)
+
 	Properties map[string]string // driver settings by name; an unknown name is refused
 	ClientID   string            // this process, e.g. "order_service-10.0.0.7@-@4711@-@0"
 	Logger     *zap.Logger       // nil: none

@@ -1,19 +1,15 @@
 package metadata
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"path"
 	"slices"
 	"strconv"
 
 	"github.com/turnout-mq/turnout/broker"
-	"github.com/turnout-mq/turnout/internal/errs"
 )
 
 // Cluster says how to reach a cluster. Node: clusters/{cluster}.
@@ -34,16 +30,6 @@ type Auth struct {
 	Mechanism string `json:"mechanism"`        // Kafka: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; RocketMQ: ACL
 	Secret    string `json:"secret" show:"no"` // reference to "user:password": env:NAME or file:PATH
 	Extra     Extra  `json:"-"`
-}
-
-// TLS turns TLS on; all fields may be empty.
-type TLS struct {
-	CA         string `json:"ca"`         // file with the certificates to trust; "": the system's
-	Cert       string `json:"cert"`       // file with our certificate; with Key or not at all
-	Key        string `json:"key"`        // file with its key
-	ServerName string `json:"serverName"` // expect this name instead of the address
-	Insecure   bool   `json:"insecure"`   // do not verify the server; for tests
-	Extra      Extra  `json:"-"`
 }
 
 // ParseCluster reads a Cluster.
@@ -81,9 +67,7 @@ func (c Cluster) Validate() error {
 			p.add("auth.secret", hidden, secretRule)
 		}
 	}
-	if t := c.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
-		p.add("tls.cert and tls.key", []string{t.Cert, t.Key}, "must be given together")
-	}
+	p.tls("tls", c.TLS)
 	return p.err("cluster")
 }
 
@@ -95,8 +79,9 @@ func (p *problems) address(field, address string) {
 	}
 }
 
-// Config is what a driver needs to reach the cluster as clientID. It resolves the secret with secrets (nil:
-// ResolveSecret) and reads the files of TLS. ErrInvalid says what can not be had; no secret is in the error.
+// Config is what a driver needs to reach the cluster as clientID. Its Login resolves the secret with secrets (nil:
+// ResolveSecret) and its TLS reads the files each time they are asked. ErrInvalid says what can not be had now; no secret
+// is in the error.
 func (c Cluster) Config(clientID string, secrets Secrets) (broker.Config, error) {
 	out := broker.Config{
 		Name: c.Name, Kind: c.Kind, Addresses: slices.Clone(c.Addresses), ClusterID: c.ClusterID,
@@ -104,45 +89,27 @@ func (c Cluster) Config(clientID string, secrets Secrets) (broker.Config, error)
 	}
 	var problems []error
 	if c.Auth != nil {
-		user, password, err := userPassword(c.Auth.Secret, secrets)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("auth.secret: %w", err))
+		reference := c.Auth.Secret
+		out.Mechanism = c.Auth.Mechanism
+		out.Login = func() (string, string, error) {
+			logins, err := logins(reference, secrets)
+			if err != nil {
+				return "", "", fmt.Errorf("auth.secret: %w", err)
+			}
+			return logins[0].user, logins[0].password, nil
 		}
-		out.Mechanism, out.Username, out.Password = c.Auth.Mechanism, user, password
+		_, _, err := out.Login()
+		problems = append(problems, err)
 	}
 	if c.TLS != nil {
-		conf, err := c.TLS.config()
-		if err != nil {
-			problems = append(problems, err)
-		}
-		out.TLS = conf
+		out.TLS = c.TLS.Config
+		_, err := out.TLS()
+		problems = append(problems, err)
 	}
-	if len(problems) > 0 {
-		return broker.Config{}, fmt.Errorf("cluster %s: %w", c.Name, errors.Join(problems...))
+	if err := errors.Join(problems...); err != nil {
+		return broker.Config{}, fmt.Errorf("cluster %s: %w", c.Name, err)
 	}
 	return out, nil
-}
-
-func (t *TLS) config() (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.Insecure} //nolint:gosec // asked for by name
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("%w: tls.ca: %w", errs.ErrInvalid, err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: tls.ca %q: the file has no PEM certificate", errs.ErrInvalid, t.CA)
-		}
-	}
-	if t.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-		if err != nil {
-			return nil, fmt.Errorf("%w: tls.cert %q, tls.key %q: %w", errs.ErrInvalid, t.Cert, t.Key, err)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	}
-	return conf, nil
 }
 
 func (c *Cluster) locate(n Node) { c.Name = path.Base(n.Path) }
@@ -162,14 +129,5 @@ func (a Auth) MarshalJSON() ([]byte, error) { return encodeObject(a, a.Extra) }
 // UnmarshalJSON reads it without validating.
 func (a *Auth) UnmarshalJSON(b []byte) (err error) {
 	a.Extra, err = decodeObject(b, a)
-	return err
-}
-
-// MarshalJSON writes it with its Extra.
-func (t TLS) MarshalJSON() ([]byte, error) { return encodeObject(t, t.Extra) }
-
-// UnmarshalJSON reads it without validating.
-func (t *TLS) UnmarshalJSON(b []byte) (err error) {
-	t.Extra, err = decodeObject(b, t)
 	return err
 }

@@ -3,6 +3,7 @@ package metadata
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/secure"
 )
 
 // ParseConnect splits "host:port,host:port/chroot". The port may be left out (2181); the chroot is "" or "/…".
@@ -90,9 +92,10 @@ func (h *hosts) Connected() {
 // dialer opens connections for the library, with jitter, and bounds what the library does not.
 type dialer struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	ctx     context.Context // of the Store
-	timeout time.Duration   // to connect, and again until there is a session
-	session time.Duration   // session timeout
+	tls     func() (*tls.Config, error) // nil: none
+	ctx     context.Context             // of the Store
+	timeout time.Duration               // to connect, and again until there is a session
+	session time.Duration               // session timeout
 	log     *zap.Logger
 	started chan struct{} // closed when the Store can take events
 	seen    atomic.Int64  // the last zxid of the session, 0: none
@@ -101,7 +104,7 @@ type dialer struct {
 	dials   int       // since the last connection that lasted
 	since   time.Time // when the current connection was made
 	current *sessionConn
-	failed  bool      // an attempt has failed since the last session
+	failed  error     // of the last attempt since the last session
 	lost    time.Time // when there was a session last
 	refused int       // connections since then that were made and got none
 }
@@ -126,7 +129,7 @@ func (d *dialer) Dial(network, address string, _ time.Duration) (net.Conn, error
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
 	defer cancel()
-	nc, err := d.dial(ctx, network, address)
+	nc, err := d.open(ctx, network, address)
 	if err != nil {
 		d.fail(address, err)
 		return nil, err
@@ -135,7 +138,7 @@ func (d *dialer) Dial(network, address string, _ time.Duration) (net.Conn, error
 	if err := nc.SetDeadline(time.Now().Add(d.timeout)); err != nil {
 		return nil, errors.Join(err, nc.Close())
 	}
-	c := &sessionConn{Conn: nc, seen: &d.seen, since: d.seen.Load()}
+	c := &sessionConn{Conn: nc, seen: &d.seen, since: d.seen.Load(), failed: func(err error) { d.fail(address, secure.Explain(err)) }}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.current, d.since = c, time.Now()
@@ -145,6 +148,18 @@ func (d *dialer) Dial(network, address string, _ time.Duration) (net.Conn, error
 		c.anew = true
 	}
 	return c, nil
+}
+
+func (d *dialer) open(ctx context.Context, network, address string) (net.Conn, error) {
+	nc, err := d.dial(ctx, network, address)
+	if err != nil || d.tls == nil {
+		return nc, err
+	}
+	config, err := d.tls()
+	if err != nil {
+		return nil, errors.Join(err, nc.Close())
+	}
+	return secure.Client(ctx, nc, address, config)
 }
 
 // pause waits for a random part of a time that doubles while connections fail or do not last, so that many clients do
@@ -175,22 +190,35 @@ func (d *dialer) pause() error {
 	}
 }
 
-// fail logs the first failure of an outage.
+// fail keeps why an attempt failed, and logs the first failure of an outage.
 func (d *dialer) fail(address string, err error) {
+	if d.ctx.Err() != nil {
+		return
+	}
 	d.mu.Lock()
-	first := !d.failed && d.ctx.Err() == nil
-	d.failed = true
+	first := d.failed == nil
+	d.failed = err
 	d.mu.Unlock()
 	if first {
 		d.log.Warn("can not connect to ZooKeeper, going on to try", zap.String("server", address), zap.Error(err))
 	}
 }
 
+// trouble is why there is no session, for the end of an error; "" when nothing is known.
+func (d *dialer) trouble() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed == nil {
+		return ""
+	}
+	return "; the last attempt: " + d.failed.Error()
+}
+
 // ready is called when the current connection has a session: from now on the library's own deadlines hold.
 func (d *dialer) ready() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.failed = false
+	d.failed = nil
 	if d.current != nil {
 		d.current.ready.Store(true)
 		_ = d.current.Conn.SetDeadline(time.Time{}) // fails on a closed connection only, which the next read tells
@@ -220,6 +248,8 @@ type sessionConn struct {
 	anew  bool
 	seen  *atomic.Int64 // the last zxid that an answer had, over all connections of a session
 	since int64         // what it was when this connection was made
+
+	failed func(error) // told why there is no session
 
 	// Of the frame that is being read; only Read uses them.
 	answers bool // false: the first frame, which is the answer to the connect request
@@ -270,6 +300,9 @@ func (c *sessionConn) Write(b []byte) (int, error) {
 // Read takes the zxid out of answers and keeps it.
 func (c *sessionConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if err != nil && !c.ready.Load() {
+		c.failed(err)
+	}
 	for rest := b[:n]; len(rest) > 0; {
 		if c.at >= frameHead {
 			skip := min(len(rest), frameLength+c.size-c.at)

@@ -180,8 +180,13 @@ func TestClusterConfig(t *testing.T) {
 	for _, ref := range []string{"env:TURNOUT_TEST_SECRET", "file:" + file} {
 		conf, err := cluster(ref).Config("me", nil)
 		require.NoError(t, err)
+		user, got, err := conf.Login()
+		require.NoError(t, err)
+		require.Equal(t, "alice", user)
+		require.Equal(t, password, got)
+		conf.Login = nil
 		require.Equal(t, broker.Config{Name: "kafka-a", Kind: broker.Kafka, Addresses: []string{"h:1"}, ClusterID: "c", Mechanism: "PLAIN",
-			Username: "alice", Password: password, Properties: map[string]string{"a": "b"}, ClientID: "me"}, conf)
+			Properties: map[string]string{"a": "b"}, ClientID: "me"}, conf)
 	}
 
 	t.Setenv("TURNOUT_TEST_SECRET", "nocolon-"+"s3cr3t")
@@ -209,7 +214,9 @@ func TestClusterConfig(t *testing.T) {
 	c.TLS.CA = ""
 	conf, err := c.Config("me", nil)
 	require.NoError(t, err)
-	require.Equal(t, "n", conf.TLS.ServerName)
+	secured, err := conf.TLS()
+	require.NoError(t, err)
+	require.Equal(t, "n", secured.ServerName)
 	c.TLS.Cert, c.TLS.Key = file, file
 	_, err = c.Config("me", nil)
 	require.ErrorContains(t, err, "tls.cert")

@@ -116,7 +116,7 @@ func (s *Store) readEnsemble(create bool) (doc ensembleDoc, err error) {
 // create makes a node with its content in one operation, and before that the parents that are missing, empty. full is with the
 // chroot; the error is the library's.
 func (s *Store) create(full string, data []byte, flags int32) error {
-	_, err := s.conn.Create(full, data, flags, s.acl)
+	_, err := s.conn.Create(full, data, flags, s.who.acl())
 	if !errors.Is(err, zk.ErrNoNode) {
 		return err
 	}
@@ -127,6 +127,6 @@ func (s *Store) create(full string, data []byte, flags int32) error {
 	if perr := s.create(parent, nil, 0); perr != nil && !errors.Is(perr, zk.ErrNodeExists) {
 		return perr
 	}
-	_, err = s.conn.Create(full, data, flags, s.acl)
+	_, err = s.conn.Create(full, data, flags, s.who.acl())
 	return err
 }

@@ -112,7 +112,7 @@ func (s *Store) request(op Op) any {
 	full := s.chroot + op.path
 	switch op.what {
 	case "create":
-		return &zk.CreateRequest{Path: full, Data: op.data, Acl: s.acl}
+		return &zk.CreateRequest{Path: full, Data: op.data, Acl: s.who.acl()}
 	case "set":
 		return &zk.SetDataRequest{Path: full, Data: op.data, Version: op.version}
 	case "delete":
@@ -265,6 +265,7 @@ func (s *Store) wrap(op, path string, err error) error {
 		as = errs.ErrConflict
 	case errors.Is(err, zk.ErrNoAuth), errors.Is(err, zk.ErrAuthFailed):
 		as = errs.ErrNotAllowed
+		err = fmt.Errorf("%w: %s", err, s.who.remedy())
 	case errors.Is(err, zk.ErrInvalidPath):
 		as = errs.ErrInvalid
 	default:

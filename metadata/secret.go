@@ -40,18 +40,32 @@ func validSecretRef(reference string) bool {
 	return (kind == "env" || kind == "file") && name != ""
 }
 
-// userPassword resolves a reference to "user:password".
-func userPassword(reference string, secrets Secrets) (user, password string, err error) {
+// login is what a secret holds.
+type login struct{ user, password string }
+
+// logins resolves a reference to "user:password", or several of them, one a line. It returns at least one.
+func logins(reference string, secrets Secrets) ([]login, error) {
 	if secrets == nil {
 		secrets = ResolveSecret
 	}
 	text, err := secrets(reference)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	user, password, ok := strings.Cut(text, ":")
-	if !ok || user == "" {
-		return "", "", fmt.Errorf("%w: secret %s: its content (not shown) must be user:password", errs.ErrInvalid, reference)
+	var all []login
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" {
+			continue
+		}
+		user, password, ok := strings.Cut(line, ":")
+		if !ok || user == "" {
+			return nil, fmt.Errorf("%w: secret %s: its content (not shown) must be user:password", errs.ErrInvalid, reference)
+		}
+		all = append(all, login{user, password})
 	}
-	return user, password, nil
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%w: secret %s: it is empty; it must be user:password", errs.ErrInvalid, reference)
+	}
+	return all, nil
 }

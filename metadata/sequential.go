@@ -96,7 +96,7 @@ func (s *Store) createSequential(ctx context.Context, q Sequential, id string) (
 		}
 		if err == nil && n.Path == "" {
 			var full string
-			full, err = s.conn.Create(s.chroot+q.Prefix+id+"-", q.Data, flags, s.acl)
+			full, err = s.conn.Create(s.chroot+q.Prefix+id+"-", q.Data, flags, s.who.acl())
 			if errors.Is(err, zk.ErrNoNode) {
 				if err = s.create(s.chroot+path.Dir(q.Prefix), nil, 0); err == nil || errors.Is(err, zk.ErrNodeExists) {
 					continue
@@ -283,7 +283,7 @@ func (s *Store) Announce(ctx context.Context, path string, data []byte, while No
 			if n.Exists {
 				ops = append(ops, &zk.DeleteRequest{Path: full, Version: n.Version})
 			}
-			ops = append(ops, &zk.CreateRequest{Path: full, Data: data, Acl: s.acl, Flags: zk.FlagEphemeral})
+			ops = append(ops, &zk.CreateRequest{Path: full, Data: data, Acl: s.who.acl(), Flags: zk.FlagEphemeral})
 			failed, err := s.multi(ops)
 			if failed > 0 && (errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNoNode) || errors.Is(err, zk.ErrBadVersion)) {
 				err = nil // somebody else was there at the same time

@@ -212,7 +212,7 @@ func (s *Store) connected(ctx context.Context) (state, error) {
 			return state{}, fmt.Errorf("zookeeper: %w", errs.ErrClosed)
 		}
 		if err := ctx.Err(); err != nil {
-			return state{}, fmt.Errorf("not connected to ZooKeeper %s: %w", s.cfg.ZooKeeper, err)
+			return state{}, fmt.Errorf("not connected to ZooKeeper %s: %w%s", s.cfg.ZooKeeper, err, s.dialer.trouble())
 		}
 		if current {
 			return st, nil
@@ -243,6 +243,9 @@ func (s *Store) sessionLoop() {
 			}
 		case <-recheck.C:
 			recheck.Reset(jitter(s.cfg.Recheck))
+			if s.Session().Connected {
+				s.authenticate() // what is lost here is done at the next connection
+			}
 			if st, _, current := s.sessions.now(); current && s.ensemble.problem() != nil && s.checkEnsemble(st.ID) {
 				s.sessions.again()
 				s.wakeFollowers()
@@ -272,22 +275,4 @@ func (s *Store) handle(l link, more bool) {
 	}
 	s.sessions.publish(l)
 	s.wakeFollowers()
-}
-
-// authenticate adds the identity to the first connection; the library repeats it at the following ones, before any
-// request. False: the connection is lost.
-func (s *Store) authenticate() bool {
-	if s.creds == nil {
-		return true
-	}
-	err := s.conn.AddAuth("digest", s.creds)
-	switch {
-	case err == nil:
-		s.creds = nil // the library has it now
-		return true
-	case isLost(err):
-		return false
-	}
-	s.log.Error("ZooKeeper refuses our identity; check AuthSecret", zap.Error(err))
-	return true
 }

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -29,9 +30,14 @@ type Config struct {
 	// SessionTimeout is asked of the server, which may give another. Default 10 s, at least 100 ms. Shorter: a dead
 	// process is noticed sooner; longer: a pause or a slow network costs no session.
 	SessionTimeout time.Duration
-	AuthScheme     string  // "" or "digest"
-	AuthSecret     string  // reference to "user:password": env:NAME or file:PATH
-	Secrets        Secrets // default ResolveSecret
+	AuthScheme     string // "" or "digest"
+	// AuthSecret is a reference to "user:password": env:NAME or file:PATH. It is read again at each connection and each
+	// Recheck. Several lines are several identities, all of which this process then has and gives its nodes to: that is how
+	// an identity is replaced by another.
+	AuthSecret string
+	Secrets    Secrets // default ResolveSecret
+	// TLS is for servers that want it (secureClientPort). Its files are read at each connection. nil: none.
+	TLS *TLS
 	// SnapshotDir holds the last good value of everything followed, in one file for App, shared by its processes on this
 	// machine. "": no snapshot.
 	SnapshotDir string
@@ -53,8 +59,7 @@ type Store struct {
 	cfg    Config
 	log    *zap.Logger
 	chroot string
-	acl    []zk.ACL // of nodes that we create
-	creds  []byte   // "user:password", nil: none
+	who    identity
 	conn   *zk.Conn
 	dialer *dialer
 	snap   *snapshot // nil: none
@@ -139,31 +144,41 @@ func newStore(cfg Config) (*Store, []string, error) {
 	if cfg.SnapshotDir != "" && !ValidName(cfg.App) {
 		p.add("App", cfg.App, nameRule+", because SnapshotDir is set")
 	}
-	acl, creds := zk.WorldACL(zk.PermAll), []byte(nil)
+	var who []login
 	switch {
-	case cfg.AuthScheme == "digest":
-		user, password, err := userPassword(cfg.AuthSecret, cfg.Secrets)
-		if err != nil {
+	case cfg.AuthScheme == digest:
+		if who, err = logins(cfg.AuthSecret, cfg.Secrets); err != nil {
 			p = append(p, fmt.Errorf("AuthSecret: %w", err))
 		}
-		acl, creds = zk.AuthACL(zk.PermAll), []byte(user+":"+password)
 	case cfg.AuthScheme != "":
 		p.add("AuthScheme", cfg.AuthScheme, `must be "" or "digest"`)
 	case cfg.AuthSecret != "":
 		p.add("AuthScheme", cfg.AuthScheme, `must be "digest", because AuthSecret is set`)
+	}
+	var secured func() (*tls.Config, error)
+	if cfg.TLS != nil {
+		p.tls("TLS", cfg.TLS)
+		secured = cfg.TLS.Config
+		if _, err := secured(); err != nil {
+			p = append(p, err)
+		}
+		if cfg.TLS.Insecure {
+			cfg.Logger.Warn("tls.insecure is set: whoever answers is taken for ZooKeeper, and gets the login")
+		}
 	}
 	if err := p.err("metadata.Config"); err != nil {
 		return nil, nil, err
 	}
 	s := &Store{
 		Layout: Layout{Root: cfg.Root, ShadowRoot: cfg.ShadowRoot},
-		cfg:    cfg, log: cfg.Logger, chroot: chroot, acl: acl, creds: creds,
+		cfg:    cfg, log: cfg.Logger, chroot: chroot,
 		closed: make(chan struct{}), followers: map[*Follower]struct{}{},
 	}
+	s.who.init(who)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.sessions.init(s.ctx)
 	s.watches.armed = map[watchKey]<-chan zk.Event{}
-	s.dialer = &dialer{dial: cfg.Dialer, ctx: s.ctx, timeout: max(time.Second, cfg.SessionTimeout/3), session: cfg.SessionTimeout, log: s.log, started: make(chan struct{})}
+	s.dialer = &dialer{dial: cfg.Dialer, tls: secured, ctx: s.ctx, timeout: max(time.Second, cfg.SessionTimeout/3), session: cfg.SessionTimeout, log: s.log, started: make(chan struct{})}
 	s.sessions.ready, s.sessions.expired = s.dialer.ready, s.dialer.expired
 	if cfg.SnapshotDir != "" {
 		s.snap = openSnapshot(cfg.SnapshotDir, cfg.App, s.log)

@@ -51,12 +51,15 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 		cfg:     cfg,
 		set:     set,
 		log:     cfg.Logger,
-		dialer:  newDialer(),
+		dialer:  newDialer(cfg),
 		members: make(map[*member]struct{}),
 		down:    make(chan struct{}),
 	}
 	if c.log == nil {
 		c.log = zap.NewNop()
+	}
+	if err := c.checkTLS(); err != nil {
+		return nil, err
 	}
 	if c.ask, err = sarama.NewClient(cfg.Addresses, c.base()); err != nil {
 		return nil, c.wrap("open", fmt.Errorf("%w: %w", errs.ErrInvalid, err))
@@ -79,6 +82,21 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// checkTLS says what is wrong with the TLS files before anything is dialled.
+func (c *Cluster) checkTLS() error {
+	if c.cfg.TLS == nil {
+		return nil
+	}
+	config, err := c.cfg.TLS()
+	if err != nil {
+		return c.wrap("open", err)
+	}
+	if config.InsecureSkipVerify {
+		c.log.Warn("tls.insecure is set: whoever answers is taken for the cluster, and gets the login", zap.String("cluster", c.cfg.Name))
+	}
+	return nil
 }
 
 // Features implements broker.Cluster.

@@ -112,8 +112,8 @@ func parse(cfg broker.Config) (settings, error) {
 	default:
 		return refuse("mechanism", cfg.Mechanism, "use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
 	}
-	if cfg.Mechanism != "" && cfg.Username == "" {
-		return refuse("username", "", "mechanism "+cfg.Mechanism+" needs one")
+	if err := checkLogin(cfg); err != nil {
+		return s, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Properties)) {
 		set, known := properties[name]
@@ -143,17 +143,12 @@ func (c *Cluster) base() *sarama.Config {
 	conf.Net.WriteTimeout = netTimeout
 	conf.Net.Proxy.Enable = true
 	conf.Net.Proxy.Dialer = c.dialer
-	if c.cfg.TLS != nil {
-		conf.Net.TLS.Enable = true
-		conf.Net.TLS.Config = c.cfg.TLS
-	}
 	if c.cfg.Mechanism != "" {
 		conf.Net.SASL.Enable = true
 		conf.Net.SASL.Mechanism = sarama.SASLMechanism(c.cfg.Mechanism)
-		conf.Net.SASL.User = c.cfg.Username
-		conf.Net.SASL.Password = c.cfg.Password
+		conf.Net.SASL.User, conf.Net.SASL.Password = "login", "login" // not used: scram and plainConn ask for it
 		if c.cfg.Mechanism != sarama.SASLTypePlaintext {
-			conf.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return newScram(c.cfg.Mechanism) }
+			conf.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return newScram(c.cfg.Mechanism, c.cfg.Login) }
 		}
 	}
 	conf.Metadata.Full = false

@@ -8,6 +8,7 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/secure"
 )
 
 // sentinels of sarama's errors. What is in no list is transient.
@@ -33,10 +34,33 @@ var sentinels = []struct {
 	{errs.ErrClosed, []error{sarama.ErrClosedClient, sarama.ErrShuttingDown, sarama.ErrClosedConsumerGroup}},
 }
 
-// wrap names cluster and object in err and adds the sentinel that applies. nil stays nil.
+// remedies of errors that say only what is so.
+var remedies = []struct {
+	is error
+	do string
+}{
+	{sarama.ErrSASLAuthenticationFailed, "check user and password in the secret that auth.secret of the cluster refers to"},
+	{sarama.ErrUnsupportedSASLMechanism, "set auth.mechanism of the cluster to one that the broker offers"},
+	{sarama.ErrTopicAuthorizationFailed, needed},
+	{sarama.ErrGroupAuthorizationFailed, needed},
+	{sarama.ErrClusterAuthorizationFailed, needed},
+}
+
+const needed = "grant this user what docs/security.md lists"
+
+// wrap names cluster and object in err, and adds the remedy and the sentinel that apply. nil stays nil.
 func (c *Cluster) wrap(what string, err error) error {
 	if err == nil {
 		return nil
+	}
+	for _, r := range remedies {
+		if errors.Is(err, r.is) {
+			err = fmt.Errorf("%w: %s", err, r.do)
+			break
+		}
+	}
+	if c.cfg.TLS != nil {
+		err = secure.Explain(err)
 	}
 	for _, s := range sentinels {
 		if errors.Is(err, s.is) {

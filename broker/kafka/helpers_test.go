@@ -48,6 +48,13 @@ func fake(t *testing.T, opts ...kfake.Opt) (*kfake.Cluster, broker.Config) {
 	}}
 }
 
+// as makes cfg that of a user with a password.
+func as(cfg broker.Config, mechanism, user, password string) broker.Config {
+	cfg.Mechanism = mechanism
+	cfg.Login = func() (string, string, error) { return user, password, nil }
+	return cfg
+}
+
 func topic(t *testing.T, c broker.Cluster, spec broker.TopicSpec) string {
 	t.Helper()
 	name := fmt.Sprintf("t_%08x", rand.Uint32())

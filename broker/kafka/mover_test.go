@@ -348,12 +348,7 @@ func TestFencePermissions(t *testing.T) {
 		kfake.Superuser("PLAIN", "root", "root"),
 		kfake.User("PLAIN", "mover", "mover", acl(kmsg.ACLOperationDescribe), acl(kmsg.ACLOperationDescribeConfigs), acl(kmsg.ACLOperationAlterConfigs)),
 		kfake.User("PLAIN", "guest", "guest", acl(kmsg.ACLOperationDescribe)))
-	as := func(user string) broker.Cluster {
-		cfg := cfg
-		cfg.Mechanism, cfg.Username, cfg.Password = "PLAIN", user, user
-		return open(t, cfg)
-	}
-	root, mover, guest := as("root"), as("mover"), as("guest")
+	root, mover, guest := open(t, as(cfg, "PLAIN", "root", "root")), open(t, as(cfg, "PLAIN", "mover", "mover")), open(t, as(cfg, "PLAIN", "guest", "guest"))
 	ctx := t.Context()
 	require.ErrorIs(t, mover.Fenced(ctx, "t"), errs.ErrConflict)
 	require.ErrorIs(t, guest.Fence(ctx, "t"), errs.ErrNotAllowed)

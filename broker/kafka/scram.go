@@ -19,6 +19,7 @@ import (
 // scram is the client's side of RFC 5802 as Kafka uses it: no channel binding, no authorization id.
 type scram struct {
 	hash           func() hash.Hash
+	login          func() (username, password string, err error)
 	user, password string
 	nonce          string // the client's
 	first          string // client-first-message-bare
@@ -26,14 +27,20 @@ type scram struct {
 	step           int
 }
 
-func newScram(mechanism string) *scram {
+func newScram(mechanism string, login func() (username, password string, err error)) *scram {
+	s := &scram{hash: sha512.New, login: login}
 	if mechanism == sarama.SASLTypeSCRAMSHA256 {
-		return &scram{hash: sha256.New}
+		s.hash = sha256.New
 	}
-	return &scram{hash: sha512.New}
+	return s
 }
 
-func (s *scram) Begin(user, password, _ string) error {
+// Begin takes the login of the moment, and not that of sarama's configuration, which never changes.
+func (s *scram) Begin(_, _, _ string) error {
+	user, password, err := s.login()
+	if err != nil {
+		return passing(err)
+	}
 	s.user = strings.NewReplacer("=", "=3D", ",", "=2C").Replace(user)
 	s.password = password
 	s.nonce = rand.Text()

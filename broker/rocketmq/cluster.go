@@ -71,7 +71,7 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 }
 
 func (c *Cluster) remotingOptions() remoting.Options {
-	return remoting.Options{AccessKey: c.cfg.Username, SecretKey: c.cfg.Password}
+	return remoting.Options{Login: c.cfg.Login}
 }
 
 // identify checks that cfg says which cluster is meant, and that it is there.

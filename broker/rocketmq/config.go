@@ -41,14 +41,20 @@ func parse(cfg broker.Config) ([]time.Duration, error) {
 			return refuse(errs.ErrInvalid, "address", address, "write it as host:port")
 		}
 	}
-	switch cfg.Mechanism {
-	case "":
-	case "ACL":
-		if cfg.Username == "" || cfg.Password == "" {
+	if cfg.Mechanism != "" && cfg.Mechanism != "ACL" {
+		return refuse(errs.ErrInvalid, "mechanism", cfg.Mechanism, "use ACL, or none")
+	}
+	if (cfg.Mechanism == "") != (cfg.Login == nil) {
+		return refuse(errs.ErrInvalid, "mechanism", cfg.Mechanism, "Mechanism and Login are given together or not at all")
+	}
+	if cfg.Login != nil {
+		accessKey, secretKey, err := cfg.Login()
+		if err != nil {
+			return nil, fmt.Errorf("cluster %q: %w", cfg.Name, err)
+		}
+		if accessKey == "" || secretKey == "" {
 			return refuse(errs.ErrInvalid, "mechanism", cfg.Mechanism, "needs username (access key) and password (secret key)")
 		}
-	default:
-		return refuse(errs.ErrInvalid, "mechanism", cfg.Mechanism, "use ACL, or none")
 	}
 	if cfg.TLS != nil {
 		return refuse(errs.ErrUnsupported, "tls", "on", "RocketMQ's Go library checks no certificates; reach the cluster without TLS")

@@ -48,7 +48,8 @@ type library struct {
 
 type instance struct {
 	libraryProducer
-	users sync.WaitGroup
+	credentials primitive.Credentials
+	users       sync.WaitGroup
 }
 
 func newLibrary(c *Cluster) *library {
@@ -88,11 +89,15 @@ func (i *instance) end() {
 func (l *library) start() (*instance, error) {
 	cfg := l.c.cfg
 	name := fmt.Sprintf("turnout-%d-%s-%d", os.Getpid(), cfg.Name, instances.Add(1))
+	credentials, err := l.credentials()
+	if err != nil {
+		return nil, err
+	}
 	p, err := libproducer.NewDefaultProducer(
 		libproducer.WithGroupName(producerGroup),
 		libproducer.WithInstanceName(name),
 		libproducer.WithNsResolver(&resolver{addresses: cfg.Addresses}),
-		libproducer.WithCredentials(primitive.Credentials{AccessKey: cfg.Username, SecretKey: cfg.Password}),
+		libproducer.WithCredentials(credentials),
 		libproducer.WithQueueSelector(libproducer.NewManualQueueSelector()),
 		libproducer.WithCreateTopicKey(noTopic),
 		libproducer.WithSendMsgTimeout(sendTimeout),
@@ -104,7 +109,14 @@ func (l *library) start() (*instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the library's producer %s: %w", name, err)
 	}
-	return &instance{libraryProducer: p}, nil
+	return &instance{libraryProducer: p, credentials: credentials}, nil
+}
+
+func (l *library) credentials() (c primitive.Credentials, err error) {
+	if l.c.cfg.Login != nil {
+		c.AccessKey, c.SecretKey, err = l.c.cfg.Login()
+	}
+	return c, err
 }
 
 // close waits for the sends that are under way and ends the instance.
@@ -128,7 +140,7 @@ func (l *library) send(q *primitive.MessageQueue, properties map[string]string, 
 		return nil, err
 	}
 	r, err := i.send(q, properties, body)
-	if !staleRoute(err) {
+	if !staleRoute(err) && !l.staleLogin(i, err) {
 		return r, libraryError(err)
 	}
 	if i, err = l.acquire(i); err != nil {
@@ -150,6 +162,15 @@ func (i *instance) send(q *primitive.MessageQueue, properties map[string]string,
 // the text to tell it by; nothing was sent.
 func staleRoute(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "route info not found")
+}
+
+// staleLogin: the broker refuses the login that the instance was begun with, and there is another now. Nothing was stored.
+func (l *library) staleLogin(i *instance, err error) bool {
+	if !remoting.HasCode(libraryError(err), remoting.NoPermission) {
+		return false
+	}
+	now, err := l.credentials()
+	return err == nil && now != i.credentials
 }
 
 // libraryError makes an answer of the broker a ResponseError; the library has it as text only.

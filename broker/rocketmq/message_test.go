@@ -143,11 +143,14 @@ func TestConfig(t *testing.T) {
 		want   error
 		says   string
 	}{
-		"kind":            {func(c *broker.Config) { c.Kind = broker.Kafka }, errs.ErrInvalid, "kafka"},
-		"no address":      {func(c *broker.Config) { c.Addresses = nil }, errs.ErrInvalid, "addresses"},
-		"bad address":     {func(c *broker.Config) { c.Addresses = []string{"host"} }, errs.ErrInvalid, `"host"`},
-		"mechanism":       {func(c *broker.Config) { c.Mechanism = "PLAIN" }, errs.ErrInvalid, "PLAIN"},
-		"half an ACL":     {func(c *broker.Config) { c.Mechanism, c.Username = "ACL", "ak" }, errs.ErrInvalid, "password"},
+		"kind":        {func(c *broker.Config) { c.Kind = broker.Kafka }, errs.ErrInvalid, "kafka"},
+		"no address":  {func(c *broker.Config) { c.Addresses = nil }, errs.ErrInvalid, "addresses"},
+		"bad address": {func(c *broker.Config) { c.Addresses = []string{"host"} }, errs.ErrInvalid, `"host"`},
+		"mechanism":   {func(c *broker.Config) { c.Mechanism = "PLAIN" }, errs.ErrInvalid, "PLAIN"},
+		"half an ACL": {func(c *broker.Config) {
+			c.Mechanism, c.Login = "ACL", func() (string, string, error) { return "ak", "", nil }
+		}, errs.ErrInvalid, "password"},
+		"no login":        {func(c *broker.Config) { c.Mechanism = "ACL" }, errs.ErrInvalid, "Login"},
 		"unknown setting": {func(c *broker.Config) { c.Properties = map[string]string{"x.y": "1"} }, errs.ErrInvalid, "x.y"},
 		"levels":          {func(c *broker.Config) { c.Properties = map[string]string{propertyDelayLevels: "5s 1s"} }, errs.ErrInvalid, "5s 1s"},
 	} {

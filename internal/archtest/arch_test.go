@@ -36,14 +36,15 @@ var layers = map[string][]string{
 	"shadow/internal":   {"shadow"},
 
 	// Shared machinery. It knows the contract of the brokers and no driver.
-	"internal":      {"metadata", "broker", "internal/..."},
-	"internal/errs": {},
+	"internal":        {"metadata", "broker", "internal/..."},
+	"internal/errs":   {},
+	"internal/secure": {},
 
-	"metadata": {"broker", "internal/errs"},
+	"metadata": {"broker", "internal/errs", "internal/secure"},
 
 	// The contract knows no driver, a driver no other.
 	"broker":            {"internal/errs"},
-	"broker/kafka":      {"broker", "internal/errs"},
+	"broker/kafka":      {"broker", "internal/errs", "internal/secure"},
 	"broker/rocketmq":   {"broker", "broker/rocketmq/...", "internal/errs"},
 	"broker/drivers":    {"broker", "broker/kafka", "broker/rocketmq", "internal/errs"},
 	"broker/brokertest": {"broker/...", "metadata", "internal/...", "testenv/..."},

@@ -2,13 +2,9 @@ package remoting
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha1"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -40,8 +36,9 @@ func HasCode(err error, codes ...int) bool {
 type Options struct {
 	TLS         *tls.Config   // nil: plain TCP
 	DialTimeout time.Duration // default 3 s
-	// AccessKey and SecretKey sign every request when AccessKey is not empty (RocketMQ's ACL).
-	AccessKey, SecretKey string
+	// Login gives what requests are signed with (RocketMQ's ACL). It is asked whenever a connection is made, and where a
+	// server refuses a request: what it gives may have been changed there. Nil: requests are not signed.
+	Login func() (accessKey, secretKey string, err error)
 	// Handler takes requests of brokers. Nil: they are ignored.
 	Handler Handler
 	// Disconnected is told of every connection that ended, but for those that Close ends. It must not block.
@@ -127,7 +124,11 @@ func (c *Client) Call(ctx context.Context, addr string, req *Command, ok ...int)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := conn.call(ctx, c.signed(req))
+	signer := conn.signer.Load()
+	answer, err := conn.call(ctx, signer.sign(req))
+	if err == nil && answer.Code == NoPermission && c.renew(conn, signer) {
+		answer, err = conn.call(ctx, conn.signer.Load().sign(req))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("request %d: %w", req.Code, err)
 	}
@@ -135,24 +136,6 @@ func (c *Client) Call(ctx context.Context, addr string, req *Command, ok ...int)
 		return answer, nil
 	}
 	return nil, &ResponseError{Request: req.Code, Code: answer.Code, Addr: addr, Remark: answer.Remark}
-}
-
-// signed adds RocketMQ's ACL fields: the HMAC-SHA1 of the field values in the order of their names, then the body.
-func (c *Client) signed(req *Command) *Command {
-	if c.opts.AccessKey == "" {
-		return req
-	}
-	r := *req
-	r.Fields = map[string]string{}
-	maps.Copy(r.Fields, req.Fields)
-	r.Fields["AccessKey"] = c.opts.AccessKey
-	mac := hmac.New(sha1.New, []byte(c.opts.SecretKey))
-	for _, name := range slices.Sorted(maps.Keys(r.Fields)) {
-		mac.Write([]byte(r.Fields[name]))
-	}
-	mac.Write(r.Body)
-	r.Fields["Signature"] = base64.StdEncoding.EncodeToString(mac.Sum(nil))
-	return &r
 }
 
 func (c *Client) get(ctx context.Context, addr string) (*conn, error) {
@@ -199,7 +182,11 @@ func (c *Client) connect(p *peer, a *attempt, addr string, wait time.Duration) {
 			t.Stop()
 		}
 	}
-	nc, err := c.dial(addr)
+	signer, err := c.signer()
+	var nc net.Conn
+	if err == nil {
+		nc, err = c.dial(addr)
+	}
 	c.mu.Lock()
 	p.dial, p.last = nil, time.Now()
 	if c.ctx.Err() != nil {
@@ -216,6 +203,7 @@ func (c *Client) connect(p *peer, a *attempt, addr string, wait time.Duration) {
 		return
 	}
 	a.conn = newConn(addr, nc, c.opts.Handler)
+	a.conn.signer.Store(signer)
 	p.conn = a.conn
 	close(a.done)
 	c.mu.Unlock()

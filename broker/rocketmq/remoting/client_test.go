@@ -216,7 +216,7 @@ func TestRequestsOfTheBrokerReachTheHandler(t *testing.T) {
 func TestSignature(t *testing.T) {
 	var seen *Command
 	s := serve(t, "127.0.0.1:0", func(c *Command) *Command { seen = c; return echo(c) })
-	c := client(t, Options{AccessKey: "ak", SecretKey: "sk"})
+	c := client(t, Options{Login: func() (string, string, error) { return "ak", "sk", nil }})
 	req := NewRequest(1, []byte("body"), "b", "2", "a", "1")
 	_, err := c.Call(t.Context(), s.addr(), req)
 	require.NoError(t, err)

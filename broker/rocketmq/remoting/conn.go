@@ -29,6 +29,7 @@ type conn struct {
 	handler Handler
 	out     chan []byte
 	opaque  atomic.Int32
+	signer  atomic.Pointer[signer]
 	done    chan struct{} // closed when the connection is of no more use; err says why
 
 	mu      sync.Mutex
