@@ -326,7 +326,7 @@ func TestNothingIsToldAfterClose(t *testing.T) {
 	srv := serve(t)
 	s, _ := open(t, srv.ConnectString())
 	require.NoError(t, s.Create(short(t), "/t", wish("a")))
-	stop := make(chan struct{})
+	ctx, stop := short(t), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -334,7 +334,7 @@ func TestNothingIsToldAfterClose(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				_ = s.Set(short(t), "/t", wish("b"), metadata.AnyVersion)
+				_ = s.Set(ctx, "/t", wish("b"), metadata.AnyVersion)
 			}
 		}
 	})
