@@ -204,7 +204,7 @@ func connect(t *testing.T, e *Env) *zk.Conn {
 func connectEvents(t *testing.T, e *Env) (*zk.Conn, <-chan zk.State) {
 	t.Helper()
 	states := make(chan zk.State, 1000)
-	c, _, err := zk.Connect(e.Addresses(kindZooKeeper), 10*time.Second, zk.WithLogInfo(false), zk.WithLogger(silent{}),
+	c, _, err := zk.Connect(e.Addresses(kindZooKeeper), time.Minute, zk.WithLogInfo(false), zk.WithLogger(silent{}),
 		zk.WithEventCallback(func(ev zk.Event) {
 			if ev.Type == zk.EventSession {
 				states <- ev.State
