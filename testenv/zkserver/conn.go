@@ -2,6 +2,7 @@ package zkserver
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"net"
 	"time"
@@ -20,6 +21,7 @@ const maxQueued = 64 << 20
 type conn struct {
 	srv         *Server
 	nc          net.Conn
+	raw         net.Conn      // nc without its TLS, which says goodbye and may wait for that
 	dead        chan struct{} // closed by cut
 	wake        chan struct{} // tells the writer that the queue or ending changed
 	established time.Time
@@ -54,8 +56,11 @@ func (s *Server) accept(ln net.Listener) {
 		}
 		host, _, _ := net.SplitHostPort(nc.RemoteAddr().String())
 		c := &conn{
-			srv: s, nc: nc, established: time.Now(), who: []jute.ID{{Scheme: "ip", ID: host}},
+			srv: s, nc: nc, raw: nc, established: time.Now(), who: []jute.ID{{Scheme: "ip", ID: host}},
 			dead: make(chan struct{}), wake: make(chan struct{}, 1),
+		}
+		if s.opt.TLS != nil {
+			c.nc = tls.Server(nc, s.opt.TLS)
 		}
 		s.mu.Lock()
 		if s.stopped == nil || s.faults.refuse {
@@ -151,7 +156,7 @@ func (c *conn) cut() {
 	case <-c.dead:
 	default:
 		close(c.dead)
-		_ = c.nc.Close()
+		_ = c.raw.Close()
 	}
 }
 

@@ -18,7 +18,7 @@
 // removeWatches; ACLs with the schemes world, auth, digest and ip; sync,
 // getEphemerals, getAllChildrenNumber, whoAmI; the limit of 1 MiB - 1 byte for a
 // request; events before the answers that show the change, with the zxid of the
-// change; the four-letter words ruok, srvr, mntr, cons, wchs, isro.
+// change; TLS; the four-letter words ruok, srvr, mntr, cons, wchs, isro.
 //
 // # What it leaves out
 //
@@ -26,8 +26,8 @@
 //     mode. Every port reaches the one server; reconfig is answered as disabled.
 //   - A disk: snapshots and logs. The data ends with the Server.
 //   - The requests multiRead (22), deleteContainer (20) and sasl (102), answered as
-//     unimplemented with the connection closed; TLS; the schemes sasl, x509 and
-//     super.
+//     unimplemented with the connection closed; the schemes sasl, x509 and super,
+//     also of a client that TLS knows by its certificate.
 //   - Quotas, and the limits on connections and requests in flight. Instead, a
 //     client that leaves 64 MiB of answers unread is cut.
 //   - The admin server, JMX, the other four-letter words; latencies are

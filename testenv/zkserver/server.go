@@ -2,6 +2,7 @@ package zkserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,9 @@ type Options struct {
 	// MinSessionTimeout and MaxSessionTimeout bound what a client may ask for.
 	// Defaults: 100 ms and 60 s.
 	MinSessionTimeout, MaxSessionTimeout time.Duration
+	// TLS makes all ports want TLS; with its ClientAuth, also a certificate of
+	// clients, which is not an identity here (scheme x509). nil: none.
+	TLS *tls.Config
 	// Logger is told of connections that are refused or cut for a reason; nil
 	// logs nothing.
 	Logger *zap.Logger
