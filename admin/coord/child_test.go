@@ -52,9 +52,16 @@ func (c childSpec) run() error {
 		}
 		os.Exit(2)
 	}()
-	s, err := metadata.Open(metadata.Config{ZooKeeper: c.ZooKeeper, Root: c.Root, SessionTimeout: 4 * time.Second})
+	session := 4 * time.Second
+	if c.Role == "shard" {
+		session = 50 * time.Second // the test ends it
+	}
+	s, err := metadata.Open(metadata.Config{ZooKeeper: c.ZooKeeper, Root: c.Root, SessionTimeout: session})
 	if err != nil {
 		return err
+	}
+	if c.Role == "shard" {
+		return c.shard(ctx, s, orders)
 	}
 	if c.Role == "serve" {
 		q, err := coord.NewQueue(s, "requests", nil)
