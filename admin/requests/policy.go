@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -55,8 +56,8 @@ func (s *Service) Policies(ctx context.Context) ([]store.RequestPolicy, error) {
 
 // PutPolicy changes the policy of a kind; p.Version must be that which was read. Requests that are submitted already are decided as
 // they would have been.
-func (s *Service) PutPolicy(ctx context.Context, who Person, p store.RequestPolicy) (store.RequestPolicy, error) {
-	if err := who.allowed(Admin); err != nil {
+func (s *Service) PutPolicy(ctx context.Context, who people.Principal, p store.RequestPolicy) (store.RequestPolicy, error) {
+	if err := who.Need(people.Admin); err != nil {
 		return p, err
 	}
 	if !slices.Contains(Kinds, p.Kind) {
@@ -121,8 +122,8 @@ func (s *Service) Rules(ctx context.Context) ([]Rule, error) {
 }
 
 // PutRule creates or replaces a rule; Version must be that which was read, 0 for a new one.
-func (s *Service) PutRule(ctx context.Context, who Person, r Rule) (Rule, error) {
-	if err := errors.Join(who.allowed(Admin), r.validate()); err != nil {
+func (s *Service) PutRule(ctx context.Context, who people.Principal, r Rule) (Rule, error) {
+	if err := errors.Join(who.Need(people.Admin), r.validate()); err != nil {
 		return r, err
 	}
 	version := r.Version
@@ -138,8 +139,8 @@ func (s *Service) PutRule(ctx context.Context, who Person, r Rule) (Rule, error)
 }
 
 // DeleteRule removes a rule that has this version.
-func (s *Service) DeleteRule(ctx context.Context, who Person, name string, version int64) error {
-	if err := who.allowed(Admin); err != nil {
+func (s *Service) DeleteRule(ctx context.Context, who people.Principal, name string, version int64) error {
+	if err := who.Need(people.Admin); err != nil {
 		return err
 	}
 	return s.db.DeleteAllotmentRule(ctx, name, version)

@@ -12,26 +12,12 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/clusters"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
-
-// The permissions that are asked for.
-const (
-	Read    = "read"
-	Apply   = "apply"
-	Approve = "approve"
-	Operate = "operate"
-	Admin   = "admin"
-)
-
-// Person is who asks.
-type Person struct {
-	Name string
-	Can  func(permission string) bool
-}
 
 // Handler is what a kind of requests does.
 type Handler interface {
@@ -129,23 +115,15 @@ func (s *Service) handler(kind string) (Handler, error) {
 	return h, nil
 }
 
-// allowed is ErrNotAllowed without the permission.
-func (p Person) allowed(permission string) error {
-	if p.Name == "" || p.Can == nil || !p.Can(permission) {
-		return fmt.Errorf("%w: it needs the permission %q, which %q does not have here: ask an administrator for a role, or for a token with that scope", errs.ErrNotAllowed, permission, p.Name)
-	}
-	return nil
-}
-
 // mayFile: an application with owners is theirs, and the administrators'. A claim is how one becomes an owner.
-func (s *Service) mayFile(ctx context.Context, who Person, kind, app string) error {
-	if err := who.allowed(Apply); err != nil {
+func (s *Service) mayFile(ctx context.Context, who people.Principal, kind, app string) error {
+	if err := who.Need(people.Apply); err != nil {
 		return err
 	}
-	if kind == KindCluster && !who.Can(Operate) {
-		return fmt.Errorf("%w: clusters are registered by who has the permission %q: ask an approver to apply for it", errs.ErrNotAllowed, Operate)
+	if kind == KindCluster && !who.Can(people.Operate) {
+		return fmt.Errorf("%w: clusters are registered by who has the permission %s: ask an approver to apply for it", errs.ErrNotAllowed, people.Operate)
 	}
-	if app == "" || kind == KindClaim || who.Can(Admin) {
+	if app == "" || kind == KindClaim || who.Can(people.Admin) {
 		return nil
 	}
 	owners, err := s.db.Owners(ctx, app)
@@ -159,7 +137,7 @@ func (s *Service) mayFile(ctx context.Context, who Person, kind, app string) err
 }
 
 // Draft stores a new request that is not submitted yet. Its fields are looked at, the world is not.
-func (s *Service) Draft(ctx context.Context, who Person, n New) (*store.ChangeRequest, error) {
+func (s *Service) Draft(ctx context.Context, who people.Principal, n New) (*store.ChangeRequest, error) {
 	kind, spec, err := n.spec()
 	if err != nil {
 		return nil, err
@@ -168,7 +146,7 @@ func (s *Service) Draft(ctx context.Context, who Person, n New) (*store.ChangeRe
 	if err != nil {
 		return nil, err
 	}
-	if err := who.allowed(Apply); err != nil {
+	if err := who.Need(people.Apply); err != nil {
 		return nil, err
 	}
 	target, err := h.Check(ctx, spec, false)
@@ -188,7 +166,7 @@ func (s *Service) Draft(ctx context.Context, who Person, n New) (*store.ChangeRe
 }
 
 // said is an event of the history.
-func said(who Person, kind, text string) store.RequestEvent {
+func said(who people.Principal, kind, text string) store.RequestEvent {
 	return store.RequestEvent{Who: who.Name, Kind: kind, Text: text}
 }
 
@@ -212,7 +190,7 @@ func in(r *store.ChangeRequest, to string, states ...store.RequestState) error {
 	return fmt.Errorf("%w: %s is %s and can not be %s", errs.ErrConflict, r.ID, r.State, to)
 }
 
-func own(who Person, r *store.ChangeRequest, to string) error {
+func own(who people.Principal, r *store.ChangeRequest, to string) error {
 	if who.Name != r.Applicant {
 		return fmt.Errorf("%w: %s belongs to %s, and only the applicant can %s it", errs.ErrNotAllowed, r.ID, r.Applicant, to)
 	}
@@ -221,7 +199,7 @@ func own(who Person, r *store.ChangeRequest, to string) error {
 
 // Submit asks for a decision. Now the world is looked at: what exists already, what is missing, who else asks for the same. Where the
 // policy of the kind asks for no approval, the request is approved at once. version 0: whatever it is.
-func (s *Service) Submit(ctx context.Context, who Person, id string, version int64) (*store.ChangeRequest, error) {
+func (s *Service) Submit(ctx context.Context, who people.Principal, id string, version int64) (*store.ChangeRequest, error) {
 	r, err := s.read(ctx, id, version)
 	if err != nil {
 		return nil, err
@@ -262,7 +240,7 @@ func (s *Service) Submit(ctx context.Context, who Person, id string, version int
 }
 
 // checked looks at a request as it is submitted.
-func (s *Service) checked(ctx context.Context, who Person, r *store.ChangeRequest) error {
+func (s *Service) checked(ctx context.Context, who people.Principal, r *store.ChangeRequest) error {
 	h, err := s.handler(r.Kind)
 	if err != nil {
 		return err
@@ -291,7 +269,7 @@ func (s *Service) checked(ctx context.Context, who Person, r *store.ChangeReques
 var undone = []store.RequestState{store.Submitted, store.Approved, store.Executing}
 
 // Edit replaces what is asked for, and why, until that is decided. The kind stays. version must be that which was read.
-func (s *Service) Edit(ctx context.Context, who Person, id string, version int64, n New) (*store.ChangeRequest, error) {
+func (s *Service) Edit(ctx context.Context, who people.Principal, id string, version int64, n New) (*store.ChangeRequest, error) {
 	r, err := s.readAt(ctx, id, version)
 	if err != nil {
 		return nil, err
@@ -354,7 +332,7 @@ type Approval struct {
 }
 
 // Approve lets a request be executed. version must be that which was read. Nobody approves the own request.
-func (s *Service) Approve(ctx context.Context, who Person, id string, version int64, a Approval) (*store.ChangeRequest, error) {
+func (s *Service) Approve(ctx context.Context, who people.Principal, id string, version int64, a Approval) (*store.ChangeRequest, error) {
 	r, err := s.decide(ctx, who, id, version, "approved")
 	if err != nil {
 		return nil, err
@@ -403,8 +381,8 @@ func (s *Service) approve(ctx context.Context, r *store.ChangeRequest, by string
 }
 
 // decide reads a request that somebody is about to decide.
-func (s *Service) decide(ctx context.Context, who Person, id string, version int64, to string) (*store.ChangeRequest, error) {
-	if err := who.allowed(Approve); err != nil {
+func (s *Service) decide(ctx context.Context, who people.Principal, id string, version int64, to string) (*store.ChangeRequest, error) {
+	if err := who.Need(people.Approve); err != nil {
 		return nil, err
 	}
 	r, err := s.readAt(ctx, id, version)
@@ -417,7 +395,7 @@ func (s *Service) decide(ctx context.Context, who Person, id string, version int
 	return r, in(r, to, store.Submitted)
 }
 
-func (s *Service) decided(ctx context.Context, who Person, r *store.ChangeRequest, action, kind string) (*store.ChangeRequest, error) {
+func (s *Service) decided(ctx context.Context, who people.Principal, r *store.ChangeRequest, action, kind string) (*store.ChangeRequest, error) {
 	ch := store.RequestChanges{Action: action, Events: []store.RequestEvent{said(who, kind, r.Decision)}}
 	if r.State == store.Approved {
 		ch.FirstOwner = firstOwner(r)
@@ -431,7 +409,7 @@ func (s *Service) decided(ctx context.Context, who Person, r *store.ChangeReques
 }
 
 // Decline ends a request without doing it. note says why.
-func (s *Service) Decline(ctx context.Context, who Person, id string, version int64, note string) (*store.ChangeRequest, error) {
+func (s *Service) Decline(ctx context.Context, who people.Principal, id string, version int64, note string) (*store.ChangeRequest, error) {
 	r, err := s.decide(ctx, who, id, version, "declined")
 	if err != nil {
 		return nil, err
@@ -450,15 +428,15 @@ func (s *Service) end(r *store.ChangeRequest, state store.RequestState, by, note
 }
 
 // Withdraw ends a request whose execution has not begun, by who has filed it or an administrator.
-func (s *Service) Withdraw(ctx context.Context, who Person, id string, version int64) (*store.ChangeRequest, error) {
+func (s *Service) Withdraw(ctx context.Context, who people.Principal, id string, version int64) (*store.ChangeRequest, error) {
 	r, err := s.read(ctx, id, version)
 	if err != nil {
 		return nil, err
 	}
-	if err := who.allowed(Apply); err != nil {
+	if err := who.Need(people.Apply); err != nil {
 		return nil, err
 	}
-	if err := own(who, r, "withdraw"); err != nil && !who.Can(Admin) {
+	if err := own(who, r, "withdraw"); err != nil && !who.Can(people.Admin) {
 		return nil, err
 	}
 	if err := in(r, "withdrawn", store.Draft, store.Submitted, store.Approved); err != nil {
@@ -469,15 +447,15 @@ func (s *Service) Withdraw(ctx context.Context, who Person, id string, version i
 }
 
 // Retry executes a failed request again, by who has filed it or may operate.
-func (s *Service) Retry(ctx context.Context, who Person, id string, version int64) (*store.ChangeRequest, error) {
+func (s *Service) Retry(ctx context.Context, who people.Principal, id string, version int64) (*store.ChangeRequest, error) {
 	r, err := s.read(ctx, id, version)
 	if err != nil {
 		return nil, err
 	}
-	if err := who.allowed(Apply); err != nil {
+	if err := who.Need(people.Apply); err != nil {
 		return nil, err
 	}
-	if err := own(who, r, "retry"); err != nil && !who.Can(Operate) {
+	if err := own(who, r, "retry"); err != nil && !who.Can(people.Operate) {
 		return nil, err
 	}
 	if err := in(r, "retried", store.RequestBad); err != nil {
@@ -494,8 +472,8 @@ func (s *Service) Retry(ctx context.Context, who Person, id string, version int6
 }
 
 // Comment adds to the history of a request, whatever its state.
-func (s *Service) Comment(ctx context.Context, who Person, id, text string) error {
-	if err := who.allowed(Apply); err != nil {
+func (s *Service) Comment(ctx context.Context, who people.Principal, id, text string) error {
+	if err := who.Need(people.Apply); err != nil {
 		return err
 	}
 	if strings.TrimSpace(text) == "" || len(text) > maxReason {
