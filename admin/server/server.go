@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
 	"github.com/turnout-mq/turnout/admin/coord"
@@ -104,6 +105,7 @@ type server struct {
 	db   *store.Store
 	meta *metadata.Store
 	ctl  *migrate.Controller
+	api  huma.API
 
 	leads    atomic.Bool
 	changed  chan struct{} // has a token when leads has changed

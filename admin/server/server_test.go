@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -150,7 +151,7 @@ func ask(t *testing.T, method, url, body string, headers ...string) (int, string
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	require.Equal(t, "application/json", resp.Header.Get("Content-Type"), "%s", answer)
+	require.Regexp(t, `^application/(problem\+)?json$`, resp.Header.Get("Content-Type"), "%s", answer)
 	return resp.StatusCode, string(answer)
 }
 
@@ -170,16 +171,17 @@ func TestErrorsAreStructured(t *testing.T) {
 		{"unknown migration", "GET", base + "/m-99", "", nil, 404, "not-found", "m-99"},
 		{"not an id", "GET", base + "/x%20y/live", "", nil, 400, "invalid", "m-17"},
 		{"no receipt", "GET", base + "/m-99/receipt", "", nil, 404, "not-found", "m-99"},
-		{"bad number", "GET", base + "?limit=many", "", nil, 400, "invalid", "limit"},
-		{"bad flag", "GET", base + "?open=perhaps", "", nil, 400, "invalid", "open"},
+		{"bad number", "GET", base + "?limit=many", "", nil, 422, "invalid", "query.limit"},
+		{"bad flag", "GET", base + "?open=perhaps", "", nil, 422, "invalid", "query.open"},
 		{"bad wait", "GET", base + "/m-1/events?wait=long", "", nil, 400, "invalid", "wait"},
-		{"bad after", "GET", base + "/m-1/events?after=-1", "", nil, 400, "invalid", "after"},
-		{"no body", "POST", base, "", nil, 400, "invalid", "JSON"},
-		{"unknown field", "POST", base, `{"topic":"t","cluster":"b"}`, nil, 400, "invalid", "cluster"},
-		{"two documents", "POST", base + "/plan", `{"topic":"t","to":"b"} {}`, nil, 400, "invalid", "more than one"},
-		{"large body", "POST", base + "/plan", `{"topic":"` + strings.Repeat("x", 2<<20) + `"}`, nil, 413, "too-large", "1048576"},
+		{"bad after", "GET", base + "/m-1/events?after=-1", "", nil, 422, "invalid", "query.after"},
+		{"unknown parameter", "GET", base + "?topics=t", "", nil, 422, "invalid", "query.topics"},
+		{"no body", "POST", base, "", nil, 400, "invalid", "body"},
+		{"unknown field", "POST", base, `{"topic":"t","to":"b","cluster":"b"}`, nil, 422, "invalid", "body.cluster"},
+		{"two documents", "POST", base + "/plan", `{"topic":"t","to":"b"} {}`, nil, 400, "invalid", "after top-level value"},
+		{"large body", "POST", base + "/plan", `{"topic":"` + strings.Repeat("x", 2<<20) + `"}`, nil, 413, "too-large", "large"},
 		{"bad topic", "POST", base + "/plan", `{"topic":"a/b","to":"b"}`, nil, 400, "invalid", "topic name"},
-		{"bad cluster", "POST", base + "/plan", `{"topic":"t"}`, nil, 400, "invalid", "cluster name"},
+		{"bad cluster", "POST", base + "/plan", `{"topic":"t"}`, nil, 422, "invalid", "body"},
 		{"nobody", "POST", base, `{"topic":"t","to":"b"}`, nil, 400, "invalid", "by"},
 		{"nobody pauses", "POST", base + "/m-99/pause", `{"by":" "}`, nil, 400, "invalid", "by"},
 		{"unknown topic", "POST", base, `{"topic":"t","to":"b","by":"bob"}`, nil, 404, "unknown-topic", `"t"`},
@@ -189,11 +191,12 @@ func TestErrorsAreStructured(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			status, answer := ask(t, c.method, c.url, c.body, c.headers...)
 			require.Equal(t, c.status, status, answer)
-			var f api.Failure
-			require.NoError(t, json.Unmarshal([]byte(answer), &f))
-			require.NotNil(t, f.Error, answer)
-			require.Equal(t, c.code, f.Error.Code)
-			require.Contains(t, f.Error.Message, c.says)
+			var e api.Error
+			require.NoError(t, json.Unmarshal([]byte(answer), &e))
+			require.Equal(t, c.status, e.Status)
+			require.Equal(t, http.StatusText(c.status), e.Title)
+			require.Equal(t, c.code, e.Code)
+			require.Contains(t, e.Message, c.says)
 		})
 	}
 	// A plan of what does not exist is a plan, with the finding.
@@ -388,6 +391,51 @@ func TestLiveSaysWhichClusterDoesNotAnswer(t *testing.T) {
 	require.Equal(t, "kafka-a", l.Clusters[0].Cluster)
 	require.NotEmpty(t, l.Clusters[0].Error)
 	require.Equal(t, "kafka-b", l.Clusters[1].Cluster)
+}
+
+// The history of a migration as server-sent events: as it grows, again from where one was cut off, and to its end.
+func TestStreamOfAMigration(t *testing.T) {
+	e, meta := world(t)
+	require.NoError(t, meta.Create(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), []byte(`{"v":1,"zxid":"0x1","write":"kafka-a"}`)))
+	s := run(t, e.ZooKeeper(), sqlite(t), nil)
+	c := client(t, fixed(s.URL), api.Options{})
+	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
+	require.NoError(t, err)
+	status, answer := ask(t, "GET", s.URL+"/api/v1/migrations/m-99/stream", "")
+	require.Equal(t, 404, status, answer)
+
+	open := func(after string) *bufio.Scanner {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api/v1/migrations/"+m.ID+"/stream", nil)
+		require.NoError(t, err)
+		req.Header.Set("Last-Event-ID", after)
+		resp, err := plain(t).Do(req)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, resp.Body.Close()) })
+		require.Equal(t, "text/event-stream", resp.Header.Get("Content-Type"))
+		return bufio.NewScanner(resp.Body)
+	}
+	until := func(lines *bufio.Scanner, text string) (all string) {
+		for lines.Scan() {
+			all += lines.Text() + "\n"
+			if strings.Contains(lines.Text(), text) {
+				return all
+			}
+		}
+		require.FailNow(t, "the stream has ended", "without %q: %s, %v", text, all, lines.Err())
+		return ""
+	}
+	lines := open("0")
+	require.Contains(t, until(lines, `"seq":1,`), "id: 1\nevent: event\ndata: {")
+	_, err = c.Do(t.Context(), m.ID, api.Pause, api.Ask{By: "alice"})
+	require.NoError(t, err)
+	until(lines, "alice paused it")
+	require.NotContains(t, until(open("1"), "alice paused it"), `"seq":1,`)
+	require.NoError(t, meta.Delete(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), metadata.AnyVersion))
+	_, err = c.Do(t.Context(), m.ID, api.Resume, api.Ask{By: "alice"})
+	require.NoError(t, err)
+	until(lines, "event: ended")
+	until(lines, `"outcome":"done"`)
+	require.False(t, lines.Scan() && lines.Scan(), "it is over: %q", lines.Text())
 }
 
 // flaky is a server whose answers are made by the test.

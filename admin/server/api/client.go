@@ -10,15 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/turnout-mq/turnout/admin/migrate"
-	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -72,89 +69,9 @@ func New(find func(ctx context.Context) ([]string, error), opt Options) *Client 
 // Close ends the idle connections. The client may be used again.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Plan looks whether a topic can be moved, and changes nothing.
-func (c *Client) Plan(ctx context.Context, r Request) (*migrate.Plan, error) {
-	p := &migrate.Plan{}
-	return p, c.ask(ctx, question{method: http.MethodPost, path: "/plan", in: r, harmless: true}, p)
-}
-
-// Start begins a migration. ErrRefused, errs.ErrConflict, errs.ErrUnknownTopic or errs.ErrNotFound with the findings: the
-// preflight blocks it.
-func (c *Client) Start(ctx context.Context, r Request) (*store.Migration, error) {
-	m := &store.Migration{}
-	return m, c.ask(ctx, question{method: http.MethodPost, in: r}, m)
-}
-
-// List reads migrations, the newest first.
-func (c *Client) List(ctx context.Context, f store.Filter) ([]*store.Migration, error) {
-	values := url.Values{}
-	if f.Topic != "" {
-		values.Set("topic", f.Topic)
-	}
-	if f.Open {
-		values.Set("open", "true")
-	}
-	if f.Limit > 0 {
-		values.Set("limit", strconv.Itoa(f.Limit))
-	}
-	list := []*store.Migration{}
-	return list, c.ask(ctx, question{method: http.MethodGet, query: values, harmless: true}, &list)
-}
-
-// Get reads a migration.
-func (c *Client) Get(ctx context.Context, id string) (*store.Migration, error) {
-	m := &store.Migration{}
-	return m, c.get(ctx, id, "", nil, m)
-}
-
-// Events reads what has happened after the event with that number. With wait it returns as soon as there is one, and
-// after that time with none.
-func (c *Client) Events(ctx context.Context, id string, after int64, wait time.Duration) ([]store.Event, error) {
-	values := url.Values{"after": {strconv.FormatInt(after, 10)}}
-	if wait > 0 {
-		values.Set("wait", wait.String())
-	}
-	var e Events
-	err := c.get(ctx, id, "/events", values, &e)
-	return e.Events, err
-}
-
-// Live is what a migration looks like now.
-func (c *Client) Live(ctx context.Context, id string) (*migrate.Live, error) {
-	l := &migrate.Live{}
-	return l, c.get(ctx, id, "/live", nil, l)
-}
-
-// Receipt reads the receipt of a migration that has ended; errs.ErrNotFound: it has not.
-func (c *Client) Receipt(ctx context.Context, id string) (*migrate.Receipt, error) {
-	r := &migrate.Receipt{}
-	return r, c.get(ctx, id, "/receipt", nil, r)
-}
-
-// Action is something that can be asked of a running migration.
-type Action string
-
-// The actions.
-const (
-	Rollback Action = "rollback" // go back to where the topic came from
-	Abort    Action = "abort"    // stop, while nothing has gone to the target
-	Pause    Action = "pause"    // stay in the state it is in
-	Resume   Action = "resume"   // go on after a pause; Ask.Accept accepts further warnings, paused or not
-)
-
-// Do asks for an action and returns the migration as it is then; errs.ErrConflict: it has ended.
-func (c *Client) Do(ctx context.Context, id string, what Action, a Ask) (*store.Migration, error) {
-	m := &store.Migration{}
-	return m, c.ask(ctx, question{method: http.MethodPost, path: "/" + url.PathEscape(id) + "/" + string(what), in: a, harmless: true}, m)
-}
-
-func (c *Client) get(ctx context.Context, id, what string, values url.Values, into any) error {
-	return c.ask(ctx, question{method: http.MethodGet, path: "/" + url.PathEscape(id) + what, query: values, harmless: true}, into)
-}
-
 // question is one request.
 type question struct {
-	method, path string // below /api/v1/migrations
+	method, path string // below /api/v1
 	query        url.Values
 	in           any
 	harmless     bool // it may arrive twice
@@ -256,7 +173,7 @@ func (c *Client) prefer(server string) {
 
 // askOne asks one server. ErrUnavailable: another one may be asked.
 func (c *Client) askOne(ctx context.Context, server string, q question, body []byte, into any) error {
-	address := strings.TrimSuffix(server, "/") + "/api/v1/migrations" + q.path
+	address := strings.TrimSuffix(server, "/") + "/api/v1" + q.path
 	if len(q.query) > 0 {
 		address += "?" + q.query.Encode()
 	}
@@ -269,7 +186,7 @@ func (c *Client) askOne(ctx context.Context, server string, q question, body []b
 	if err != nil {
 		return fmt.Errorf("%w: server %s: %w", errs.ErrInvalid, server, err)
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", "application/json, "+ProblemType)
 	if q.in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -291,15 +208,15 @@ func (c *Client) askOne(ctx context.Context, server string, q question, body []b
 		}
 		return nil
 	}
-	var f Failure
-	if json.Unmarshal(answer, &f) != nil || f.Error == nil || f.Error.Code == "" {
+	e := &Error{}
+	if json.Unmarshal(answer, e) != nil || e.Code == "" {
 		err := fmt.Errorf("server %s answers %s; is that a server of Turnout?", server, resp.Status)
 		if resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusServiceUnavailable {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		return err
 	}
-	return f.Error
+	return e
 }
 
 // failed is the error of a question without an answer.
@@ -314,29 +231,7 @@ func (c *Client) failed(ctx context.Context, server string, q question, err erro
 	}
 	var op *net.OpError
 	if dialed := errors.As(err, &op) && op.Op == "dial"; !dialed && !q.harmless {
-		return fmt.Errorf("%w: server %s: the answer was lost, it may have happened or not: %w; look with: turnout migrate list --open", errs.ErrTimeout, server, err)
+		return fmt.Errorf("%w: server %s: the answer was lost, it may have happened or not: %w; look before it is repeated", errs.ErrTimeout, server, err)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, server, err)
 }
-
-// Wait returns a migration when it has ended.
-func (c *Client) Wait(ctx context.Context, id string) (*store.Migration, error) {
-	var after int64
-	for {
-		m, err := c.Get(ctx, id)
-		if err != nil || m.EndedAt != nil {
-			return m, err
-		}
-		// Its end is an event.
-		events, err := c.Events(ctx, id, after, longWait)
-		if err != nil {
-			return nil, err
-		}
-		if len(events) > 0 {
-			after = events[len(events)-1].Seq
-		}
-	}
-}
-
-// longWait is how long a question for events is kept open.
-const longWait = 10 * time.Second

@@ -39,20 +39,62 @@ type Events struct {
 	Events []store.Event `json:"events"`
 }
 
-// Error is how a request failed. Unwrap gives the sentinel that belongs to Code, so errors.Is tells the same on both
-// sides.
+// Error is how a request failed: a problem document (RFC 9457). Unwrap gives the sentinel that belongs to Code, so errors.Is
+// tells the same on both sides.
 type Error struct {
-	Code     string            `json:"code"`
-	Message  string            `json:"message"`
-	Findings []migrate.Finding `json:"findings,omitempty"` // of code "refused" and others that a preflight gives: all of them
+	Type     string            `json:"type" doc:"Always about:blank: Code tells what kind it is."`
+	Title    string            `json:"title" doc:"The words of the status."`
+	Status   int               `json:"status" doc:"The HTTP status."`
+	Code     string            `json:"code" doc:"What kind of error it is, for programs." example:"not-found"`
+	Message  string            `json:"detail" doc:"What is wrong, and what to do."`
+	Errors   []FieldError      `json:"errors,omitempty" doc:"The fields of the request that are wrong."`
+	Findings []migrate.Finding `json:"findings,omitempty" doc:"What a preflight has found, of code refused and others."`
 }
 
-// Failure is the body of an answer that is an error.
-type Failure struct {
-	Error *Error `json:"error"`
+// FieldError is one field of a request that is wrong.
+type FieldError struct {
+	Field   string `json:"field,omitempty" doc:"Where it is." example:"body.topic"`
+	Message string `json:"message" doc:"What it must be."`
+	Value   string `json:"value,omitempty" doc:"What it was; never of a secret."`
+}
+
+// ProblemType is the media type of an Error.
+const ProblemType = "application/problem+json"
+
+// DocumentVersion is the version of the API.
+const DocumentVersion = "1.0.0"
+
+// NewError is an error without a sentinel, with the code that belongs to the status.
+func NewError(status int, message string) *Error {
+	e := &Error{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: "internal", Message: message}
+	switch status {
+	case http.StatusUnauthorized:
+		e.Code = "unauthorized"
+	case http.StatusForbidden:
+		e.Code = "not-allowed"
+	case http.StatusNotFound:
+		e.Code = "not-found"
+	case http.StatusConflict, http.StatusPreconditionFailed:
+		e.Code = "conflict"
+	case http.StatusRequestEntityTooLarge:
+		e.Code = "too-large"
+	case http.StatusServiceUnavailable:
+		e.Code = "unavailable"
+	default:
+		if status < http.StatusInternalServerError {
+			e.Code = "invalid"
+		}
+	}
+	return e
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// GetStatus is the HTTP status.
+func (e *Error) GetStatus() int { return e.Status }
+
+// ContentType is the media type of the document.
+func (e *Error) ContentType(string) string { return ProblemType }
 
 // ErrRefused: the preflight has found something that is an error, or a warning that was not accepted.
 var ErrRefused = errors.New("refused")
@@ -101,10 +143,13 @@ func (e *Error) Unwrap() error {
 	return nil
 }
 
-// Describe is what a server answers for err, with the HTTP status.
-func Describe(err error) (status int, e *Error) {
-	e = &Error{Code: "internal", Message: err.Error()}
-	status = http.StatusInternalServerError
+// Describe is what a server answers for err.
+func Describe(err error) *Error {
+	var already *Error
+	if errors.As(err, &already) {
+		return already
+	}
+	e := NewError(http.StatusInternalServerError, err.Error())
 	var notReady *migrate.NotReadyError
 	if errors.As(err, &notReady) {
 		e.Findings = notReady.Plan.Findings
@@ -112,11 +157,11 @@ func Describe(err error) (status int, e *Error) {
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.is) {
-			e.Code, status = c.code, c.status
+			e.Code, e.Status, e.Title = c.code, c.status, http.StatusText(c.status)
 			break
 		}
 	}
-	return status, e
+	return e
 }
 
 // blockedBy says in which way a preflight blocks: something named does not exist, or the topic is in somebody else's hands,

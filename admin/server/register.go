@@ -1,0 +1,131 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/turnout-mq/turnout/admin/server/api"
+)
+
+// What huma itself finds wrong with a request becomes the same document as all other errors. The library has one such
+// function for a process.
+func init() {
+	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
+		return found(status, message, errs)
+	}
+}
+
+// secrets are the fields whose values are never answered.
+var secrets = []string{"password", "secret", "token"}
+
+// found is the error of a request that does not fit the schema.
+func found(status int, message string, errs []error) *api.Error {
+	e := api.NewError(status, message)
+	for _, err := range errs {
+		var detailed huma.ErrorDetailer
+		if !errors.As(err, &detailed) {
+			e.Errors = append(e.Errors, api.FieldError{Message: err.Error()})
+			continue
+		}
+		d := detailed.ErrorDetail()
+		f := api.FieldError{Field: d.Location, Message: d.Message}
+		secret := false
+		for _, s := range secrets {
+			secret = secret || strings.Contains(strings.ToLower(d.Location), s)
+		}
+		switch v := d.Value.(type) {
+		case nil:
+		case string, bool, float64, int, int64:
+			if !secret {
+				f.Value = fmt.Sprintf("%.200v", v)
+			}
+		}
+		e.Errors = append(e.Errors, f)
+	}
+	if len(e.Errors) > 0 {
+		first := e.Errors[0]
+		e.Message = fmt.Sprintf("%s: %s", first.Field, first.Message)
+		if first.Field == "" {
+			e.Message = first.Message
+		}
+		if first.Value != "" {
+			e.Message += fmt.Sprintf(" (it is %q)", first.Value)
+		}
+		if n := len(e.Errors) - 1; n > 0 {
+			e.Message += fmt.Sprintf("; and %d more", n)
+		}
+	}
+	return e
+}
+
+// reply is an answer with a document.
+type reply[T any] struct{ Body T }
+
+// none is a request without anything.
+type none struct{}
+
+// newAPI is the API on a mux, without its calls.
+func newAPI(mux *http.ServeMux) huma.API {
+	config := huma.DefaultConfig("Turnout", api.DocumentVersion)
+	config.Info.Description = "The operations platform of Turnout. Every error is a problem document (RFC 9457)."
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "/api/v1/openapi", "", ""
+	config.CreateHooks = nil // no $schema in documents
+	config.RejectUnknownQueryParameters = true
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer", Description: "A token of the platform."},
+	}
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
+	return humago.New(mux, config)
+}
+
+// schemaName is that of the type, with its package where several packages have the name.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if p := t.PkgPath(); strings.HasSuffix(p, "/metadata") || strings.HasSuffix(p, "/broker") {
+		return strings.ToUpper(p[strings.LastIndex(p, "/")+1:][:1]) + p[strings.LastIndex(p, "/")+2:] + name
+	}
+	return name
+}
+
+// call is one operation: its id, what it is for, and what it does. Its ctx ends after a minute, and with the request.
+func call[I, O any](s *server, method, path, id, summary string, f func(ctx context.Context, in *I) (*O, error), more ...func(*huma.Operation)) {
+	op := huma.Operation{
+		Method: method, Path: "/api/v1" + path, OperationID: id, Summary: summary,
+		Tags:         []string{strings.Split(strings.Trim(path, "/"), "/")[0]},
+		MaxBodyBytes: bodyMost, BodyReadTimeout: -1, // the server's own is in force
+		Security: []map[string][]string{{"token": {}}},
+		Errors:   []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
+	}
+	for _, change := range more {
+		change(&op)
+	}
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		ctx, cancel := context.WithTimeout(ctx, longest)
+		defer cancel()
+		out, err := f(ctx, in)
+		if err != nil {
+			return nil, s.described(method, path, err)
+		}
+		return out, nil
+	})
+}
+
+// created makes 201 the status of a call that makes something.
+func created(op *huma.Operation) { op.DefaultStatus = http.StatusCreated }
+
+// OpenAPI is the description of the API, version 3.1, in YAML.
+func OpenAPI() ([]byte, error) {
+	s := &server{}
+	s.register(http.NewServeMux())
+	return s.api.OpenAPI().YAML()
+}

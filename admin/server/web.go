@@ -1,0 +1,197 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+const (
+	longest   = time.Minute // that a request may take, waiting included
+	liveLimit = 5 * time.Second
+	bodyMost  = 1 << 20 // bytes
+	pageMost  = 1000    // migrations or events in one answer
+	eventPoll = 100 * time.Millisecond
+)
+
+// register makes all calls, on a mux.
+func (s *server) register(mux *http.ServeMux) {
+	s.api = newAPI(mux)
+	s.registerMigrations()
+}
+
+// handler is all that the server answers.
+func (s *server) handler() http.Handler {
+	calls := http.NewServeMux()
+	s.register(calls)
+	calls.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, fmt.Errorf("%w: %s %s is nothing that this server answers; /api/v1/openapi.json says what is", errs.ErrNotFound, r.Method, r.URL.Path))
+	})
+	all := http.NewServeMux()
+	all.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, map[string]bool{"ok": true}) })
+	all.HandleFunc("GET /readyz", s.ready)
+	all.Handle("/api/", s.authorized(calls))
+	all.Handle("/", calls)
+	// A page of another site that is open in the browser of somebody on this machine must not use this server.
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, fmt.Errorf("%w: a page of another site asks", errs.ErrNotAllowed))
+	}))
+	return s.logged(s.addressed(origin.Handler(all)))
+}
+
+// described is err as it is answered. What nobody foresaw is logged.
+func (s *server) described(method, path string, err error) *api.Error {
+	e := api.Describe(err)
+	if e.Status == http.StatusInternalServerError {
+		s.log.Error("request failed", zap.String("method", method), zap.String("path", path), zap.Error(err))
+	}
+	return e
+}
+
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := s.described(r.Method, r.URL.Path, err)
+	if e.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	s.writeAs(w, api.ProblemType, e.Status, e)
+}
+
+func (s *server) write(w http.ResponseWriter, status int, doc any) {
+	s.writeAs(w, "application/json", status, doc)
+}
+
+func (s *server) writeAs(w http.ResponseWriter, contentType string, status int, doc any) {
+	data, err := json.Marshal(doc)
+	if err != nil { // the documents are ours
+		status, data = http.StatusInternalServerError, []byte("{}")
+		s.log.Error("an answer can not be written", zap.Error(err))
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(data, '\n')) // who asked may have gone
+}
+
+// authorized lets nobody through without the token.
+func (s *server) authorized(next http.Handler) http.Handler {
+	if s.cfg.Token == "" {
+		return next
+	}
+	want := sha256.Sum256([]byte(s.cfg.Token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		got := sha256.Sum256([]byte(token))
+		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			s.fail(w, r, api.Unauthorized())
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// addressed refuses, where there is no token, requests for another host than this one: a name that was made to lead here
+// would let a page of another site read the answers.
+func (s *server) addressed(next http.Handler) http.Handler {
+	if s.cfg.Token != "" {
+		return next
+	}
+	advertised := ""
+	if u, err := url.Parse(s.cfg.URL); err == nil {
+		advertised = u.Hostname()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		host = strings.Trim(host, "[]")
+		if !loopback(host) && !strings.EqualFold(host, advertised) {
+			s.fail(w, r, fmt.Errorf("%w: this server has no token and is not asked as %q: use its URL, %s", errs.ErrNotAllowed, host, s.cfg.URL))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// logged counts and logs requests, and answers for those that panic.
+func (s *server) logged(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begin := time.Now()
+		s.underWay.Add(1)
+		defer s.underWay.Add(-1)
+		seen := &recorder{ResponseWriter: w, status: http.StatusOK}
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		defer func() {
+			if p := recover(); p != nil {
+				s.log.Error("a request panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+				s.writeAs(seen, api.ProblemType, http.StatusInternalServerError, api.NewError(http.StatusInternalServerError, "a fault of the server; its log has more"))
+			}
+			level := s.log.Debug
+			if r.Method != http.MethodGet {
+				level = s.log.Info
+			}
+			level("request", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.String("from", r.RemoteAddr),
+				zap.Int("status", seen.status), zap.Duration("took", time.Since(begin)))
+		}()
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// recorder remembers the status.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader is that of http.ResponseWriter.
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController find what is beneath.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// ready says whether a request would be answered.
+func (s *server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), liveLimit)
+	defer cancel()
+	state := map[string]any{"leader": s.leads.Load(), "zookeeper": "ok", "store": "ok"}
+	status := http.StatusOK
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for name, ask := range map[string]func() error{
+		"zookeeper": func() error { return s.meta.Sync(ctx, s.meta.Root) },
+		"store":     func() error { _, err := s.db.Migrations(ctx, store.Filter{Limit: 1}); return err },
+	} {
+		all.Go(func() {
+			if err := ask(); err != nil {
+				s.log.Warn("not ready", zap.String("because", name), zap.Error(err))
+				mu.Lock()
+				defer mu.Unlock()
+				state[name], status = "does not answer", http.StatusServiceUnavailable
+			}
+		})
+	}
+	all.Wait()
+	if s.stopping.Err() != nil {
+		state["stopping"], status = true, http.StatusServiceUnavailable
+	}
+	s.write(w, status, state)
+}
