@@ -21,7 +21,7 @@ func (e *Env) embeddedKafka(name string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &fakeKafka{name: name, id: kafkaID(), dir: dir, clients: loopback(port), direct: loopback(port), log: e.log}
+	k := &fakeKafka{name: name, id: kafkaID(), dir: dir, clients: loopback(port), direct: loopback(port), secrets: e.secrets, log: e.log}
 	var r *relay
 	if e.spec.Proxy {
 		k.direct = loopback(port + 1)
@@ -53,6 +53,7 @@ type fakeKafka struct {
 	name, id, dir string
 	clients       string // address that it tells clients
 	direct        string // address that it listens on
+	secrets       *secured
 	log           *zap.Logger
 
 	mu    sync.Mutex
@@ -67,7 +68,11 @@ func (k *fakeKafka) start(context.Context) error {
 		return fmt.Errorf("testenv: start %s: it runs already", k.name)
 	}
 	g := newGate()
-	c, err := kfake.NewCluster(
+	opts, err := k.secrets.kfake()
+	if err != nil {
+		return err
+	}
+	c, err := kfake.NewCluster(append(opts,
 		kfake.NumBrokers(1),
 		kfake.ListenFn(func(_, _ string) (net.Listener, error) {
 			l, err := listen(k.direct)
@@ -82,13 +87,27 @@ func (k *fakeKafka) start(context.Context) error {
 		kfake.DefaultNumPartitions(kafkaPartitions),
 		kfake.GroupMinSessionTimeout(kafkaMinSession),
 		kfake.WithLogger(kfakeLogger{k.log.Named(k.name)}),
-	)
+	)...)
 	if err != nil {
 		return fmt.Errorf("testenv: start %s: %w", k.name, err)
 	}
 	answerUnknownGroups(c)
 	k.kfake, k.gate = c, g
 	return nil
+}
+
+// kfake has the options of a cluster that refuses strangers, as kafkaConf.
+func (s *secured) kfake() ([]kfake.Opt, error) {
+	if s == nil {
+		return nil, nil
+	}
+	config, err := s.tls()
+	return []kfake.Opt{
+		kfake.TLS(config), kfake.EnableSASL(), kfake.EnableACLs(),
+		kfake.Superuser("PLAIN", s.User, s.Password),
+		kfake.Superuser("SCRAM-SHA-256", s.User, s.Password),
+		kfake.Superuser("SCRAM-SHA-512", s.User, s.Password),
+	}, err
 }
 
 // stop and kill do the same: kfake has its data on disk whenever it answers.

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,7 +22,11 @@ func (e *Env) embeddedZooKeeper(name string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	z := &fakeEnsemble{port: port, log: e.log.Named(name), running: make([]bool, len(names))}
+	secured, err := e.secrets.tls()
+	if err != nil {
+		return nil, err
+	}
+	z := &fakeEnsemble{port: port, tls: secured, log: e.log.Named(name), running: make([]bool, len(names))}
 	c := &cluster{name: name, kind: kindZooKeeper}
 	for i, n := range names {
 		r := &relay{target: loopback(port), gate: newGate()}
@@ -50,6 +55,7 @@ func (e *Env) EmbeddedZooKeeper() *zkserver.Server {
 // runs, and when the leader goes everybody is disconnected once.
 type fakeEnsemble struct {
 	port int
+	tls  *tls.Config // nil: none
 	log  *zap.Logger
 
 	mu      sync.Mutex
@@ -94,7 +100,7 @@ func (z *fakeEnsemble) serve() (err error) {
 		return z.server.Restart()
 	}
 	z.server, err = zkserver.Start(context.Background(), zkserver.Options{
-		Ports: []int{z.port}, MinSessionTimeout: 500 * time.Millisecond, MaxSessionTimeout: time.Minute, Logger: z.log,
+		Ports: []int{z.port}, MinSessionTimeout: 500 * time.Millisecond, MaxSessionTimeout: time.Minute, TLS: z.tls, Logger: z.log,
 	})
 	return err
 }

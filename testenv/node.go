@@ -25,6 +25,7 @@ type node struct {
 	address string // for clients: the relay's or the server's own
 	server  server
 	relay   *relay // or nil
+	words   string // where a ZooKeeper server takes four letter words
 
 	mu     sync.Mutex // one fault at a time
 	closed bool

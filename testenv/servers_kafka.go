@@ -18,18 +18,18 @@ import (
 
 // serversKafka is one Apache Kafka node that is broker and controller.
 func (e *Env) serversKafka(name string) (*cluster, error) {
-	port, err := e.ports.take(3)
+	port, err := e.ports.take(4)
 	if err != nil {
 		return nil, err
 	}
-	clients, controller, direct := port, port+1, port
+	clients, controller, internal, direct := port, port+1, port+3, port
 	var r *relay
 	if e.spec.Proxy {
 		direct = port + 2
 		r = &relay{target: loopback(direct)}
 	}
 	id := kafkaID()
-	s, err := e.kafkaServer(name, id, clients, direct, controller)
+	s, err := e.kafkaServer(name, id, clients, direct, controller, internal)
 	if err != nil {
 		return nil, err
 	}
@@ -38,26 +38,37 @@ func (e *Env) serversKafka(name string) (*cluster, error) {
 	return c, nil
 }
 
-// kafkaServer writes the settings of one server: it tells clients the port `clients` and listens on `direct`.
-func (e *Env) kafkaServer(name, id string, clients, direct, controller int) (*javaServer, error) {
+// kafkaServer writes the settings of one server: it tells clients the port `clients` and listens on `direct`; with
+// Spec.Secure also on `internal`, for itself and for us.
+func (e *Env) kafkaServer(name, id string, clients, direct, controller, internal int) (*javaServer, error) {
 	dir, err := e.mkdir(name, "data")
 	if err != nil {
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
+	listeners := fmt.Sprintf(`listeners=CLIENT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
+advertised.listeners=CLIENT://127.0.0.1:%[3]d
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=CLIENT
+`, direct, controller, clients)
+	addr := loopback(direct)
+	if e.secrets != nil {
+		listeners = fmt.Sprintf(`listeners=CLIENT://127.0.0.1:%[1]d,INTERNAL://127.0.0.1:%[4]d,CONTROLLER://127.0.0.1:%[2]d
+advertised.listeners=CLIENT://127.0.0.1:%[3]d,INTERNAL://127.0.0.1:%[4]d
+listener.security.protocol.map=CLIENT:SASL_SSL,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=INTERNAL
+`, direct, controller, clients, internal) + e.secrets.kafkaConf()
+		addr = loopback(internal)
+	}
 	// The next three groups: one node is enough for every internal topic; small numbers of threads and small
 	// buffers; times short enough for tests. With the broker session of 9 s that is Kafka's default, a broker
 	// that was killed waits for the end of its old session before it may register again.
 	conf := fmt.Sprintf(`process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:%[1]d
-listeners=PLAINTEXT://127.0.0.1:%[2]d,CONTROLLER://127.0.0.1:%[1]d
-advertised.listeners=PLAINTEXT://127.0.0.1:%[3]d
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-log.dirs=%[4]s
-num.partitions=%[5]d
+%[2]slog.dirs=%[3]s
+num.partitions=%[4]d
 auto.create.topics.enable=false
 delete.topic.enable=true
 
@@ -82,10 +93,10 @@ log.index.size.max.bytes=1048576
 metadata.log.segment.bytes=8388608
 
 group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=%[6]d
+group.min.session.timeout.ms=%[5]d
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=300
-`, controller, direct, clients, data, kafkaPartitions, kafkaMinSession.Milliseconds())
+`, controller, listeners, data, kafkaPartitions, kafkaMinSession.Milliseconds())
 	file := filepath.Join(dir, "server.properties")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return nil, err
@@ -95,7 +106,6 @@ broker.heartbeat.interval.ms=300
 	if err := os.WriteFile(filepath.Join(data, "meta.properties"), []byte(meta), 0o644); err != nil {
 		return nil, err
 	}
-	addr := loopback(direct)
 	return &javaServer{
 		java: e.java, name: name, dir: dir,
 		cmd: command{
@@ -106,7 +116,12 @@ broker.heartbeat.interval.ms=300
 			class: "kafka.Kafka",
 			args:  []string{file},
 		},
-		ready: func(ctx context.Context) error { return kafkaServes(ctx, addr, id) },
+		ready: func(ctx context.Context) error {
+			if err := kafkaServes(ctx, addr, id); err != nil || e.secrets == nil {
+				return err
+			}
+			return e.secrets.kafkaUsers(ctx, addr)
+		},
 	}, nil
 }
 
@@ -147,7 +162,7 @@ func kafkaServes(ctx context.Context, addr, clusterID string) error {
 	return nil
 }
 
-// kafkaCall sends a request of a version without tagged fields and reads its answer.
+// kafkaCall sends a request and reads its answer.
 func kafkaCall(conn net.Conn, req kmsg.Request, resp kmsg.Response) error {
 	if _, err := conn.Write(kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)); err != nil {
 		return err
@@ -163,6 +178,9 @@ func kafkaCall(conn net.Conn, req kmsg.Request, resp kmsg.Response) error {
 	body := make([]byte, size-4)
 	if _, err := io.ReadFull(conn, body); err != nil {
 		return err
+	}
+	if resp.IsFlexible() && len(body) > 0 { // the header of the answer ends with its tagged fields: none
+		body = body[1:]
 	}
 	return resp.ReadFrom(body)
 }

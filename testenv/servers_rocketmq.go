@@ -18,7 +18,7 @@ func (e *Env) serversRocketMQ(name string) (*cluster, error) {
 	}
 	// The broker also listens on the port two below its own, and its replication on the one above.
 	names, broker := port, port+3
-	r := &rocketMQ{name: name, names: names, broker: broker, brokerHost: "127.0.0.1"}
+	r := &rocketMQ{name: name, names: names, broker: broker, brokerHost: "127.0.0.1", login: e.secrets.login()}
 	var brokerRelay, nameRelay *relay
 	if e.spec.Proxy {
 		r.names = port + 5
@@ -46,6 +46,7 @@ type rocketMQ struct {
 	name                     string
 	names, broker            int // ports
 	brokerHost               string
+	login                    func() (accessKey, secretKey string, err error) // or nil
 	nameServer, brokerServer *javaServer
 }
 
@@ -138,6 +139,9 @@ ackMessageThreadPoolNums=2
 litePullMessageThreadPoolNums=2
 serverWorkerThreads=2
 `, r.name, r.names, r.brokerHost, r.broker, r.broker+1, dir, store)
+	if e.secrets != nil {
+		conf += e.secrets.rocketMQConf(filepath.Join(store, "auth"))
+	}
 	s, err := e.rocketMQServer(name, dir, "broker", conf)
 	if err != nil {
 		return nil, err
@@ -207,7 +211,7 @@ func (r *rocketMQ) registered(ctx context.Context) error {
 func (r *rocketMQ) kick(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, rocketMQTimeout)
 	defer cancel()
-	c := remoting.NewClient(remoting.Options{})
+	c := remoting.NewClient(remoting.Options{Login: r.login})
 	defer c.Close()
 	return c.UpdateBrokerConfig(ctx, address(r.brokerHost, r.broker), map[string]string{"brokerPermission": "6"})
 }

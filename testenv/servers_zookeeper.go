@@ -16,11 +16,11 @@ import (
 func (e *Env) serversZooKeeper(name string) (*cluster, error) {
 	var members []zooKeeperMember
 	for _, n := range zooKeeperNames(e.spec.ZooKeeper) {
-		port, err := e.ports.take(4)
+		port, err := e.ports.take(5)
 		if err != nil {
 			return nil, err
 		}
-		members = append(members, zooKeeperMember{name: n, relay: port, client: port + 1, peer: port + 2, election: port + 3})
+		members = append(members, zooKeeperMember{name: n, relay: port, client: port + 1, peer: port + 2, election: port + 3, secure: port + 4})
 	}
 	c := &cluster{name: name, kind: kindZooKeeper}
 	for i, m := range members {
@@ -28,7 +28,12 @@ func (e *Env) serversZooKeeper(name string) (*cluster, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.add(s.name, s, loopback(m.relay), &relay{target: loopback(m.client), answer: e.sessions.record})
+		r := &relay{target: loopback(m.client), answer: e.sessions.record}
+		if e.secrets != nil {
+			r = &relay{target: loopback(m.secure)}
+		}
+		c.add(s.name, s, loopback(m.relay), r)
+		c.nodes[i].words = loopback(m.client)
 	}
 	return c, nil
 }
@@ -48,6 +53,7 @@ func zooKeeperNames(size int) []string {
 type zooKeeperMember struct {
 	name                          string
 	relay, client, peer, election int
+	secure                        int // where clients come to with Spec.Secure
 }
 
 func (e *Env) zooKeeperServer(m zooKeeperMember, index int, members []zooKeeperMember) (*javaServer, error) {
@@ -76,6 +82,9 @@ autopurge.purgeInterval=0
 		if err := os.WriteFile(filepath.Join(data, "myid"), []byte(strconv.Itoa(index+1)), 0o644); err != nil {
 			return nil, err
 		}
+	}
+	if e.secrets != nil {
+		conf += e.secrets.zooKeeperConf(m.secure)
 	}
 	file := filepath.Join(dir, "zoo.cfg")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {

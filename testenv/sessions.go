@@ -34,7 +34,7 @@ func (e *Env) ZooKeeperLeader(ctx context.Context) (string, error) {
 	}
 	var errs []error
 	for _, n := range c.nodes {
-		mode, err := zooKeeperMode(ctx, n.relay.target)
+		mode, err := zooKeeperMode(ctx, n.words)
 		if mode == "leader" || mode == "standalone" {
 			return n.name, nil
 		}
@@ -68,7 +68,7 @@ func (e *Env) Sessions() []int64 {
 	if len(nodes) > 1 { // "zookeeper" is also the name of the whole
 		nodes = nodes[:1]
 	}
-	dump, err := fourLetters(ctx, nodes[0].relay.target, "dump")
+	dump, err := fourLetters(ctx, nodes[0].words, "dump")
 	if err != nil {
 		e.log.Warn("ZooKeeper's sessions", zap.Error(err))
 		return nil
@@ -121,7 +121,7 @@ func (e *Env) ExpireSession(ctx context.Context, id int64) error {
 		// The client must not take its session back between our taking it over and closing it.
 		err = each(c.nodes, func(n *node) error { return n.relay.setShut(true) })
 		if err == nil {
-			err = e.sessions.end(ctx, nodes[0].relay.target, id)
+			err = e.sessions.end(ctx, nodes[0].words, id)
 		}
 		if err := errors.Join(err, each(c.nodes, func(n *node) error { return n.relay.setShut(false) })); err != nil {
 			return err

@@ -39,6 +39,10 @@ type Spec struct {
 	// Proxy puts a TCP relay in front of every Kafka and RocketMQ node, which Cut and Delay need. ZooKeeper
 	// always has one.
 	Proxy bool
+	// Secure makes every server refuse strangers: ZooKeeper and Kafka want TLS and the certificate of a client, Kafka a
+	// login (PLAIN or SCRAM) and permissions besides, RocketMQ on Servers a login and permissions (on Embedded anybody
+	// is served). See Env.Security. ExpireSession on Servers and ZkCli are not for it.
+	Secure bool
 	// Dir is where the servers keep data and logs; it must not be in use by another environment. Empty: a
 	// temporary directory, removed by Close.
 	Dir string
@@ -81,6 +85,7 @@ type Env struct {
 	java       *java       // Servers only
 	supervisor *supervisor // Servers only
 	sessions   *sessions   // of ZooKeeper, as its relays saw them
+	secrets    *secured    // or nil
 
 	mu       sync.Mutex
 	clusters map[string]*cluster
@@ -157,6 +162,11 @@ func newEnv(spec Spec) (*Env, error) {
 }
 
 func (e *Env) start(ctx context.Context) error {
+	if e.spec.Secure {
+		if err := e.secure(); err != nil {
+			return fmt.Errorf("testenv: certificates: %w", err)
+		}
+	}
 	if e.spec.Backend == Servers {
 		i, err := install(ctx, e.log)
 		if err != nil {

@@ -33,6 +33,9 @@ func (e *Env) ZkCliCommand(ctx context.Context, args ...string) (*exec.Cmd, erro
 	if e.ZooKeeper() == "" {
 		return nil, errors.New("testenv: the environment has no ZooKeeper")
 	}
+	if e.secrets != nil {
+		return nil, errors.New("testenv: ZkCli does not speak TLS: not for Spec.Secure")
+	}
 	j := e.java
 	if j == nil {
 		i, err := install(ctx, e.log)
