@@ -35,6 +35,9 @@ type Config struct {
 	Limit time.Duration
 	// StaleAfter is how long an instance may be seen not to have applied a route before it is stale. Default 60 s.
 	StaleAfter time.Duration
+	// Keep is how long what was seen of a topic is kept in the store when nobody looks at it any more. Default 10 min; the clocks of the
+	// servers must not differ by more.
+	Keep time.Duration
 	// Shards is how many shards the topics are divided into, if the job's config in ZooKeeper does not say. Default 32; more
 	// than there will be servers.
 	Shards int
@@ -68,6 +71,7 @@ type Service struct {
 type shardSeen struct {
 	ShardLook
 	topics map[string]*Topic
+	again  bool // it is being looked at again
 }
 
 // New makes a Service; nothing is begun. ErrInvalid names the field.
@@ -75,6 +79,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.Every = cmp.Or(cfg.Every, 30*time.Second)
 	cfg.Limit = cmp.Or(cfg.Limit, 10*time.Second)
 	cfg.StaleAfter = cmp.Or(cfg.StaleAfter, time.Minute)
+	cfg.Keep = cmp.Or(cfg.Keep, 10*time.Minute)
 	cfg.Shards, cfg.AtOnce, cfg.PerCluster = cmp.Or(cfg.Shards, 32), cmp.Or(cfg.AtOnce, 32), cmp.Or(cfg.PerCluster, 8)
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
@@ -91,6 +96,8 @@ func New(cfg Config) (*Service, error) {
 		return nil, bad("Limit", cfg.Limit, "more than 0")
 	case cfg.StaleAfter < 0:
 		return nil, bad("StaleAfter", cfg.StaleAfter, "more than 0")
+	case cfg.Keep < 0:
+		return nil, bad("Keep", cfg.Keep, "more than 0")
 	case cfg.Shards < 1 || cfg.Shards > coord.MaxShards:
 		return nil, bad("Shards", cfg.Shards, fmt.Sprintf("1 to %d", coord.MaxShards))
 	case cfg.AtOnce < 1:
@@ -196,11 +203,11 @@ func (s *Service) Snapshot() Snapshot {
 // forget drops shards that others look at by now. s.mu is held.
 func (s *Service) forget() {
 	for i, seen := range s.seen {
-		if time.Since(seen.At) > retained*s.cfg.Every {
+		if !seen.again && time.Since(seen.At)-seen.Took > missed*s.cfg.Every {
 			delete(s.seen, i)
 		}
 	}
 }
 
-// retained is for how many times Config.Every what was seen is kept when nobody looks any more.
-const retained = 10
+// missed is how many times Config.Every may pass without a look before a shard counts as one that others look at.
+const missed = 3

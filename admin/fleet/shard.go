@@ -31,7 +31,12 @@ func (s *Service) lookAtShard(ctx context.Context, shard coord.Shard) error {
 	s.mu.Lock()
 	var before map[string]*Topic
 	if last := s.seen[shard.Index]; last != nil && last.Of == shard.Of {
-		before = last.topics
+		before, last.again = last.topics, true
+		defer func() {
+			s.mu.Lock()
+			last.again = false
+			s.mu.Unlock()
+		}()
 	}
 	s.mu.Unlock()
 	inv, err := s.inventory(ctx)
@@ -140,9 +145,8 @@ func (s *Service) publish(ctx context.Context, looks []*Topic) error {
 
 // sweep removes, now and then, what was seen of topics that are gone.
 func (s *Service) sweep(ctx context.Context) error {
-	age := retained * s.cfg.Every
 	s.mu.Lock()
-	due := time.Since(s.swept) > age
+	due := time.Since(s.swept) > s.cfg.Keep
 	if due {
 		s.swept = time.Now()
 	}
@@ -150,6 +154,6 @@ func (s *Service) sweep(ctx context.Context) error {
 	if !due {
 		return nil
 	}
-	_, err := s.db.DropFindings(ctx, time.Now().Add(-age))
+	_, err := s.db.DropFindings(ctx, time.Now().Add(-s.cfg.Keep))
 	return err
 }
