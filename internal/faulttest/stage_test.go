@@ -63,7 +63,7 @@ func newStage(t *testing.T, env *testenv.Env, clusters ...string) *stage {
 		roles: map[*scene.Process]scene.Role{}, missing: map[string][]string{}}
 	require.NoError(t, os.MkdirAll(scene.HistoryDir(s.dir), 0o755))
 	s.follow = history.NewFollower(scene.HistoryDir(s.dir))
-	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: s.root})
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: s.root, SessionTimeout: time.Minute})
 	require.NoError(t, err)
 	s.store = store
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
@@ -226,7 +226,7 @@ func (s *stage) editByHand(cluster string) {
 		require.NoError(s.t, err)
 		return
 	}
-	conn, events, err := zk.Connect(strings.Split(s.env.ZooKeeper(), ","), 10*time.Second, zk.WithLogger(quiet{}))
+	conn, events, err := zk.Connect(strings.Split(s.env.ZooKeeper(), ","), time.Minute, zk.WithLogger(quiet{}))
 	require.NoError(s.t, err)
 	defer func() {
 		conn.Close()
