@@ -101,10 +101,10 @@ func TestGroupCommands(t *testing.T) {
 
 		c := w.client(t, "order_service_consumer")
 		stop := w.subscribe(t, c, "order_bil_group")
-		require.Eventually(t, func() bool { return w.group(t, "order_bil_group").on("kafka-a").Unread == 0 }, patience, 50*time.Millisecond)
+		eventually(t, func() bool { return w.group(t, "order_bil_group").on("kafka-a").Unread == 0 }, patience, 50*time.Millisecond)
 		on := w.group(t, "order_bil_group").on("kafka-a")
 		require.Equal(t, on.End, on.Position)
-		require.Eventually(t, func() bool {
+		eventually(t, func() bool {
 			r := run(t, "group", "delete", "order_bil_group", "--zookeeper", w.connect)
 			return r.code == 5
 		}, patience, 10*time.Millisecond, "the participant says that it is a member")
@@ -132,7 +132,7 @@ func TestTopicGetShowsWhoHasAppliedAndWhoHoldsWhat(t *testing.T) {
 		w.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-b", "--create")
 
 		var d topicDoc
-		require.Eventually(t, func() bool {
+		eventually(t, func() bool {
 			d = w.topic(t, "order_topic")
 			return len(d.Participants) == 2 && d.Participants[0].Applied && d.Participants[1].Applied && len(d.Stays[0].HeldBy) == 1
 		}, patience, 50*time.Millisecond, "both have applied the route")

@@ -21,7 +21,7 @@ import (
 	"github.com/turnout-mq/turnout/testenv/zkserver"
 )
 
-const patience = 20 * time.Second // for what takes milliseconds on a quiet machine
+const patience = 2 * time.Minute // for what takes milliseconds on a quiet machine
 
 // leftByLibraries is what the client libraries leave behind; package broker/rocketmq says for how long.
 var leftByLibraries = []goleak.Option{
@@ -69,12 +69,26 @@ func run(t *testing.T, args ...string) result {
 
 func runWith(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	code := cli.Run(ctx, args, strings.NewReader(stdin), &stdout, &stderr)
 	require.NoError(t, ctx.Err(), "%v did not end; stdout %s, stderr %s", args, &stdout, &stderr)
 	return result{code, stdout.String(), stderr.String()}
+}
+
+// eventually polls until ok, which may fail the test: it runs in the test's goroutine.
+func eventually(t *testing.T, ok func() bool, limit, every time.Duration, what ...any) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			require.FailNow(t, "never", what...)
+		}
+		<-tick.C
+	}
 }
 
 // output is what a running command has written so far.
@@ -103,7 +117,7 @@ func (o *output) String() string {
 
 func (o *output) await(t *testing.T, text string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(o.String(), text) }, patience, 5*time.Millisecond, "no %q in the output: %v", text, o)
+	eventually(t, func() bool { return strings.Contains(o.String(), text) }, patience, 5*time.Millisecond, "no %q in the output: %v", text, o)
 }
 
 // background is a command that runs until it is stopped.
@@ -168,7 +182,7 @@ func startZooKeeper(t *testing.T) *zooKeeper {
 
 func connect(t *testing.T, servers string) *zooKeeper {
 	t.Helper()
-	conn, events, err := zk.Connect(strings.Split(servers, ","), 10*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
+	conn, events, err := zk.Connect(strings.Split(servers, ","), time.Minute, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		conn.Close()

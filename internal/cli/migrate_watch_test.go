@@ -49,7 +49,7 @@ func (p *platform) migration(t *testing.T, id string) migrationDoc {
 
 func (p *platform) awaitState(t *testing.T, id, state string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return p.migration(t, id).State == state }, patience, 20*time.Millisecond, "state %s", state)
+	eventually(t, func() bool { return p.migration(t, id).State == state }, patience, 20*time.Millisecond, "state %s", state)
 }
 
 // process is the program as a process of its own.
@@ -225,7 +225,7 @@ func TestMigrateWatchOnATerminal(t *testing.T) {
 		seen.await(t, "planned → preparing → switching → sealing → \x1b[7m[draining]\x1b[0m → closing → done")
 		seen.await(t, "waits for: group order_bil_group has")
 		seen.await(t, "1 of 1 participant has applied the route")
-		require.Eventually(t, func() bool {
+		eventually(t, func() bool {
 			picture := seen.String()[strings.LastIndex(seen.String(), "\x1b[H"):]
 			for line := range strings.Lines(picture) {
 				// name, written, closed, sealed, stored, a second, unread

@@ -249,7 +249,7 @@ func TestShadowGroupIsStartedAndStopped(t *testing.T) {
 
 		// The topic is there: it starts by itself.
 		w.turnout(t, "shadow", "topic", "order_topic", "--cluster", "kafka-b")
-		r = run(t, "shadow", "status", app, "--wait", "20s", "-o", "json", "--zookeeper", w.connect)
+		r = run(t, "shadow", "status", app, "--wait", "1m", "-o", "json", "--zookeeper", w.connect)
 		require.Equal(t, 0, r.code, r.stderr)
 		st = decode[[]statusDoc](t, r.stdout)[0]
 		require.Empty(t, st.Notes)
@@ -265,7 +265,7 @@ func TestShadowGroupIsStartedAndStopped(t *testing.T) {
 
 		// What somebody stored there without the mark.
 		w.fill(t, "kafka-b", "shadow_order_topic", 1)
-		require.Eventually(t, func() bool {
+		eventually(t, func() bool {
 			st = w.shadowStatus(t, app, group)
 			return len(st.Notes) == 1 && st.Topics[0].Clusters[0].DeadLetters == 1
 		}, patience, shortly)
@@ -273,18 +273,18 @@ func TestShadowGroupIsStartedAndStopped(t *testing.T) {
 
 		// An instance that does not subscribe the group is not waited for.
 		w.client(t, app)
-		require.Eventually(t, func() bool { return w.shadowStatus(t, app, group).reason("ignored") != "" }, patience, shortly)
+		eventually(t, func() bool { return w.shadowStatus(t, app, group).reason("ignored") != "" }, patience, shortly)
 		require.Contains(t, w.shadowStatus(t, app, group).reason("ignored"), "does not subscribe")
-		w.turnout(t, "shadow", "enable", app, task, group, "--wait", "20s")
+		w.turnout(t, "shadow", "enable", app, task, group, "--wait", "1m")
 
 		// A second task keeps it on.
-		r = run(t, "shadow", "enable", app, "task2", group, "--wait", "20s", "--zookeeper", w.connect)
+		r = run(t, "shadow", "enable", app, "task2", group, "--wait", "1m", "--zookeeper", w.connect)
 		require.Equal(t, 0, r.code, r.stderr)
-		r = run(t, "shadow", "disable", app, task, group, "--wait", "20s", "--zookeeper", w.connect)
+		r = run(t, "shadow", "disable", app, task, group, "--wait", "1m", "--zookeeper", w.connect)
 		require.Equal(t, 0, r.code, r.stderr)
 		require.Contains(t, r.stderr, "goes on: it is enabled by task2, too")
 		require.Contains(t, r.stdout, "1 started, 1 ignored")
-		r = run(t, "shadow", "disable", app, "task2", group, "--wait", "20s", "--zookeeper", w.connect)
+		r = run(t, "shadow", "disable", app, "task2", group, "--wait", "1m", "--zookeeper", w.connect)
 		require.Equal(t, 0, r.code, r.stderr)
 		require.Contains(t, r.stdout, "1 stopped, 1 ignored")
 		require.Contains(t, w.shadowStatus(t, app, group).Notes[0], "it is off")
@@ -297,7 +297,7 @@ func TestShadowGroupThatNobodySubscribes(t *testing.T) {
 		w.turnout(t, "shadow", "topic", "order_topic")
 		w.turnout(t, "group", "put", "g", "--topic", "order_topic")
 		w.client(t, "app")
-		require.Eventually(t, func() bool {
+		eventually(t, func() bool {
 			return len(decode[[]any](t, w.turnout(t, "instances", "-o", "json").stdout)) == 1
 		}, patience, shortly)
 		r := run(t, "shadow", "enable", "app", "task", "g", "--wait", "2s", "--zookeeper", w.connect)

@@ -262,7 +262,7 @@ func TestTopicPutAcrossKinds(t *testing.T) {
 		text := w.turnout(t, "tail", "order_bil_group", "--count", "2", "--timeout", "30s").stdout
 		require.Regexp(t, `(?m) kafka-a \d/0 .* 1$`, text)
 		require.Regexp(t, `(?m) rocketmq-a \S+/0  key k  2$`, text)
-		require.Eventually(t, func() bool {
+		eventually(t, func() bool {
 			g := w.group(t, "order_bil_group")
 			return g.on("kafka-a").Unread == 0 && g.on("rocketmq-a").Unread == 0
 		}, patience, 100*time.Millisecond)
