@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	patience        = time.Minute // for what takes a second on a quiet machine
+	patience        = 2 * time.Minute // for what takes a second on a quiet machine
 	programVariable = "TURNOUT_QUICKSTART"
 )
 
@@ -56,7 +56,7 @@ func TestQuickstart(t *testing.T) {
 	env, err := testenv.Start(ctx, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, env.Close()) }()
-	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper()})
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), SessionTimeout: time.Minute})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close(ctx)) }()
 	for _, name := range []string{"kafka-a", "kafka-b"} {
