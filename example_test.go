@@ -193,7 +193,7 @@ func startOrders(clusters ...string) *orders {
 	defer cancel()
 	o := &orders{env: try(testenv.Start(ctx, testenv.Spec{ZooKeeper: 1, Kafka: clusters})), dir: try(os.MkdirTemp("", "turnout-example-"))}
 	o.zookeeper = o.env.ZooKeeper()
-	o.store = try(metadata.Open(metadata.Config{ZooKeeper: o.zookeeper}))
+	o.store = try(metadata.Open(metadata.Config{ZooKeeper: o.zookeeper, SessionTimeout: time.Minute}))
 	for _, name := range clusters {
 		must(o.store.PutCluster(ctx, name, metadata.Cluster{Kind: broker.Kafka, Addresses: o.env.Addresses(name)}))
 		c := try(drivers.Open(ctx, broker.Config{Name: name, Kind: broker.Kafka, Addresses: o.env.Addresses(name), ClientID: "example"}))

@@ -31,7 +31,7 @@ import (
 )
 
 // patience is for a machine that has much else to do.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // eventually polls until ok; state is asked for what is there when it never is.
 func (w *world) eventually(ok func() bool, state func() any, what string, args ...any) {
@@ -271,7 +271,8 @@ func (w *world) fence(cluster string) {
 			refused := make(chan error, 1)
 			c.Send(w.ctx(), w.topic, &broker.Envelope{Message: broker.Message{Key: []byte("fence"), Body: []byte("-1")}},
 				func(_ broker.Receipt, err error) { refused <- err })
-			return <-refused != nil
+			err := <-refused
+			return err != nil && c.Classify(err) == broker.Refused
 		}, nil, "the fence on %s acts", cluster)
 	})
 }
@@ -284,7 +285,7 @@ func (w *world) unfence(cluster string) {
 // raw opens a session of ZooKeeper's client library, for what a Store refuses to write.
 func (w *world) raw() *zk.Conn {
 	w.t.Helper()
-	conn, events, err := zk.Connect(strings.Split(w.env.ZooKeeper(), ","), 10*time.Second, zk.WithLogger(quiet{}))
+	conn, events, err := zk.Connect(strings.Split(w.env.ZooKeeper(), ","), time.Minute, zk.WithLogger(quiet{}))
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
 		conn.Close()

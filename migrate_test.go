@@ -41,7 +41,7 @@ func (w *world) operateOn(path string) *operator {
 	w.t.Helper()
 	db, err := store.Open(w.ctx(), path, w.log)
 	require.NoError(w.t, err)
-	meta, err := metadata.Open(metadata.Config{ZooKeeper: w.env.ZooKeeper(), Root: w.root, Logger: w.log})
+	meta, err := metadata.Open(metadata.Config{ZooKeeper: w.env.ZooKeeper(), Root: w.root, SessionTimeout: time.Minute, Logger: w.log})
 	require.NoError(w.t, err)
 	pool := clusters.NewPool(meta, drivers.Open, "turnout-controller", time.Second, w.log)
 	c := migrate.New(db, meta, pool, w.log, migrate.Options{FenceCheck: 200 * time.Millisecond})

@@ -79,11 +79,11 @@ func TestGroupThatSleptThroughMovesMissesNothing(t *testing.T) {
 		}
 		w.listen(client, rec)
 		require.NoError(t, w.verdict(kafkas...).Err())
-		require.Eventually(t, func() bool {
+		w.eventually(func() bool {
 			p := w.participants()
 			return len(p) == 1 && p[0].Groups[w.group]["kafka-a"] == metadata.Finished && p[0].Groups[w.group]["kafka-b"] == metadata.Finished &&
 				p[0].Groups[w.group]["kafka-c"] == metadata.Attached
-		}, 20*time.Second, 50*time.Millisecond, "%+v", w.participants())
+		}, func() any { return w.participants() }, "the group has finished what was left")
 	})
 }
 
@@ -141,10 +141,10 @@ func TestConcurrentSendersAndEditsUnderLoad(t *testing.T) {
 		cancel()
 		wg.Wait()
 		stop()
-		require.Eventually(t, func() bool {
+		w.eventually(func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return async > 0 && async == called
-		}, 10*time.Second, 10*time.Millisecond, "every SendAsync calls back")
+		}, nil, "every SendAsync calls back")
 	})
 }

@@ -322,7 +322,7 @@ func TestSuccessorOfTheEnsembleIsFollowed(t *testing.T) {
 			}
 			require.NoError(t, err, path)
 		}
-		restored.store, err = metadata.Open(metadata.Config{ZooKeeper: other.ZooKeeper(), Root: w.root})
+		restored.store, err = metadata.Open(metadata.Config{ZooKeeper: other.ZooKeeper(), Root: w.root, SessionTimeout: time.Minute})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, restored.store.Close(context.Background())) })
 		_, err = restored.store.WaitConnected(w.ctx())

@@ -99,7 +99,6 @@ func TestHoldThatNobodyEndsIsOverAfterItsTimeWhereTheClusterCanBeFenced(t *testi
 		w.send(client, "1")
 		zxid := w.change(func(r *metadata.Route) { r.Hold = &metadata.Hold{MS: 700} })
 		w.acked(zxid)
-		require.True(t, w.participants()[0].Held)
 		require.Equal(t, "kafka-a", w.send(client, "2"))
 		w.participant(func(p metadata.Participant) bool { return !p.Held && p.Zxid == zxid }, "the hold is over")
 		// The next hold is a new one.

@@ -107,7 +107,7 @@ type world struct {
 func newWorld(t *testing.T, env *testenv.Env, clusters ...string) *world {
 	name := worldName(t.Name())
 	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t), root: "/" + name, flags: "/zpt/of-" + name, topic: "orders-" + name, group: "bills-" + name}
-	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: w.root, ShadowRoot: w.flags, Logger: zap.NewNop()})
+	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: w.root, ShadowRoot: w.flags, SessionTimeout: time.Minute, Logger: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
 	w.store = store
@@ -125,7 +125,7 @@ func logger(t *testing.T) *zap.Logger {
 }
 
 func (w *world) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	w.t.Cleanup(cancel)
 	return ctx
 }
@@ -220,14 +220,17 @@ func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop f
 				key := fmt.Sprintf("key-%d", i)
 				m := &turnout.Message{ID: producer.NewID(), Key: []byte(key), Body: strconv.AppendInt(nil, seq, 10)}
 				sending := rec.Send(history.Message{ID: m.ID, Topic: w.topic, Key: history.Key(m.Key), Seq: seq})
-				send, done := context.WithTimeout(context.Background(), 30*time.Second)
+				send, done := context.WithTimeout(context.Background(), patience)
 				r, err := c.Send(send, w.topic, m)
 				done()
-				if err != nil {
+				switch {
+				case errors.Is(err, context.DeadlineExceeded):
+					sending.Unknown(err)
+				case err != nil:
 					sending.Fail(err)
-					continue
+				default:
+					sending.OK(history.Place{Cluster: r.Cluster, Partition: r.Partition, Offset: r.Offset})
 				}
-				sending.OK(history.Place{Cluster: r.Cluster, Partition: r.Partition, Offset: r.Offset})
 			}
 		})
 	}
@@ -278,7 +281,7 @@ func (w *world) participants() (all []metadata.Participant) {
 // applied waits until every participant has acknowledged the newest route and it writes to cluster.
 func (w *world) applied(cluster string) {
 	w.t.Helper()
-	require.Eventually(w.t, func() bool {
+	w.eventually(func() bool {
 		node, err := w.store.Read(w.ctx(), w.store.RoutePath(w.topic))
 		if err != nil || !node.Exists {
 			return false
@@ -294,22 +297,22 @@ func (w *world) applied(cluster string) {
 			}
 		}
 		return len(all) > 0
-	}, 30*time.Second, 10*time.Millisecond, "not every participant has applied write=%s: %+v", cluster, w.participants())
+	}, func() any { return w.participants() }, "every participant has applied write=%s", cluster)
 }
 
 // verdict checks the history after everything was read.
 func (w *world) verdict(clusters ...string) history.Verdict {
 	w.t.Helper()
 	for _, cluster := range clusters {
-		require.Eventually(w.t, func() bool { return w.left(cluster) == 0 }, 30*time.Second, 50*time.Millisecond, "left on %s", cluster)
+		w.eventually(func() bool { return w.left(cluster) == 0 }, func() any { return w.participants() }, "nothing is left on %s", cluster)
 	}
 	var v history.Verdict
-	require.Eventually(w.t, func() bool {
+	w.eventually(func() bool {
 		events, err := history.Load(w.dir)
 		require.NoError(w.t, err)
 		v = history.Check(events, history.Options{Groups: []history.Group{{Name: w.group}}})
 		return v.Count(history.Lost) == 0
-	}, 10*time.Second, 100*time.Millisecond)
+	}, func() any { return v }, "nothing is lost")
 	return v
 }
 
