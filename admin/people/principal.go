@@ -116,7 +116,7 @@ func From(ctx context.Context) Principal {
 // ErrUnauthenticated: nobody is recognized, or the name or the password is wrong. It is ErrNotAllowed too.
 var ErrUnauthenticated = fmt.Errorf("%w: not logged in", errs.ErrNotAllowed)
 
-// LimitError: there were too many attempts to log in. It is ErrNotAllowed too.
+// LimitError says that there were too many attempts to log in. It is ErrNotAllowed too.
 type LimitError struct {
 	Of    string        // "from this address", "for this name"
 	After time.Duration // when the next one may be made
