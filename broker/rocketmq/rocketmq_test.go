@@ -30,6 +30,8 @@ func TestRocketMQ(t *testing.T) {
 			"DelayedIsPending":          (*world).delayedIsPending,
 			"TooLongDelay":              (*world).tooLongDelay,
 			"LibraryInTheGroup":         (*world).libraryInTheGroup,
+			"LibraryFirstInTheGroup":    (*world).libraryFirstInTheGroup,
+			"LibraryInTheGroupInOrder":  (*world).libraryInTheGroupInOrder,
 			"ExclusiveQueues":           (*world).exclusiveQueues,
 			"GroupsAreNotMadeByBrokers": (*world).groupsAreNotMadeByBrokers,
 			"NameServerAway":            (*world).nameServerAway,
