@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -58,8 +59,28 @@ type executor struct {
 	*Service
 	all     sync.WaitGroup
 	slots   chan struct{}
-	workers map[string]*worker   // by subject
-	queued  map[string]time.Time // by request: when it was last seen in its queue
+	workers map[string]*worker // by subject
+
+	mu     sync.Mutex
+	queued map[string]time.Time // by request: when it was last seen in its queue
+}
+
+// seen notes that a request is in its queue; the zero time: that it may not be.
+func (e *executor) seen(id string, at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if at.IsZero() {
+		delete(e.queued, id)
+		return
+	}
+	e.queued[id] = at
+}
+
+// unseen says that it is time to look for a request in its queue.
+func (e *executor) unseen(r *store.ChangeRequest) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Since(e.queued[r.ID]) > lookAgain
 }
 
 // worker serves one queue.
@@ -91,11 +112,9 @@ func (e *executor) scan(ctx context.Context) error {
 		bySubject[r.Subject] = append(bySubject[r.Subject], r)
 		known[r.ID] = true
 	}
-	for id := range e.queued {
-		if !known[id] {
-			delete(e.queued, id)
-		}
-	}
+	e.mu.Lock()
+	maps.DeleteFunc(e.queued, func(id string, _ time.Time) bool { return !known[id] })
+	e.mu.Unlock()
 	var failed []error
 	for subject, w := range e.workers {
 		if err := e.release(ctx, subject, w, bySubject[subject] != nil); err != nil {
@@ -167,7 +186,7 @@ func (e *executor) serve(ctx context.Context, subject string, requests []*store.
 // enqueue puts those into the queue that are not there. Two servers that do it at the same time put two items: the second one finds
 // the request done.
 func (e *executor) enqueue(ctx context.Context, queue *coord.Queue, requests []*store.ChangeRequest) error {
-	if !slices.ContainsFunc(requests, func(r *store.ChangeRequest) bool { return time.Since(e.queued[r.ID]) > lookAgain }) {
+	if !slices.ContainsFunc(requests, e.unseen) {
 		return nil
 	}
 	items, err := queue.List(ctx)
@@ -179,16 +198,18 @@ func (e *executor) enqueue(ctx context.Context, queue *coord.Queue, requests []*
 		there[parseItem(i)] = true
 	}
 	for _, r := range requests {
-		if !there[r.ID] {
-			data, err := json.Marshal(item{r.ID})
-			if err != nil {
-				return err
-			}
-			if _, err := queue.Put(ctx, data); err != nil {
-				return err
-			}
+		if there[r.ID] { // perhaps from before it failed, and about to go
+			e.seen(r.ID, time.Now().Add(time.Second-lookAgain))
+			continue
 		}
-		e.queued[r.ID] = time.Now()
+		data, err := json.Marshal(item{r.ID})
+		if err != nil {
+			return err
+		}
+		if _, err := queue.Put(ctx, data); err != nil {
+			return err
+		}
+		e.seen(r.ID, time.Now())
 	}
 	return nil
 }
@@ -310,6 +331,7 @@ func (e *executor) failed(ctx context.Context, id string, failure error) (again 
 	if isFinal(failure) || r.Attempts >= e.cfg.Attempts {
 		now := e.cfg.now()
 		r.State, r.NextAt, r.EndedAt = store.RequestBad, nil, &now
+		e.seen(id, time.Time{}) // it leaves the queue, and may be tried again before the next look
 		e.log.Warn("a request failed", zap.String("request", id), zap.Error(failure))
 		return false, run.update(ctx, store.RequestChanges{Action: "fail", Events: []store.RequestEvent{{Kind: "failed", Text: r.Error}}}, "failed")
 	}
