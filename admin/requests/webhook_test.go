@@ -1,0 +1,110 @@
+package requests
+
+import (
+	"crypto/hmac"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// received is one POST.
+type received struct {
+	Notice
+	signed bool
+}
+
+// hook is a receiver that answers with the statuses given, then with 204.
+func hook(t *testing.T, key string, statuses ...int) (url string, notices chan received) {
+	t.Helper()
+	notices = make(chan received, 100)
+	answers := make(chan int, len(statuses))
+	for _, status := range statuses {
+		answers <- status
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		var n received
+		if err == nil {
+			err = json.Unmarshal(body, &n.Notice)
+		}
+		if err != nil || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		n.signed = hmac.Equal([]byte(r.Header.Get(SignatureHeader)), []byte(sign([]byte(key), r.Header.Get(TimestampHeader), body)))
+		notices <- n
+		select {
+		case status := <-answers:
+			w.WriteHeader(status)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, notices
+}
+
+func next(t *testing.T, notices <-chan received) received {
+	t.Helper()
+	select {
+	case n := <-notices:
+		return n
+	case <-time.After(patience):
+		require.FailNow(t, "waited in vain for a notice")
+		return received{}
+	}
+}
+
+func TestTheWebhookIsToldInOrderAndSigned(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	url, notices := hook(t, "key", http.StatusInternalServerError, http.StatusTooManyRequests)
+	service := s.service(func(c *Config) {
+		c.Webhook = &Webhook{URL: url, Secret: "env:HOOK", Secrets: func(string) (string, error) { return "key", nil }}
+	})
+	s.run(service)
+	r := s.done(service, New{Claim: &ClaimSpec{App: "order_service"}}, Approval{Note: "yes"})
+	var events []string
+	for range 7 {
+		n := next(t, notices)
+		require.True(t, n.signed)
+		require.Equal(t, []string{r.ID, KindClaim, "order_service", "alice"}, []string{n.Request, n.Kind, n.Subject, n.Applicant})
+		events = append(events, n.Event)
+	}
+	require.Equal(t, []string{"drafted", "drafted", "drafted", "submitted", "approved", "executing", "done"}, events, "the first one was refused twice")
+}
+
+func TestAWebhookThatDoesNotAnswerIsInNobodysWay(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(release) })
+	service := s.service(func(c *Config) { c.Webhook = &Webhook{URL: server.URL} })
+	stop := s.run(service)
+	for range 3 {
+		r := s.done(service, New{Claim: &ClaimSpec{App: "order_service"}}, Approval{})
+		require.Equal(t, store.RequestOK, r.State)
+	}
+	stop() // does not wait for it either
+}
+
+func TestAWebhookIsLookedAtEarly(t *testing.T) {
+	s := newStage(t)
+	for _, w := range []Webhook{
+		{}, {URL: "ftp://a/b"}, {URL: "https://"}, {URL: "https://user:hunter2@a/b"}, {URL: "https://a/b", Secret: "hunter2"}, {URL: "https://a/b", Secret: "env:TURNOUT_NO_SUCH_VARIABLE"},
+	} {
+		_, err := NewService(Config{Store: s.db, Meta: s.meta, Webhook: &w})
+		require.ErrorIs(t, err, errs.ErrInvalid, "%+v", w)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
