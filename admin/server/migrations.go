@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"github.com/danielgtaylor/huma/v2/sse"
 
 	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/people"
+	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -25,13 +28,13 @@ type MigrationID struct {
 }
 
 func (s *server) registerMigrations() {
-	call(s, http.MethodGet, "/migrations", "list-migrations", "List migrations, the newest first", s.list)
-	call(s, http.MethodPost, "/migrations/plan", "plan-migration", "Look whether a topic can be moved; changes nothing", s.plan)
-	call(s, http.MethodPost, "/migrations", "start-migration", "Start a migration", s.start, created)
-	call(s, http.MethodGet, "/migrations/{id}", "get-migration", "Read a migration", s.get)
-	call(s, http.MethodGet, "/migrations/{id}/events", "list-migration-events", "What happened, oldest first", s.events)
-	call(s, http.MethodGet, "/migrations/{id}/live", "look-at-migration", "What a migration looks like now", s.live)
-	call(s, http.MethodGet, "/migrations/{id}/receipt", "get-migration-receipt", "The receipt of a migration that has ended", s.receipt)
+	call(s, people.Read, http.MethodGet, "/migrations", "list-migrations", "List migrations, the newest first", s.list)
+	call(s, people.Read, http.MethodPost, "/migrations/plan", "plan-migration", "Look whether a topic can be moved; changes nothing", s.plan)
+	call(s, people.Operate, http.MethodPost, "/migrations", "start-migration", "Start a migration", s.start, created)
+	call(s, people.Read, http.MethodGet, "/migrations/{id}", "get-migration", "Read a migration", s.get)
+	call(s, people.Read, http.MethodGet, "/migrations/{id}/events", "list-migration-events", "What happened, oldest first", s.events)
+	call(s, people.Read, http.MethodGet, "/migrations/{id}/live", "look-at-migration", "What a migration looks like now", s.live)
+	call(s, people.Read, http.MethodGet, "/migrations/{id}/receipt", "get-migration-receipt", "The receipt of a migration that has ended", s.receipt)
 	for name, action := range map[string]struct {
 		summary string
 		do      func(ctx context.Context, id string, a api.Ask) error
@@ -41,14 +44,19 @@ func (s *server) registerMigrations() {
 		"pause":    {"Let a migration stand still where it is", func(ctx context.Context, id string, a api.Ask) error { return s.ctl.Pause(ctx, id, a.By) }},
 		"resume":   {"Let a migration go on", func(ctx context.Context, id string, a api.Ask) error { return s.ctl.Resume(ctx, id, a.By, a.Accept...) }},
 	} {
-		call(s, http.MethodPost, "/migrations/{id}/"+name, name+"-migration", action.summary, func(ctx context.Context, in *struct {
+		call(s, people.Operate, http.MethodPost, "/migrations/{id}/"+name, name+"-migration", action.summary, func(ctx context.Context, in *struct {
 			MigrationID
 			Body api.Ask
 		}) (*reply[*store.Migration], error) {
-			if err := checkBy(in.Body.By); err != nil {
+			by, err := s.by(ctx, in.Body.By)
+			if err != nil {
 				return nil, err
 			}
+			in.Body.By = by
 			if err := action.do(ctx, in.ID, in.Body); err != nil {
+				return nil, err
+			}
+			if err := s.db.RecordAudit(ctx, store.Audit{Action: name, Kind: "migration", Subject: in.ID}); err != nil {
 				return nil, err
 			}
 			return s.get(ctx, &in.MigrationID)
@@ -56,9 +64,13 @@ func (s *server) registerMigrations() {
 	}
 	sse.Register(s.api, huma.Operation{
 		Method: http.MethodGet, Path: "/api/v1/migrations/{id}/stream", OperationID: "stream-migration", Tags: []string{"migrations"},
-		Summary: "What happens, as server-sent events, until the migration has ended", Security: []map[string][]string{{"token": {}}},
+		Summary: "What happens, as server-sent events, until the migration has ended", Security: []map[string][]string{{"token": {}}, {"session": {}}},
 		Middlewares: huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
-			if _, err := s.ctl.Get(ctx.Context(), ctx.Param("id")); err != nil {
+			err := people.From(ctx.Context()).Need(people.Read)
+			if err == nil {
+				_, err = s.ctl.Get(ctx.Context(), ctx.Param("id"))
+			}
+			if err != nil {
 				r, w := humago.Unwrap(ctx)
 				s.fail(w, r, err)
 				return
@@ -115,14 +127,44 @@ func (s *server) start(ctx context.Context, in *migrationRequest) (*reply[*store
 	if err != nil {
 		return nil, err
 	}
-	if err := checkBy(in.Body.By); err != nil {
+	by, err := s.by(ctx, in.Body.By)
+	if err != nil {
 		return nil, err
 	}
-	m, err := s.ctl.Start(ctx, plan, in.Body.By, migrate.StarterApproves)
-	return &reply[*store.Migration]{m}, err
+	if err := s.direct(ctx, requests.KindMigration); err != nil {
+		return nil, err
+	}
+	m, err := s.ctl.Start(ctx, plan, by, migrate.StarterApproves)
+	if err != nil {
+		return nil, err
+	}
+	after, err := json.Marshal(in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &reply[*store.Migration]{m}, s.db.RecordAudit(ctx, store.Audit{Action: "start", Kind: "migration", Subject: m.ID, After: after})
 }
 
-// checkBy: whoever is named stands in the history and on the receipt.
+// direct is nil if something of this kind may be done without a request that somebody else approves.
+func (s *server) direct(ctx context.Context, kind string) error {
+	if s.cfg.NoLogin {
+		return nil
+	}
+	p, err := s.requests.Policy(ctx, kind)
+	if err != nil || !p.Approval {
+		return err
+	}
+	return fmt.Errorf("%w: a %s needs the approval of somebody else: file a request (turnout request new, or POST /api/v1/requests)", errs.ErrNotAllowed, kind)
+}
+
+// by is who stands in the history and on the receipt: the user, or who is named where nobody logs in.
+func (s *server) by(ctx context.Context, named string) (string, error) {
+	if !s.cfg.NoLogin {
+		return people.From(ctx).Name, nil
+	}
+	return named, checkBy(named)
+}
+
 func checkBy(by string) error {
 	const most = 200
 	if strings.TrimSpace(by) == "" || len(by) > most || strings.ContainsFunc(by, func(r rune) bool { return r < ' ' }) {

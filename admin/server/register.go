@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server/api"
 )
 
@@ -79,7 +80,8 @@ func newAPI(mux *http.ServeMux) huma.API {
 	config.CreateHooks = nil // no $schema in documents
 	config.RejectUnknownQueryParameters = true
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token": {Type: "http", Scheme: "bearer", Description: "A token of the platform."},
+		"token":   {Type: "http", Scheme: "bearer", Description: "A token of a user."},
+		"session": {Type: "apiKey", In: "cookie", Name: "__Host-turnout", Description: "A session; what changes something also needs the header X-CSRF-Token. By http on the machine of the server the cookie is called turnout."},
 	}
 	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	return humago.New(mux, config)
@@ -97,14 +99,22 @@ func schemaName(t reflect.Type, hint string) string {
 	return name
 }
 
-// call is one operation: its id, what it is for, and what it does. Its ctx ends after a minute, and with the request.
-func call[I, O any](s *server, method, path, id, summary string, f func(ctx context.Context, in *I) (*O, error), more ...func(*huma.Operation)) {
+// anybody is what is needed for a call that is open to all.
+const anybody people.Permission = ""
+
+// call is one operation: what it needs, its id, what it is for, and what it does. Its ctx ends after a minute, and with the request.
+func call[I, O any](s *server, need people.Permission, method, path, id, summary string, f func(ctx context.Context, in *I) (*O, error), more ...func(*huma.Operation)) {
 	op := huma.Operation{
 		Method: method, Path: "/api/v1" + path, OperationID: id, Summary: summary,
 		Tags:         []string{strings.Split(strings.Trim(path, "/"), "/")[0]},
 		MaxBodyBytes: bodyMost, BodyReadTimeout: -1, // the server's own is in force
-		Security: []map[string][]string{{"token": {}}},
+		Security: []map[string][]string{{"token": {}}, {"session": {}}},
 		Errors:   []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
+	}
+	if need == anybody {
+		op.Security = nil
+	} else {
+		op.Description = fmt.Sprintf("Needs the permission %s.", need)
 	}
 	for _, change := range more {
 		change(&op)
@@ -112,7 +122,14 @@ func call[I, O any](s *server, method, path, id, summary string, f func(ctx cont
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, longest)
 		defer cancel()
-		out, err := f(ctx, in)
+		var out *O
+		var err error
+		if need != anybody {
+			err = people.From(ctx).Need(need)
+		}
+		if err == nil {
+			out, err = f(ctx, in)
+		}
 		if err != nil {
 			return nil, s.described(method, path, err)
 		}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +18,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/turnout-mq/turnout/admin/coord"
+	"github.com/turnout-mq/turnout/admin/fleet"
 	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/people"
+	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/clusters"
@@ -36,13 +41,21 @@ const (
 type Config struct {
 	ZooKeeper metadata.Config // its Logger is Logger where it has none
 	Database  string          // as store.Open takes it
-	// Listen is the address to listen on, "127.0.0.1:7070"; port 0 takes a free one. Without a Token only a loopback address
-	// is accepted.
+	// Listen is the address to listen on, "127.0.0.1:7070"; port 0 takes a free one.
 	Listen string
 	// URL is where clients reach the server; "": made of the address that it listens on.
 	URL string
-	// Token is what clients have to show for everything below /api/; "": nothing.
-	Token string
+	// NoLogin lets everybody who reaches the server do everything, as the administrator [Nobody]. Then only a loopback address is
+	// accepted for Listen. It is for demos and tests.
+	NoLogin bool
+	// HTTPS: clients reach the server by https, through a proxy that does the TLS.
+	HTTPS bool
+	// Proxies are trusted to say in X-Forwarded-For for whom they ask.
+	Proxies []netip.Prefix
+	// Webhook is told of requests. nil: none.
+	Webhook *requests.Webhook
+	// Invite, if not nil, is given the one-time token of the first administrator, when this start has made it.
+	Invite func(people.Invitation)
 	// Adopt joins a store and a root that do not belong together, after one of them was lost or restored.
 	Adopt bool
 	Open  clusters.OpenFunc // opens clusters
@@ -69,13 +82,8 @@ func (c *Config) check() error {
 	switch {
 	case err != nil:
 		bad("listen address %q: must be host:port, e.g. 127.0.0.1:7070", c.Listen)
-	case c.Token == "" && !loopback(host):
-		bad("listen address %q can be reached from other machines, and there is no token: give one (--token-file, TURNOUT_TOKEN), or listen on 127.0.0.1", c.Listen)
-	}
-	if c.Token != "" {
-		if err := api.CheckToken(c.Token); err != nil {
-			problems = append(problems, err)
-		}
+	case c.NoLogin && !loopback(host):
+		bad("listen address %q can be reached from other machines, and nobody has to log in: leave out --no-login, or listen on 127.0.0.1", c.Listen)
 	}
 	if c.URL != "" {
 		if err := api.CheckURL(c.URL); err != nil {
@@ -104,8 +112,12 @@ type server struct {
 	log  *zap.Logger
 	db   *store.Store
 	meta *metadata.Store
-	ctl  *migrate.Controller
 	api  huma.API
+
+	ctl      *migrate.Controller
+	people   *people.Service
+	requests *requests.Service
+	fleet    *fleet.Service
 
 	leads    atomic.Bool
 	changed  chan struct{} // has a token when leads has changed
@@ -159,11 +171,41 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	pool := clusters.NewPool(s.meta, cfg.Open, "turnout-serve-"+s.id, clusterLinger, s.log)
 	defer func() { s.closed("clusters", within(pool.Close)) }()
 	s.ctl = migrate.New(s.db, s.meta, pool, s.log, migrate.Options{})
+	s.people = people.New(s.db, people.Options{Log: s.log})
+	if s.requests, err = requests.NewService(requests.Config{
+		Store: s.db, Meta: s.meta, Pool: pool, Open: cfg.Open, Migrations: s.ctl, Server: s.id, Webhook: cfg.Webhook, Logger: s.log,
+	}); err != nil {
+		return err
+	}
+	if s.fleet, err = fleet.New(fleet.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
+		return err
+	}
+	if err := s.invite(starting); err != nil {
+		return err
+	}
 	job, err := coord.NewJob(s.meta, "controller", s.id, s.log)
 	if err != nil {
 		return err
 	}
 	return s.serve(ctx, listener, job)
+}
+
+// about is what this server says of itself in the jobs.
+func about() metadata.Instance {
+	host, _ := os.Hostname() // for people
+	return metadata.Instance{V: 1, Host: host, PID: os.Getpid(), Started: time.Now().UTC()}
+}
+
+// invite hands over the token of the first administrator, if there is none yet.
+func (s *server) invite(ctx context.Context) error {
+	if s.cfg.NoLogin || s.cfg.Invite == nil {
+		return nil
+	}
+	i, err := s.people.Bootstrap(ctx)
+	if err == nil && i != nil {
+		s.cfg.Invite(*i)
+	}
+	return err
 }
 
 // closed notes that a connection did not end in order, as when the other side does not answer: it is cut, and nothing is lost.
@@ -207,7 +249,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 		ErrorLog:          zap.NewStdLog(s.log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
 	var all sync.WaitGroup
-	ended := make(chan error, 2)
+	ended := make(chan error, 4)
 	all.Go(func() {
 		if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			ended <- fmt.Errorf("http: %w", err)
@@ -219,6 +261,14 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 			ended <- fmt.Errorf("this server can not lead: %w", err)
 		}
 	})
+	all.Go(func() { s.people.Run(ctx) })
+	for what, run := range map[string]func(context.Context) error{"requests": s.requests.Run, "fleet": s.fleet.Run} {
+		all.Go(func() {
+			if err := run(ctx); ctx.Err() == nil {
+				ended <- fmt.Errorf("this server can not work on %s: %w", what, err)
+			}
+		})
+	}
 	announced := make(chan struct{})
 	all.Go(func() { s.announce(ctx, announced) })
 

@@ -60,7 +60,7 @@ func begin(t *testing.T, zookeeper, database string, change func(*server.Config)
 	r := &running{stop: cancel, ready: make(chan server.Info, 1), err: make(chan error, 1)}
 	cfg := server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: zookeeper, SessionTimeout: 30 * time.Second},
-		Database:  database, Listen: "127.0.0.1:0", Open: drivers.Open, Logger: zaptest.NewLogger(t),
+		Database:  database, Listen: "127.0.0.1:0", Open: drivers.Open, Logger: zaptest.NewLogger(t), NoLogin: true,
 		Ready: func(i server.Info) { r.ready <- i },
 	}
 	if change != nil {

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -16,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -45,14 +44,8 @@ func (s *server) handler() http.Handler {
 	all := http.NewServeMux()
 	all.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, map[string]bool{"ok": true}) })
 	all.HandleFunc("GET /readyz", s.ready)
-	all.Handle("/api/", s.authorized(calls))
-	all.Handle("/", calls)
-	// A page of another site that is open in the browser of somebody on this machine must not use this server.
-	origin := http.NewCrossOriginProtection()
-	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, fmt.Errorf("%w: a page of another site asks", errs.ErrNotAllowed))
-	}))
-	return s.logged(s.addressed(origin.Handler(all)))
+	all.Handle("/", s.recognized(calls))
+	return s.logged(all)
 }
 
 // described is err as it is answered. What nobody foresaw is logged.
@@ -66,8 +59,8 @@ func (s *server) described(method, path string, err error) *api.Error {
 
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := s.described(r.Method, r.URL.Path, err)
-	if e.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", "Bearer")
+	for name, values := range e.GetHeaders() {
+		w.Header()[name] = values
 	}
 	s.writeAs(w, api.ProblemType, e.Status, e)
 }
@@ -87,29 +80,38 @@ func (s *server) writeAs(w http.ResponseWriter, contentType string, status int, 
 	_, _ = w.Write(append(data, '\n')) // who asked may have gone
 }
 
-// authorized lets nobody through without the token.
-func (s *server) authorized(next http.Handler) http.Handler {
-	if s.cfg.Token == "" {
-		return next
+// Nobody is the user of a server without login.
+const Nobody = "nobody"
+
+// open are the requests for which nobody has to be recognized.
+func open(r *http.Request) bool {
+	switch r.URL.Path {
+	case "/api/v1/session", "/api/v1/claim":
+		return r.Method == http.MethodPost
 	}
-	want := sha256.Sum256([]byte(s.cfg.Token))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(token))
-		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			s.fail(w, r, api.Unauthorized())
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	return strings.HasPrefix(r.URL.Path, "/api/v1/openapi")
 }
 
-// addressed refuses, where there is no token, requests for another host than this one: a name that was made to lead here
+// recognized finds out who makes a request, and refuses what nobody may do.
+func (s *server) recognized(next http.Handler) http.Handler {
+	if !s.cfg.NoLogin {
+		return people.NewWeb(s.people, people.WebOptions{HTTPS: s.cfg.HTTPS, Proxies: s.cfg.Proxies, Open: open, Fail: s.fail}).Handler(next)
+	}
+	// A page of another site that is open in the browser of somebody on this machine must not use this server.
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, fmt.Errorf("%w: a page of another site asks", errs.ErrNotAllowed))
+	}))
+	return s.addressed(origin.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		address, _, _ := net.SplitHostPort(r.RemoteAddr)
+		p := people.Principal{Name: Nobody, Role: people.Administrator, Scopes: people.Permissions(), Via: "no login", Address: address}
+		next.ServeHTTP(w, r.WithContext(people.With(r.Context(), p)))
+	})))
+}
+
+// addressed refuses, where nobody logs in, requests for another host than this one: a name that was made to lead here
 // would let a page of another site read the answers.
 func (s *server) addressed(next http.Handler) http.Handler {
-	if s.cfg.Token != "" {
-		return next
-	}
 	advertised := ""
 	if u, err := url.Parse(s.cfg.URL); err == nil {
 		advertised = u.Hostname()
@@ -121,7 +123,7 @@ func (s *server) addressed(next http.Handler) http.Handler {
 		}
 		host = strings.Trim(host, "[]")
 		if !loopback(host) && !strings.EqualFold(host, advertised) {
-			s.fail(w, r, fmt.Errorf("%w: this server has no token and is not asked as %q: use its URL, %s", errs.ErrNotAllowed, host, s.cfg.URL))
+			s.fail(w, r, fmt.Errorf("%w: this server has no login and is not asked as %q: use its URL, %s", errs.ErrNotAllowed, host, s.cfg.URL))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -3,7 +3,6 @@ package cli_test
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +33,7 @@ type info struct{ ID, URL, Store string }
 // serve starts a server in this process and returns when it answers.
 func (p *platform) serve(t *testing.T, args ...string) (*background, info) {
 	t.Helper()
-	b := start(t, append([]string{"serve", "--zookeeper", p.connect, "--database", p.db, "--listen", "127.0.0.1:0", "--session-timeout", "30s", "--timeout", "1m", "-o", "json"}, args...)...)
+	b := start(t, append([]string{"serve", "--zookeeper", p.connect, "--database", p.db, "--listen", "127.0.0.1:0", "--session-timeout", "30s", "--timeout", "1m", "-o", "json", "--no-login"}, args...)...)
 	b.stdout.await(t, "}\n")
 	return b, decode[info](t, b.stdout.String())
 }
@@ -281,42 +280,15 @@ func TestMigrateUsage(t *testing.T) {
 	require.Contains(t, z.refused(t, 4, "migrate", "list"), "turnout serve")
 	require.Contains(t, z.refused(t, 1, "migrate", "list", "--server", "http://127.0.0.1:1"), "no server of the platform answers")
 	// What is not acceptable for a server.
-	require.Contains(t, z.refused(t, 3, "serve", "--data-dir", t.TempDir(), "--listen", "0.0.0.0:0"), "--token-file")
+	require.Contains(t, z.refused(t, 3, "serve", "--data-dir", t.TempDir(), "--listen", "0.0.0.0:0", "--no-login"), "--no-login")
+	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--proxy", "nowhere"), "--proxy")
 	require.Contains(t, z.refused(t, 3, "serve", "--data-dir", t.TempDir(), "--listen", "nowhere"), "host:port")
 	require.Contains(t, z.refused(t, 3, "serve", "--data-dir", t.TempDir(), "--url", "nowhere"), "http://")
 	require.Contains(t, z.refused(t, 3, "serve", "--database", "mysql:x"), "sqlite:PATH")
 	t.Setenv("TURNOUT_TOKEN", "two words")
-	says := z.refused(t, 2, "serve", "--data-dir", t.TempDir())
+	says := z.refused(t, 2, "migrate", "list")
 	require.Contains(t, says, "TURNOUT_TOKEN")
 	require.NotContains(t, says, "two words")
-}
-
-func TestServeWantsTheToken(t *testing.T) {
-	onKafkas(t, func(t *testing.T, p *platform) {
-		file := filepath.Join(t.TempDir(), "token")
-		require.NoError(t, os.WriteFile(file, []byte("s3cret-t0ken\n"), 0o600))
-		b, at := p.serve(t, "--listen", "0.0.0.0:0", "--token-file", file, "--log-level", "debug")
-		require.NotContains(t, at.URL, "0.0.0.0")
-
-		require.Contains(t, p.refused(t, 3, "migrate", "list"), "TURNOUT_TOKEN")
-		t.Setenv("TURNOUT_TOKEN", "wrong")
-		require.Contains(t, p.refused(t, 3, "migrate", "list"), "TURNOUT_TOKEN")
-		require.Equal(t, "[]\n", p.turnout(t, "migrate", "list", "-o", "json", "--token-file", file).stdout)
-		t.Setenv("TURNOUT_TOKEN", "s3cret-t0ken")
-		require.Equal(t, "[]\n", p.turnout(t, "migrate", "list", "-o", "json").stdout)
-		t.Setenv("TURNOUT_SERVER", at.URL)
-		require.Equal(t, "[]\n", run(t, "migrate", "list", "-o", "json").stdout)
-
-		for path, status := range map[string]int{"/healthz": 200, "/readyz": 200, "/api/v1/migrations": 401} {
-			resp, err := http.Get(at.URL + path)
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			require.Equal(t, status, resp.StatusCode, path)
-		}
-		require.Equal(t, 0, b.end(t))
-		require.NotContains(t, b.stderr.String()+b.stdout.String(), "s3cret")
-		http.DefaultClient.CloseIdleConnections()
-	})
 }
 
 func TestTopicPutDoesNotMovePastAPlatform(t *testing.T) {
@@ -355,10 +327,10 @@ func TestServeRefusesAForeignStore(t *testing.T) {
 		p.turnout(t, "migrate", "start", "order_topic", "--to", "kafka-b", "--create", "--accept", "all", "--watch")
 		require.Equal(t, 0, b.end(t))
 		other := "sqlite:" + filepath.Join(t.TempDir(), "other.db")
-		says := run(t, "serve", "--zookeeper", p.connect, "--database", other, "--listen", "127.0.0.1:0")
+		says := run(t, "serve", "--no-login", "--zookeeper", p.connect, "--database", other, "--listen", "127.0.0.1:0")
 		require.Equal(t, 5, says.code, says.stderr)
 		require.Contains(t, says.stderr, "--adopt")
-		says = run(t, "serve", "--zookeeper", p.connect, "--root", "/elsewhere", "--database", p.db, "--listen", "127.0.0.1:0")
+		says = run(t, "serve", "--no-login", "--zookeeper", p.connect, "--root", "/elsewhere", "--database", p.db, "--listen", "127.0.0.1:0")
 		require.Equal(t, 5, says.code, says.stderr)
 		require.Contains(t, says.stderr, "--adopt")
 		b, _ = p.serve(t) // the right one

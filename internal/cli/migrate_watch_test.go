@@ -75,7 +75,7 @@ func child(t *testing.T, args ...string) *process {
 
 func TestASecondServerFinishesWhatAKilledOneBegan(t *testing.T) {
 	onKafkas(t, func(t *testing.T, p *platform) {
-		first := child(t, "serve", "--zookeeper", p.connect, "--database", p.db, "--listen", "127.0.0.1:0", "--session-timeout", "2s")
+		first := child(t, "serve", "--no-login", "--zookeeper", p.connect, "--database", p.db, "--listen", "127.0.0.1:0", "--session-timeout", "2s")
 		require.Regexp(t, `^serving http://127\.0\.0\.1:\d+ as \S+, store sqlite:`, first.first)
 		wake := p.sleeper(t)
 		id := p.begin(t)
@@ -95,7 +95,7 @@ func TestASecondServerFinishesWhatAKilledOneBegan(t *testing.T) {
 
 func TestServeStopsInOrder(t *testing.T) {
 	z := startZooKeeper(t)
-	cmd := child(t, "serve", "--zookeeper", z.connect, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
+	cmd := child(t, "serve", "--no-login", "--zookeeper", z.connect, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
 	require.Contains(t, cmd.first, "serving http://127.0.0.1:")
 	nodes, _, err := z.conn.Children("/turnout/admin/servers")
 	require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestServeStopsInOrder(t *testing.T) {
 
 func TestASecondSignalEndsTheServerAtOnce(t *testing.T) {
 	z := startZooKeeper(t)
-	cmd := child(t, "serve", "--zookeeper", z.connect, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
+	cmd := child(t, "serve", "--no-login", "--zookeeper", z.connect, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0")
 	z.Freeze() // who waits for it to say goodbye waits for seconds
 	t.Cleanup(z.Thaw)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))

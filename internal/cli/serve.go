@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/broker/drivers"
@@ -27,7 +29,8 @@ import (
 type serveOptions struct {
 	dataDir, database string
 	listen, url       string
-	tokenFile         string
+	noLogin, https    bool
+	proxies           []string
 	logLevel          string
 	session           time.Duration
 	adopt             bool
@@ -48,15 +51,18 @@ it would know neither what runs nor which clusters are to be closed to writers. 
 From the first start on the root is managed: turnout topic put does not move its topics any more (unless --force), and edits
 of a wish by hand are finished by the platform.
 
-Without a token the server listens on this machine only. With one, in the environment variable TURNOUT_TOKEN or in the
-file of --token-file, every request below /api/ needs it. There is no TLS: put a proxy in front where the network is not
-trusted, and say with --url how clients reach it. /healthz says that the process serves, /readyz that it can work.
+The first start prints a one-time token: with it the first administrator takes a name and a password (turnout login --claim).
+Every request below /api/ needs a session or a token of a user. There is no TLS: put a proxy in front where the network is not
+trusted, say with --url how clients reach it, with --https that they use TLS, and with --proxy which addresses the proxies have.
+With --no-login everybody on this machine may do everything, for demos and tests. /healthz says that the process serves, /readyz
+that it can work.
 
 SIGINT or SIGTERM stops it in order: the lead is given up at once, requests under way are finished. The second one ends
 the process. Logs go to standard error.`,
 		Example: `  turnout serve
   turnout serve --data-dir /var/lib/turnout
-  turnout serve --listen 0.0.0.0:7070 --token-file /etc/turnout/token --url https://turnout.example.com
+  turnout serve --no-login
+  turnout serve --url https://turnout.example.com --https
   PGPASSFILE=/etc/turnout/pgpass turnout serve --database postgres://turnout@db.example.com/turnout`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,7 +82,9 @@ the process. Logs go to standard error.`,
 	f.StringVar(&o.database, "database", "", "the store: sqlite:PATH or postgres://USER@HOST/NAME (default: sqlite:turnout.db in --data-dir)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7070", "address to listen on; port 0 takes a free one")
 	f.StringVar(&o.url, "url", "", "URL by which clients reach this server (default: made of the address that it listens on)")
-	f.StringVar(&o.tokenFile, "token-file", "", "file that holds the token that clients have to show (default: TURNOUT_TOKEN, else none)")
+	f.BoolVar(&o.noLogin, "no-login", false, "everybody on this machine may do everything")
+	f.BoolVar(&o.https, "https", false, "clients reach this server by https, through a proxy")
+	f.StringSliceVar(&o.proxies, "proxy", nil, "addresses or networks of proxies, whose X-Forwarded-For is believed")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&o.session, "session-timeout", metadata.DefaultSessionTimeout, "of ZooKeeper: how long the others wait before they take over from a leader that died")
 	f.BoolVar(&o.adopt, "adopt", false, "join a store and a root that do not belong together, after a loss or a restore")
@@ -92,7 +100,7 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	if err != nil {
 		return none, usagef("--log-level %q: must be debug, info, warn or error", o.logLevel)
 	}
-	token, err := a.token(o.tokenFile)
+	proxies, err := networks(o.proxies)
 	if err != nil {
 		return none, err
 	}
@@ -105,13 +113,33 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	log := newLogger(a.stderr, level, a.json())
 	return server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, SessionTimeout: o.session},
-		Database:  o.database, Listen: o.listen, URL: o.url, Token: token, Adopt: o.adopt,
+		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, HTTPS: o.https, Proxies: proxies, Adopt: o.adopt,
 		Open: drivers.Open, StartLimit: a.settings.timeout, Logger: log,
+		Invite: func(i people.Invitation) {
+			_ = a.show(i, func(w io.Writer) {
+				fmt.Fprintf(w, "one-time token of the first administrator, good until %s: %s\nset a password with: turnout login --claim\n", i.Expires.Format(time.RFC3339), i.Token)
+			})
+		},
 		Ready: func(i server.Info) {
 			// Nobody may be there to read it.
 			_ = a.show(i, func(w io.Writer) { fmt.Fprintf(w, "serving %s as %s, store %s\n", i.URL, i.ID, i.Store) })
 		},
 	}, nil
+}
+
+// networks reads addresses and networks.
+func networks(list []string) (found []netip.Prefix, err error) {
+	for _, text := range list {
+		p, err := netip.ParsePrefix(text)
+		if ip, is := netip.ParseAddr(text); is == nil {
+			p, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if err != nil {
+			return nil, usagef("--proxy %q: must be an address or a network like 10.0.0.0/8", text)
+		}
+		found = append(found, p)
+	}
+	return found, nil
 }
 
 // newLogger logs for people, or in JSON.

@@ -3,11 +3,14 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
@@ -25,12 +28,12 @@ type Request struct {
 	Accept     []string `json:"accept,omitempty"`
 	// Participants are those of a plan that was made before: who has vanished since is found.
 	Participants []string `json:"participants,omitempty"`
-	By           string   `json:"by,omitempty"` // who starts it; not needed for a plan
+	By           string   `json:"by,omitempty"` // who starts it, where nobody logs in; not needed for a plan
 }
 
 // Ask asks something of a running migration.
 type Ask struct {
-	By     string   `json:"by"`
+	By     string   `json:"by,omitempty"`     // who asks, where nobody logs in
 	Accept []string `json:"accept,omitempty"` // of resume: further warnings
 }
 
@@ -49,6 +52,8 @@ type Error struct {
 	Message  string            `json:"detail" doc:"What is wrong, and what to do."`
 	Errors   []FieldError      `json:"errors,omitempty" doc:"The fields of the request that are wrong."`
 	Findings []migrate.Finding `json:"findings,omitempty" doc:"What a preflight has found, of code refused and others."`
+
+	after time.Duration // after which it may be tried again; 0: not said
 }
 
 // FieldError is one field of a request that is wrong.
@@ -93,6 +98,18 @@ func (e *Error) Error() string { return e.Message }
 // GetStatus is the HTTP status.
 func (e *Error) GetStatus() int { return e.Status }
 
+// GetHeaders are those that belong to the status.
+func (e *Error) GetHeaders() http.Header {
+	h := http.Header{}
+	if e.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if e.after > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.after.Seconds()))))
+	}
+	return h
+}
+
 // ContentType is the media type of the document.
 func (e *Error) ContentType(string) string { return ProblemType }
 
@@ -116,21 +133,14 @@ var codes = []struct {
 	{"invalid", http.StatusBadRequest, errs.ErrInvalid},
 	{"too-large", http.StatusRequestEntityTooLarge, errs.ErrTooLarge},
 	{"unsupported", http.StatusUnprocessableEntity, errs.ErrUnsupported},
-	{"unauthorized", http.StatusUnauthorized, errUnauthorized},
+	{"unauthorized", http.StatusUnauthorized, people.ErrUnauthenticated},
 	{"not-allowed", http.StatusForbidden, errs.ErrNotAllowed},
+	{"too-many", http.StatusTooManyRequests, errs.ErrNotAllowed}, // by hand, see Describe
 	{"timeout", http.StatusGatewayTimeout, errs.ErrTimeout},
 	{"timeout", http.StatusGatewayTimeout, context.DeadlineExceeded},
 	{"unavailable", http.StatusServiceUnavailable, ErrUnavailable},
 	{"unavailable", http.StatusServiceUnavailable, errs.ErrClosed},
 	{"unavailable", http.StatusServiceUnavailable, context.Canceled},
-}
-
-// errUnauthorized: the request has no token, or a wrong one.
-var errUnauthorized = fmt.Errorf("%w: the server wants a token", errs.ErrNotAllowed)
-
-// Unauthorized is the error of a request without the token.
-func Unauthorized() error {
-	return fmt.Errorf("%w, and this one is missing or wrong: give the one that it was started with (--token-file, TURNOUT_TOKEN)", errUnauthorized)
 }
 
 // Unwrap is the sentinel of the code.
@@ -154,6 +164,12 @@ func Describe(err error) *Error {
 	if errors.As(err, &notReady) {
 		e.Findings = notReady.Plan.Findings
 		err = blockedBy(notReady)
+	}
+	var limit *people.LimitError
+	if errors.As(err, &limit) {
+		e.Code, e.Status, e.Title = "too-many", http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests)
+		e.after = limit.After
+		return e
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.is) {
