@@ -69,7 +69,8 @@ type Broker struct {
 	producers  map[string]map[*conn]*client
 	held       map[queueKey][]*heldPull
 	locks      map[lockKey]lock
-	halves     map[int64]*prepared // transactions that have not ended, by the offset of the prepared message in its queue
+	resets     map[groupTopic]map[int]int64 // positions set by a tool that no pull has been told, by queue
+	halves     map[int64]*prepared          // transactions that have not ended, by the offset of the prepared message in its queue
 }
 
 // StartBroker starts a broker on loopback and registers it. The ctx bounds the
@@ -172,6 +173,7 @@ func (b *Broker) load() error {
 	}
 	b.consumers, b.producers = map[string]*consumerGroup{}, map[string]map[*conn]*client{}
 	b.held, b.locks = map[queueKey][]*heldPull{}, map[lockKey]lock{}
+	b.resets = map[groupTopic]map[int]int64{}
 	b.began = time.Now()
 	b.openTransactions()
 	if err := b.systemGroups(); err != nil {
@@ -298,6 +300,15 @@ var handlers = map[int]func(*Broker, *conn, *remoting.Command) (*remoting.Comman
 	remoting.ReqDelayOffsets:            (*Broker).delayOffsets,
 	remoting.ReqQueryMessage:            (*Broker).queryMessage,
 	remoting.ReqViewMessage:             (*Broker).viewMessage,
+	reqUpdateTopics:                     (*Broker).updateTopics,
+	reqUpdateGroups:                     (*Broker).updateGroups,
+	reqResetOffset:                      (*Broker).resetOffset,
+	reqSystemTopics:                     (*Broker).systemTopicNames,
+	reqConsumeStatsOfAll:                (*Broker).consumeStatsOfAll,
+	reqAllProducers:                     (*Broker).allProducers,
+	reqCleanConsumeQueues:               (*Broker).clean,
+	reqCleanUnusedTopics:                (*Broker).clean,
+	reqCleanCommitLog:                   (*Broker).clean,
 }
 
 // handle needs mu.

@@ -1,11 +1,11 @@
 package rmqserver
 
 // Clients: 34 heartbeat, 35 unregister, 38 members of a group, 46 check of a
-// filter, 203 members and 204 producers in full; 40 tells members that their
-// group has changed.
+// filter, 203 members and 204 producers in full, 328 all producers; 40 tells
+// members that their group has changed.
 //
 // A client belongs to the connection that its heartbeat came on, and is gone
-// with it. Not done: heartbeats without subscriptions (version 2), 307 and 328.
+// with it. Not done: heartbeats without subscriptions (version 2), 307.
 
 import (
 	"maps"
@@ -258,6 +258,23 @@ func (b *Broker) producerConnections(_ *conn, r *remoting.Command) (*remoting.Co
 		return nil, refuse(remoting.SystemError, "the producer group[%s] not exist", name)
 	}
 	return body(r, map[string]any{"connectionSet": connections(b.producers[name])})
+}
+
+func (b *Broker) allProducers(_ *conn, r *remoting.Command) (*remoting.Command, error) {
+	type producer struct {
+		ClientID string `json:"clientId"`
+		Addr     string `json:"remoteIP"`
+		Language string `json:"language"`
+		Version  int    `json:"version"`
+		Seen     int64  `json:"lastUpdateTimestamp"`
+	}
+	all := map[string][]producer{}
+	for name, clients := range b.producers {
+		for c, p := range clients {
+			all[name] = append(all[name], producer{p.id, "/" + c.remote.String(), p.language, p.version, p.seen.UnixMilli()})
+		}
+	}
+	return body(r, map[string]any{"data": all})
 }
 
 func connections(clients map[*conn]*client) []remoting.Connection {

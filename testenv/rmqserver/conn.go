@@ -160,7 +160,7 @@ func (c *conn) answer(r, a *remoting.Command) {
 
 // send queues a frame for the client. Needs server.mu.
 func (c *conn) send(a *remoting.Command) {
-	a.Version = remoting.V5_5_0
+	a.Version, a.Codec = remoting.V5_5_0, remoting.JSON // whatever the request came in, as a real server does
 	if c.queued += len(a.Body); c.queued > maxQueued {
 		c.srv.log.Warn("connection cut: the client does not read", zap.Stringer("client", c.remote))
 		c.cut()

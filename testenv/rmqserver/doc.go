@@ -23,8 +23,9 @@
 // answers; a code that none does is answered with 3, as by a real server. Each
 // server has one mutex, server.mu, for all its state: a request is carried out
 // under it from begin to end, and answers are queued under it. testdata/real.txt
-// is what a real 5.5.0 answers to a script of some two hundred requests; a test
-// plays the script here and knows every difference.
+// is what a real 5.5.0 answers to a script of some three hundred requests; a test
+// plays the script here and knows every difference (docs/embedded-rocketmq.md has
+// the outcome).
 //
 // # What it leaves out
 //
@@ -45,11 +46,14 @@
 //   - Rates, queue lengths and counters of the day, which are 0; attributes and
 //     data versions of topics and groups, which are empty.
 //   - At the name server: registration by request (103, 104), which brokers of
-//     other processes would need, the write permission of a whole broker (205,
-//     327), its own settings (318, 319), lists by unit and of system topics.
-//   - At the broker: 18, 22, 225 (many at once), 23, 27, 60, 61, 209 to 214, 220 to 223
-//     (positions reset by a tool), 303 to 309, 314 to 317, 321 to 323, 328, 329,
-//     345, 353 and what is above 361.
+//     other processes would need, 217, its own settings (318, 319), lists by unit,
+//     order topics in routes (as with orderMessageEnable=false).
+//   - At the broker: 22, 23, 27, 60, 61, 209 to 214, 220, 221, 223, 303, 307 to
+//     309, 314, 315, 321 to 323, 345, 353 and what is above 361. So these commands
+//     of mqadmin do not work: consumerStatus, queryCq, getNamesrvConfig,
+//     updateNamesrvConfig, setConsumeMode, haStatus, those for cold data, RocksDB,
+//     lite topics, users and ACLs, controllers and containers, and queryMsgById
+//     with a consumer that shall consume it (-g, -d).
 //   - Requests to clients other than 39 and 40.
 //
 // # What is otherwise than in a real broker

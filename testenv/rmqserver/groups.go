@@ -1,10 +1,12 @@
 package rmqserver
 
-// Subscription groups: 200 create or change, 201 all, 207 delete, 352 one.
+// Subscription groups: 200 create or change, 201 all, 207 delete, 225 create or
+// change many, 352 one.
 //
-// Not done: 225 (many at once), 353 (forbidden topics), attributes.
+// Not done: 353 (forbidden topics), attributes.
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
@@ -53,15 +55,43 @@ func checkGroupName(group string) error {
 }
 
 func (b *Broker) updateGroup(_ *conn, r *remoting.Command) (*remoting.Command, error) {
-	g := remoting.NewSubscriptionGroup("")
+	var g groupWithDefaults
 	if err := read(r, &g); err != nil {
 		return nil, err
 	}
-	if err := checkGroupName(g.Name); err != nil {
+	return b.setGroups(r, g)
+}
+
+func (b *Broker) updateGroups(_ *conn, r *remoting.Command) (*remoting.Command, error) {
+	var list struct {
+		Groups []groupWithDefaults `json:"groupConfigList"`
+	}
+	if err := read(r, &list); err != nil {
 		return nil, err
 	}
-	if err := b.store.keep(entryGroup, g); err != nil {
-		return nil, err
+	return b.setGroups(r, list.Groups...)
+}
+
+// groupWithDefaults has RocketMQ's defaults for what its JSON does not say.
+type groupWithDefaults remoting.SubscriptionGroup
+
+// UnmarshalJSON reads a group.
+func (g *groupWithDefaults) UnmarshalJSON(b []byte) error {
+	*g = groupWithDefaults(remoting.NewSubscriptionGroup(""))
+	return json.Unmarshal(b, (*remoting.SubscriptionGroup)(g))
+}
+
+// setGroups creates or changes all of them, or none.
+func (b *Broker) setGroups(r *remoting.Command, groups ...groupWithDefaults) (*remoting.Command, error) {
+	for _, g := range groups {
+		if err := checkGroupName(g.Name); err != nil {
+			return nil, err
+		}
+	}
+	for _, g := range groups {
+		if err := b.store.keep(entryGroup, remoting.SubscriptionGroup(g)); err != nil {
+			return nil, err
+		}
 	}
 	return ok(r)
 }

@@ -1,11 +1,13 @@
 package rmqserver
 
 // Name server: 100 put, 101 get, 102 delete a key, 105 route, 106 cluster info,
-// 206 topic list, 216 forget a topic, 219 list keys, 224 topics of a cluster.
+// 205 take and 327 give a broker's write permission, 206 topic list, 216 forget a
+// topic, 219 list keys, 224 topics of a cluster, 304 names of clusters and
+// brokers, which are topics too.
 //
 // Brokers of this package register by a call, at once and whenever something
-// changes; not done are 103 and 104 (brokers of other processes), 205 and 327
-// (write permission of a whole broker), 217, 304, 318, 319 and the lists by unit.
+// changes; not done are 103 and 104 (brokers of other processes), 217, 318, 319
+// and the lists by unit.
 
 import (
 	"context"
@@ -42,7 +44,8 @@ type NameServer struct {
 // registered is what a broker has said of itself.
 type registered struct {
 	data   remoting.BrokerData
-	topics map[string]remoting.QueueData
+	said   map[string]remoting.QueueData // as it has said last, by topic
+	topics map[string]remoting.QueueData // as clients are told
 }
 
 // StartNameServer starts a name server on loopback. The ctx bounds the start
@@ -95,8 +98,8 @@ func (n *NameServer) detach(b *Broker) {
 	delete(n.attached, b)
 }
 
-// register takes what a broker says of itself. Topics that it does not name stay
-// as they are. A name server that is down hears nothing.
+// register takes what a broker says of itself. Topics that it does not name, or
+// says nothing new of, stay as they are. A name server that is down hears nothing.
 func (n *NameServer) register(data remoting.BrokerData, topics []remoting.QueueData, names []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -105,12 +108,14 @@ func (n *NameServer) register(data remoting.BrokerData, topics []remoting.QueueD
 	}
 	b := n.brokers[data.Name]
 	if b == nil {
-		b = &registered{topics: map[string]remoting.QueueData{}}
+		b = &registered{said: map[string]remoting.QueueData{}, topics: map[string]remoting.QueueData{}}
 		n.brokers[data.Name] = b
 	}
 	b.data = data
 	for i, name := range names {
-		b.topics[name] = topics[i]
+		if _, known := b.topics[name]; !known || b.said[name] != topics[i] {
+			b.said[name], b.topics[name] = topics[i], topics[i]
+		}
 	}
 }
 
@@ -128,6 +133,9 @@ var nameHandlers = map[int]func(*NameServer, *remoting.Command) (*remoting.Comma
 	remoting.ReqClusterInfo:             (*NameServer).clusterInfo,
 	remoting.ReqTopicList:               (*NameServer).topicList,
 	remoting.ReqTopicsOfCluster:         (*NameServer).topicsOfCluster,
+	reqSystemTopicsOfNameServer:         (*NameServer).systemTopics,
+	reqWipeWritePermission:              (*NameServer).wipeWritePermission,
+	reqAddWritePermission:               (*NameServer).addWritePermission,
 	remoting.ReqDeleteTopicInNameServer: (*NameServer).deleteTopic,
 	remoting.ReqPutKV:                   (*NameServer).putKV,
 	remoting.ReqGetKV:                   (*NameServer).getKV,
@@ -145,10 +153,11 @@ func (n *NameServer) handle(_ *conn, r *remoting.Command) *remoting.Command {
 	return answerOf(r, a, err)
 }
 
-// route always writes standard JSON, which clients before 4.9.4 read as well.
+// route always writes standard JSON, which clients before 4.9.4 read as well. As
+// with orderMessageEnable=false, the default, it says nothing of order topics.
 func (n *NameServer) route(r *remoting.Command) (*remoting.Command, error) {
 	topic := r.Fields["topic"]
-	route := remoting.Route{OrderTopicConf: n.keys["ORDER_TOPIC_CONFIG"][topic]}
+	var route remoting.Route
 	for _, name := range slices.Sorted(maps.Keys(n.brokers)) {
 		if q, found := n.brokers[name].topics[topic]; found {
 			route.Queues = append(route.Queues, q)
@@ -185,11 +194,12 @@ func (n *NameServer) topicNames(match func(remoting.BrokerData) bool) []string {
 }
 
 type topicNames struct {
-	Topics []string `json:"topicList"`
+	Topics     []string `json:"topicList"`
+	BrokerAddr string   `json:"brokerAddr,omitempty"`
 }
 
 func (n *NameServer) topicList(r *remoting.Command) (*remoting.Command, error) {
-	return body(r, topicNames{n.topicNames(func(remoting.BrokerData) bool { return true })})
+	return body(r, topicNames{Topics: n.topicNames(func(remoting.BrokerData) bool { return true })})
 }
 
 func (n *NameServer) topicsOfCluster(r *remoting.Command) (*remoting.Command, error) {
@@ -198,7 +208,46 @@ func (n *NameServer) topicsOfCluster(r *remoting.Command) (*remoting.Command, er
 	if f.err != nil {
 		return nil, f.err
 	}
-	return body(r, topicNames{n.topicNames(func(b remoting.BrokerData) bool { return b.Cluster == cluster })})
+	return body(r, topicNames{Topics: n.topicNames(func(b remoting.BrokerData) bool { return b.Cluster == cluster })})
+}
+
+func (n *NameServer) systemTopics(r *remoting.Command) (*remoting.Command, error) {
+	all := topicNames{Topics: []string{}}
+	for _, name := range slices.Sorted(maps.Keys(n.brokers)) {
+		b := n.brokers[name].data
+		all.Topics = append(all.Topics, b.Cluster, name)
+		all.BrokerAddr = b.Master()
+	}
+	slices.Sort(all.Topics)
+	all.Topics = slices.Compact(all.Topics)
+	return body(r, all)
+}
+
+func (n *NameServer) wipeWritePermission(r *remoting.Command) (*remoting.Command, error) {
+	return n.setPermission(r, "wipeTopicCount", func(perm int) int { return perm &^ remoting.PermWrite })
+}
+
+func (n *NameServer) addWritePermission(r *remoting.Command) (*remoting.Command, error) {
+	return n.setPermission(r, "addTopicCount", func(int) int { return readWrite })
+}
+
+// setPermission changes what clients are told of a broker's topics, until the
+// broker says something new of them.
+func (n *NameServer) setPermission(r *remoting.Command, count string, change func(int) int) (*remoting.Command, error) {
+	f := fields{r: r}
+	broker := f.text("brokerName")
+	if f.err != nil {
+		return nil, f.err
+	}
+	changed := 0
+	if b := n.brokers[broker]; b != nil {
+		for name, q := range b.topics {
+			q.Perm = change(q.Perm)
+			b.topics[name] = q
+			changed++
+		}
+	}
+	return ok(r, count, str(changed))
 }
 
 func (n *NameServer) deleteTopic(r *remoting.Command) (*remoting.Command, error) {

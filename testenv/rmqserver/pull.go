@@ -4,8 +4,8 @@ package rmqserver
 //
 // Filters by tag compare hashes, as brokers do. A pull that finds nothing is
 // held as long as it asks, to the tick, where a real broker looks every 5 s. Not
-// done: SQL92 filters and class filters, slaves, cold data, offsets reset by the
-// broker, broadcast positions kept by the broker.
+// done: SQL92 filters and class filters, slaves, cold data, broadcast positions
+// kept by the broker.
 
 import (
 	"slices"
@@ -125,13 +125,15 @@ func matches(s remoting.Subscription, r *record) bool {
 // look answers a pull from what there is.
 func (b *Broker) look(r *remoting.Command, p asked) *remoting.Command {
 	q := b.store.queues[p.queue]
-	first, end := int64(0), q.end()
-	if q != nil {
-		first = q.first
-	}
+	first, end := q.begin(), q.end()
 	answer := func(code int, status string, next int64, body []byte) *remoting.Command {
 		return r.Answer(code, status, body, "nextBeginOffset", str(next), "minOffset", str(first), "maxOffset", str(end),
 			"suggestWhichBrokerId", "0", "topicSysFlag", "0", "groupSysFlag", "0")
+	}
+	resets := b.resets[groupTopic{p.group, p.queue.topic}]
+	if to, reset := resets[p.queue.id]; reset {
+		delete(resets, p.queue.id)
+		return answer(remoting.PullOffsetMoved, "OFFSET_RESET", to, nil)
 	}
 	switch {
 	case end == 0 && p.offset == 0:

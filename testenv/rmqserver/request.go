@@ -9,6 +9,22 @@ import (
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 )
 
+// Codes that only tools send.
+const (
+	reqUpdateTopics             = 18
+	reqWipeWritePermission      = 205
+	reqResetOffset              = 222
+	reqUpdateGroups             = 225
+	reqSystemTopicsOfNameServer = 304
+	reqSystemTopics             = 305
+	reqCleanConsumeQueues       = 306
+	reqCleanUnusedTopics        = 316
+	reqConsumeStatsOfAll        = 317
+	reqAddWritePermission       = 327
+	reqAllProducers             = 328
+	reqCleanCommitLog           = 329
+)
+
 // refusal is an answer other than success.
 type refusal struct {
 	code   int
@@ -53,11 +69,19 @@ func body(r *remoting.Command, v any, fields ...string) (*remoting.Command, erro
 // byQueue answers with a table whose keys are queues, as Java writes it, and
 // with what rest has beside it.
 func byQueue[V any](r *remoting.Command, table map[remoting.Queue]V, rest string) (*remoting.Command, error) {
-	b, err := remoting.AppendByQueue([]byte(`{"offsetTable":`), table)
+	b, err := appendByQueue(nil, table, rest)
 	if err != nil {
 		return nil, err
 	}
-	return r.Answer(remoting.Success, "", append(append(b, rest...), '}'), nil...), nil
+	return r.Answer(remoting.Success, "", b), nil
+}
+
+func appendByQueue[V any](b []byte, table map[remoting.Queue]V, rest string) ([]byte, error) {
+	b, err := remoting.AppendByQueue(append(b, `{"offsetTable":`...), table)
+	if err != nil {
+		return nil, err
+	}
+	return append(append(b, rest...), '}'), nil
 }
 
 func read(r *remoting.Command, v any) error {

@@ -1,7 +1,7 @@
 package rmqserver
 
 // A broker's settings and counters: 25 change settings, 26 read them, 28
-// counters.
+// counters; 306, 316 and 329 remove what is no longer needed, which is nothing.
 //
 // These settings act when they are changed: brokerPermission (which also makes
 // the broker register), autoCreateSubscriptionGroup, maxMessageSize and traceOn.
@@ -48,6 +48,10 @@ func (b *Broker) getSettings(_ *conn, r *remoting.Command) (*remoting.Command, e
 	return r.Answer(remoting.Success, "", []byte(text.String()), "version", "{}"), nil
 }
 
+// clean finds nothing that it could remove: messages stay, and a queue goes with
+// its topic.
+func (b *Broker) clean(_ *conn, r *remoting.Command) (*remoting.Command, error) { return ok(r) }
+
 func (b *Broker) maxMessageSize() int {
 	n, err := strconv.Atoi(b.settings["maxMessageSize"])
 	if err != nil {
@@ -72,7 +76,7 @@ func (b *Broker) runtime(_ *conn, r *remoting.Command) (*remoting.Command, error
 	}
 	for _, zero := range []string{"sendThreadPoolQueueSize", "pullThreadPoolQueueSize", "sendThreadPoolQueueHeadWaitTimeMills",
 		"pullThreadPoolQueueHeadWaitTimeMills", "pageCacheLockTimeMills", "msgPutTotalYesterdayMorning", "msgPutTotalTodayMorning",
-		"msgGetTotalYesterdayMorning", "msgGetTotalTodayMorning", "remainTransientStoreBufferNumbs"} {
+		"ackThreadPoolQueueSize", "ackThreadPoolQueueHeadWaitTimeMills", "msgGetTotalYesterdayMorning", "msgGetTotalTodayMorning", "remainTransientStoreBufferNumbs"} {
 		table[zero] = "0"
 	}
 	for level := range b.levels {

@@ -45,6 +45,13 @@ type queue struct {
 	records []*record
 }
 
+func (q *queue) begin() int64 {
+	if q == nil {
+		return 0
+	}
+	return q.first
+}
+
 func (q *queue) end() int64 {
 	if q == nil {
 		return 0

@@ -1,14 +1,16 @@
 package rmqserver
 
-// Topics of a broker: 17 create or change, 21 all, 215 delete, 351 one.
+// Topics of a broker: 17 create or change, 18 the same for many, 21 all, 215
+// delete, 305 names of the system's, 351 one.
 //
 // As in a real broker a topic's write permission and its number of write queues
 // only shape the route: a send is refused when its queue is beyond both numbers.
-// Queues keep their messages when their number is reduced. Not done: 18 (many at
-// once), attributes, order topics at the name server, static topics, data
-// versions.
+// Queues keep their messages when their number is reduced. Not done:
+// attributes, order topics at the name server, static topics, data versions.
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
@@ -57,13 +59,20 @@ func newTopic(name string, queues, perm int) remoting.TopicConfig {
 	return remoting.TopicConfig{Name: name, ReadQueues: queues, WriteQueues: queues, Perm: perm, FilterType: "SINGLE_TAG"}
 }
 
+// reserved are the names of topics that clients neither make nor delete. Needs mu.
+func (b *Broker) reserved() []string {
+	return []string{defaultTopic, scheduleTopic, "BenchmarkTest", halfTopic, "RMQ_SYS_TRACE_TOPIC", opTopic, checkedTopic, "SELF_TEST_TOPIC",
+		"OFFSET_MOVED_EVENT", "CHECKPOINT_TOPIC", b.opt.Cluster, b.opt.Name, b.opt.Cluster + "_REPLY_TOPIC"}
+}
+
 func (b *Broker) systemTopic(name string) bool {
-	switch name {
-	case defaultTopic, scheduleTopic, "BenchmarkTest", halfTopic, "RMQ_SYS_TRACE_TOPIC", opTopic, checkedTopic,
-		"SELF_TEST_TOPIC", "OFFSET_MOVED_EVENT", "CHECKPOINT_TOPIC", b.opt.Cluster, b.opt.Name, b.opt.Cluster + "_REPLY_TOPIC":
-		return true
-	}
-	return strings.HasPrefix(name, systemPrefix)
+	return slices.Contains(b.reserved(), name) || strings.HasPrefix(name, systemPrefix)
+}
+
+func (b *Broker) systemTopicNames(_ *conn, r *remoting.Command) (*remoting.Command, error) {
+	all := b.reserved()
+	slices.Sort(all)
+	return body(r, topicNames{Topics: slices.Compact(all)})
 }
 
 // notForClients are topics that take no messages of clients.
@@ -119,17 +128,49 @@ func (b *Broker) updateTopic(_ *conn, r *remoting.Command) (*remoting.Command, e
 	if f.err != nil {
 		return nil, f.err
 	}
-	if err := checkTopicName(t.Name); err != nil {
+	return b.setTopics(r, t)
+}
+
+func (b *Broker) updateTopics(_ *conn, r *remoting.Command) (*remoting.Command, error) {
+	var list struct {
+		Topics []topicWithDefaults `json:"topicConfigList"`
+	}
+	if err := read(r, &list); err != nil {
 		return nil, err
 	}
-	if b.systemTopic(t.Name) {
-		return nil, refuse(remoting.InvalidParameter, "The topic[%s] is conflict with system topic.", t.Name)
+	topics := make([]remoting.TopicConfig, len(list.Topics))
+	for i, t := range list.Topics {
+		topics[i] = remoting.TopicConfig(t)
 	}
-	if most := max(t.ReadQueues, t.WriteQueues); min(t.ReadQueues, t.WriteQueues) < 0 || most > maxQueues {
-		return nil, refuse(remoting.InvalidParameter, "The topic[%s] has %d and %d queues: at most %d", t.Name, t.ReadQueues, t.WriteQueues, maxQueues)
+	return b.setTopics(r, topics...)
+}
+
+// topicWithDefaults has RocketMQ's defaults for what its JSON does not say.
+type topicWithDefaults remoting.TopicConfig
+
+// UnmarshalJSON reads a topic.
+func (t *topicWithDefaults) UnmarshalJSON(b []byte) error {
+	*t = topicWithDefaults(newTopic("", 16, readWrite))
+	return json.Unmarshal(b, (*remoting.TopicConfig)(t))
+}
+
+// setTopics creates or changes all of them, or none.
+func (b *Broker) setTopics(r *remoting.Command, topics ...remoting.TopicConfig) (*remoting.Command, error) {
+	for _, t := range topics {
+		if err := checkTopicName(t.Name); err != nil {
+			return nil, err
+		}
+		if b.systemTopic(t.Name) {
+			return nil, refuse(remoting.InvalidParameter, "The topic[%s] is conflict with system topic.", t.Name)
+		}
+		if most := max(t.ReadQueues, t.WriteQueues); min(t.ReadQueues, t.WriteQueues) < 0 || most > maxQueues {
+			return nil, refuse(remoting.InvalidParameter, "The topic[%s] has %d and %d queues: at most %d", t.Name, t.ReadQueues, t.WriteQueues, maxQueues)
+		}
 	}
-	if err := b.setTopic(t); err != nil {
-		return nil, err
+	for _, t := range topics {
+		if err := b.setTopic(t); err != nil {
+			return nil, err
+		}
 	}
 	return ok(r)
 }
