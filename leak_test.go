@@ -86,7 +86,7 @@ func TestWhatIsDoneAgainAndAgainLeavesNothingBehind(t *testing.T) { // alone, be
 			w.eventually(func() bool {
 				clear(grown)
 				for by, n := range goroutines() {
-					if n > before[by]+rounds/10 {
+					if n > before[by]+rounds/2 { // what comes and goes counts neither way
 						grown[by] = n - before[by]
 					}
 				}

@@ -86,9 +86,18 @@ func (r *rig) acquire(name string) *clusters.Conn {
 	return c
 }
 
+// eventually polls until ok, which may fail the test: it runs in the test's goroutine.
 func (r *rig) eventually(ok func() bool, what string) {
 	r.Helper()
-	require.Eventually(r, ok, time.Minute, 2*time.Millisecond, what)
+	deadline := time.Now().Add(time.Minute)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			require.FailNow(r, "never: "+what)
+		}
+		<-tick.C
+	}
 }
 
 func TestEverybodySharesOneConnection(t *testing.T) {
