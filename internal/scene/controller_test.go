@@ -62,10 +62,10 @@ func TestControllersTakeOver(t *testing.T) {
 	s.more(history.OpDone, "billing")
 
 	var row *store.Migration
-	require.Eventually(t, func() bool {
+	eventually(t, func() bool {
 		row, err = operator.Start(s.ctx(), migrate.Plan{Topic: "t1", To: "kafka-b", Accept: []string{migrate.AutoCreate}}, "tester", migrate.StarterApproves)
 		return err == nil
-	}, patience, poll, "%v", err)
+	}, "%v", err)
 	state, err := one.Holds(s.ctx())
 	require.NoError(t, err)
 	require.Equal(t, "sealing", state)

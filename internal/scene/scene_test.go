@@ -108,6 +108,20 @@ func (s *stage) ready(spec scene.Spec) *scene.Process {
 	return p
 }
 
+// eventually polls until ok, which may fail the test: it runs in the test's goroutine.
+func eventually(t *testing.T, ok func() bool, what ...any) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			require.FailNow(t, "never", what...)
+		}
+		<-tick.C
+	}
+}
+
 // count is how often op was recorded by a process.
 func (s *stage) count(op history.Op, process string) (n int) {
 	events, err := history.Load(scene.HistoryDir(s.dir))
@@ -124,7 +138,7 @@ func (s *stage) count(op history.Op, process string) (n int) {
 func (s *stage) more(op history.Op, process string) {
 	s.t.Helper()
 	was := s.count(op, process)
-	require.Eventually(s.t, func() bool { return s.count(op, process) > was }, patience, poll)
+	eventually(s.t, func() bool { return s.count(op, process) > was })
 }
 
 // verdict waits until nothing is lost and judges.
@@ -132,12 +146,12 @@ func (s *stage) verdict(o history.Options) history.Verdict {
 	s.t.Helper()
 	o.Groups = []history.Group{{Name: "g", Topics: []string{"t1", "t2"}}}
 	var v history.Verdict
-	require.Eventually(s.t, func() bool {
+	eventually(s.t, func() bool {
 		events, err := history.Load(scene.HistoryDir(s.dir))
 		require.NoError(s.t, err)
 		v = history.Check(events, o)
 		return v.Count(history.Lost) == 0 && v.Count(history.Unfinished) == 0
-	}, patience, poll)
+	})
 	return v
 }
 
@@ -155,7 +169,7 @@ func TestSendAndReceive(t *testing.T) {
 			sender, receiver := s.sender("orders"), s.receiver("billing")
 			change(&sender, &receiver)
 			r, p := s.ready(receiver), s.ready(sender)
-			require.Eventually(t, func() bool { return s.count(history.OpOK, "orders") >= 100 }, patience, poll)
+			eventually(t, func() bool { return s.count(history.OpOK, "orders") >= 100 })
 			require.NoError(t, p.Stop(s.ctx()))
 			v := s.verdict(history.Options{})
 			require.NoError(t, r.Stop(s.ctx()))
@@ -196,7 +210,7 @@ func TestFaults(t *testing.T) {
 	s.more(history.OpDone, "billing")
 
 	require.NoError(t, p.Pause())
-	require.Eventually(t, func() bool { return state(t, p.Pid()) == "T" }, patience, poll)
+	eventually(t, func() bool { return state(t, p.Pid()) == "T" })
 	require.NoError(t, p.Resume())
 	s.more(history.OpOK, "orders")
 
@@ -307,12 +321,12 @@ func TestNoProcessOutlivesItsParent(t *testing.T) {
 	for _, pid := range pids {
 		require.NotEmpty(t, state(t, pid))
 	}
-	require.Eventually(t, func() bool { return state(t, pids[2]) == "T" }, patience, poll)
+	eventually(t, func() bool { return state(t, pids[2]) == "T" })
 
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
 	for _, pid := range pids {
-		require.Eventually(t, func() bool { s := state(t, pid); return s == "" || s == "Z" }, patience, poll, "process %d", pid)
+		eventually(t, func() bool { s := state(t, pid); return s == "" || s == "Z" }, "process %d", pid)
 	}
 }
 

@@ -91,15 +91,29 @@ func (r *rig) node(path string) metadata.Node {
 	return node
 }
 
+// eventually polls until ok, which may fail the test: it runs in the test's goroutine.
+func (r *rig) eventually(ok func() bool, what string, args ...any) {
+	r.Helper()
+	deadline := time.Now().Add(time.Minute)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			require.FailNow(r, "never", append([]any{what}, args...)...)
+		}
+		<-tick.C
+	}
+}
+
 // says waits until the participant node is as ok says.
 func (r *rig) says(ok func(metadata.Participant) bool, what string) {
 	r.Helper()
 	var p metadata.Participant
-	require.Eventually(r, func() bool {
+	r.eventually(func() bool {
 		var err error
 		p, err = metadata.ParseParticipant(r.node(r.store.ParticipantPath(topic, r.instance)).Data)
 		return err == nil && ok(p)
-	}, time.Minute, 2*time.Millisecond, "%s: %+v", what, &p)
+	}, "%s: %+v", what, &p)
 }
 
 func TestParticipantSaysWhatAllOfItsPartsHaveDone(t *testing.T) {
@@ -107,7 +121,7 @@ func TestParticipantSaysWhatAllOfItsPartsHaveDone(t *testing.T) {
 	tp, err := r.set.Use(r.ctx(), topic)
 	require.NoError(t, err)
 	defer tp.Release()
-	require.Eventually(t, func() bool { return tp.View().Written }, time.Minute, time.Millisecond)
+	r.eventually(func() bool { return tp.View().Written }, "there is a route")
 	zxid := tp.View().Zxid
 	require.Equal(t, r.node(r.store.RoutePath(topic)).Mzxid, zxid)
 	r.says(func(p metadata.Participant) bool { return p.Zxid == 0 && p.Write == "a" }, "nobody has applied anything")
@@ -149,7 +163,7 @@ func TestTopicIsLeftWithItsLastUse(t *testing.T) {
 		require.True(t, node.Exists)
 		two.Release()
 	}
-	require.Eventually(t, func() bool { return !r.node(path).Exists }, time.Minute, time.Millisecond)
+	r.eventually(func() bool { return !r.node(path).Exists }, "no participant any more")
 }
 
 func TestNewSessionIsWaitedForAndNotForLong(t *testing.T) {
@@ -157,7 +171,7 @@ func TestNewSessionIsWaitedForAndNotForLong(t *testing.T) {
 	tp, err := r.set.Use(r.ctx(), topic)
 	require.NoError(t, err)
 	defer tp.Release()
-	require.Eventually(t, func() bool { return tp.Settled() == nil }, time.Minute, time.Millisecond, "opened, read, nothing to wait for")
+	r.eventually(func() bool { return tp.Settled() == nil }, "opened, read, nothing to wait for")
 	path := r.store.ParticipantPath(topic, r.instance)
 	old := r.node(path).EphemeralOwner
 
@@ -172,21 +186,21 @@ func TestNewSessionIsWaitedForAndNotForLong(t *testing.T) {
 	_, err = conn.SetACL(r.store.ParticipantsPath(topic), zk.WorldACL(zk.PermRead|zk.PermAdmin), -1)
 	require.NoError(t, err)
 	require.NoError(t, env.ExpireSession(r.ctx(), old))
-	require.Eventually(t, func() bool {
+	r.eventually(func() bool {
 		s := r.store.Session()
 		return s.Connected && s.ID != old
-	}, time.Minute, time.Millisecond)
-	require.Eventually(t, func() bool {
+	}, "a new session")
+	r.eventually(func() bool {
 		if gate := tp.Settled(); gate != nil {
 			<-gate
 		}
 		return tp.Settled() == nil
-	}, time.Minute, time.Millisecond, "sends go on by the last good route")
+	}, "sends go on by the last good route")
 	require.False(t, r.node(path).Exists)
 
 	_, err = conn.SetACL(r.store.ParticipantsPath(topic), zk.WorldACL(zk.PermAll), -1)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return r.node(path).Exists }, time.Minute, time.Millisecond, "and it is tried on")
+	r.eventually(func() bool { return r.node(path).Exists }, "and it is tried on")
 }
 
 func TestProcessThatMayNotBeAParticipantIsToldSo(t *testing.T) {
