@@ -278,7 +278,7 @@ func (p *process) bodies() []string {
 // wait waits until something is so; the library takes up to a minute for some things.
 func wait(t *testing.T, so func() bool, what string, args ...any) {
 	t.Helper()
-	require.Eventually(t, so, time.Minute, 10*time.Millisecond, append([]any{what}, args...)...)
+	require.Eventually(t, so, 3*time.Minute, 10*time.Millisecond, append([]any{what}, args...)...)
 }
 
 // library is a cluster for the library, with a raw client.
