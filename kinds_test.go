@@ -36,14 +36,14 @@ func TestATopicMovesBetweenKindsInBothDirections(t *testing.T) {
 		v := w.verdict("kafka-a", "rocketmq-a", "rocketmq-b")
 		require.NoError(t, v.Err())
 		t.Log(v)
-		require.Eventually(t, func() bool {
+		w.eventually(func() bool {
 			for _, p := range w.participants() {
 				if g := p.Groups[w.group]; g["rocketmq-a"] != metadata.Finished || g["rocketmq-b"] != metadata.Finished || g["kafka-a"] != metadata.Attached {
 					return false
 				}
 			}
 			return true
-		}, 30*time.Second, 50*time.Millisecond, "%+v", w.participants())
+		}, func() any { return w.participants() }, "the group has finished what was left")
 	})
 }
 
