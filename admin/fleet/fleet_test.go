@@ -16,6 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/testenv"
 )
 
 // look waits until a topic was looked at and is as ok says.
@@ -33,7 +34,10 @@ func (w *world) look(s *server, topic string, ok func(*fleet.Topic) bool) *fleet
 
 // A topic that moves from a to b, two groups, and three instances of which one is behind and one in trouble.
 func TestWhatIsSeen(t *testing.T) {
-	w := newWorld(t)
+	testenv.EachSQL(t, func(t *testing.T, database func() string) { whatIsSeen(t, newWorldOn(t, database())) })
+}
+
+func whatIsSeen(t *testing.T, w *world) {
 	w.cluster("a", "b")
 	w.topic("orders", "a")
 	w.topic("letters", "a")
@@ -174,9 +178,11 @@ func TestTroubles(t *testing.T) {
 	}
 	says("orders", "")
 	require.Equal(t, "not you", says("refused", "not you").Groups[0].Error)
-	g, err := s.Group(w.ctx(), "billing")
-	require.NoError(t, err)
-	require.Contains(t, g.Error, "not you")
+	w.eventually(func() bool {
+		g, err := s.Group(w.ctx(), "billing")
+		require.NoError(t, err)
+		return strings.Contains(g.Error, "topic refused on cluster refusing: not you")
+	}, "the group to say so")
 	require.True(t, says("missing", "cluster a does not have the topic missing: create it").Clusters[0].NoTopic)
 	says("broken", "route")
 	crowded := w.look(s, "crowded", func(*fleet.Topic) bool { return true })
@@ -200,7 +206,10 @@ func TestTroubles(t *testing.T) {
 
 // Servers share the topics. What one leaves undone, others do.
 func TestServersShare(t *testing.T) {
-	w := newWorld(t)
+	testenv.EachSQL(t, func(t *testing.T, database func() string) { serversShare(t, newWorldOn(t, database())) })
+}
+
+func serversShare(t *testing.T, w *world) {
 	w.cluster("a")
 	const topics = 30
 	for i := range topics {
