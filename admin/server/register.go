@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/internal/errs"
 )
 
 // What huma itself finds wrong with a request becomes the same document as all other errors. The library has one such
@@ -145,4 +147,28 @@ func OpenAPI() ([]byte, error) {
 	s := &server{}
 	s.register(http.NewServeMux())
 	return s.api.OpenAPI().YAML()
+}
+
+// etag is the ETag of a version.
+func etag(version int64) string { return strconv.Quote(strconv.FormatInt(version, 10)) }
+
+// IfMatch is part of requests that change something that was read before.
+type IfMatch struct {
+	IfMatch string `header:"If-Match" doc:"The ETag of what was read, so that nothing else is changed." example:"\"3\""`
+}
+
+// version is the one that was read.
+func (m IfMatch) version() (int64, error) {
+	if m.IfMatch == "" {
+		return 0, api.NewError(http.StatusPreconditionRequired, "the header If-Match is missing: read what is to be changed, and send its ETag")
+	}
+	text, err := strconv.Unquote(m.IfMatch)
+	if err != nil {
+		text = m.IfMatch
+	}
+	v, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || v < 1 {
+		return 0, fmt.Errorf("%w: If-Match %.40q: must be the ETag of what was read, like \"3\"", errs.ErrInvalid, m.IfMatch)
+	}
+	return v, nil
 }

@@ -32,6 +32,10 @@ const (
 func (s *server) register(mux *http.ServeMux) {
 	s.api = newAPI(mux)
 	s.registerMigrations()
+	s.registerPeople()
+	s.registerRequests()
+	s.registerFleet()
+	s.registerAudit()
 }
 
 // handler is all that the server answers.
@@ -140,7 +144,9 @@ func (s *server) logged(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		defer func() {
-			if p := recover(); p != nil {
+			if p := recover(); p == http.ErrAbortHandler { //nolint:errorlint // that is how net/http does it
+				panic(p)
+			} else if p != nil {
 				s.log.Error("a request panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 				s.writeAs(seen, api.ProblemType, http.StatusInternalServerError, api.NewError(http.StatusInternalServerError, "a fault of the server; its log has more"))
 			}
