@@ -22,7 +22,7 @@ type place struct {
 
 // deleted is the result of a deletion.
 type deleted struct {
-	// On is where the topic was; with OffsetsSpec.Data it is deleted there.
+	// On is where the topic was; with DeletionSpec.Data it is deleted there.
 	On []place `json:"on,omitempty"`
 }
 

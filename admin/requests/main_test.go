@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,7 +37,10 @@ const (
 	tick     = 20 * time.Millisecond
 )
 
-var env *testenv.Env
+var (
+	env *testenv.Env
+	sql *testenv.Postgres // nil: SQLite
+)
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(childVariable); spec != "" {
@@ -48,23 +53,46 @@ func TestMain(m *testing.M) {
 }
 
 func testAll(m *testing.M) int {
-	var err error
-	if env, err = testenv.Start(context.Background(), testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}); err != nil {
+	backends, err := testenv.Backends()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if slices.Contains(backends, testenv.Servers) { // as far as the database goes: the brokers' part is that of the drivers
+		if sql, err = testenv.StartPostgres(context.Background(), nil); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	if env, err = testenv.Start(context.Background(), testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}, RocketMQ: []string{"rocketmq-a"}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	code := m.Run()
-	if err := env.Close(); err != nil {
+	err = env.Close()
+	if sql != nil {
+		err = errors.Join(err, sql.Close())
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	err = goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
-		goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run")) // each one a process
+	err = goleak.Find(leftByLibraries...)
 	if err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return code
+}
+
+// What the clients of the clusters leave behind: one a process, or for seconds after they were closed.
+var leftByLibraries = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
+	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.1"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.3"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
 }
 
 // roots numbers the trees of the tests, which share a ZooKeeper.
@@ -82,6 +110,11 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{T: t, url: "sqlite:" + filepath.Join(t.TempDir(), "turnout.db"), root: fmt.Sprintf("/requests-%d", roots.Add(1))}
+	if sql != nil {
+		var err error
+		s.url, err = sql.Database(t.Context())
+		require.NoError(t, err)
+	}
 	return s.open()
 }
 

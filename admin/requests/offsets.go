@@ -98,7 +98,7 @@ func (s *Service) PlanOffsets(ctx context.Context, spec OffsetsSpec) (*OffsetsPl
 	return p, s.on(ctx, cluster, func(c *clusters.Conn) error { return p.fill(ctx, c, spec) })
 }
 
-// whoReads adds who has the group in hands, and what else stands against the reset.
+// whoReads adds who has the group in hands, and a migration that counts on its positions.
 func (s *Service) whoReads(ctx context.Context, p *OffsetsPlan, spec OffsetsSpec, t metadata.Topic) error {
 	open, err := s.db.Migrations(ctx, store.Filter{Topic: spec.Topic, Open: true, Limit: 1})
 	if err != nil {
@@ -106,6 +106,19 @@ func (s *Service) whoReads(ctx context.Context, p *OffsetsPlan, spec OffsetsSpec
 	}
 	if len(open) > 0 {
 		p.Problems = append(p.Problems, fmt.Sprintf("topic %s is being moved (%s), and what groups have read decides on that: wait until it has ended", t.Name, open[0].ID))
+	}
+	entries, err := s.meta.ListParticipants(ctx, spec.Topic)
+	if err != nil {
+		return err
+	}
+	var instances []string
+	for _, e := range entries {
+		if _, member := e.Groups[spec.Group]; member || e.Err != nil { // one that nobody can read may be a member
+			instances = append(instances, e.ID)
+		}
+	}
+	if len(instances) > 0 {
+		p.Problems = append(p.Problems, fmt.Sprintf("instances subscribe the group, and go on from where they were also when it is paused: stop %q", instances))
 	}
 	return nil
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"maps"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/turnout-mq/turnout/admin/coord"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -222,9 +220,6 @@ func (s *Service) createTopic(ctx context.Context, lock *coord.Held, name string
 		if !errors.Is(err, errs.ErrUnknownTopic) {
 			return err
 		}
-		if err := s.nameFree(ctx, name, doc); err != nil {
-			return err
-		}
 		all, err := s.meta.ListClusters(ctx)
 		if err != nil {
 			return err
@@ -254,46 +249,6 @@ func (s *Service) createTopic(ctx context.Context, lock *coord.Held, name string
 			return err
 		}
 	}
-}
-
-// nameFree is final when the topic has the name of another one on its cluster.
-func (s *Service) nameFree(ctx context.Context, name string, doc TopicDoc) error {
-	physical := doc.Settings.Physical(name, doc.Cluster)
-	names, err := s.meta.ListTopics(ctx)
-	if err != nil {
-		return err
-	}
-	taken := make([]string, len(names))
-	read, ctx := errgroup.WithContext(ctx)
-	read.SetLimit(32)
-	for i, other := range names {
-		if other == name {
-			continue
-		}
-		read.Go(func() error {
-			n, err := s.meta.Read(ctx, s.meta.SettingsPath(other))
-			if err != nil {
-				return err
-			}
-			theirs := metadata.DefaultTopicSettings()
-			if n.Exists {
-				theirs, _ = metadata.ParseTopicSettings(n.Data) // one that nobody can read names nothing
-			}
-			if theirs.Physical(other, doc.Cluster) == physical {
-				taken[i] = other
-			}
-			return nil
-		})
-	}
-	if err := read.Wait(); err != nil {
-		return err
-	}
-	for _, other := range taken {
-		if other != "" {
-			return Final(fmt.Errorf("%w: physical %q on cluster %s is topic %s: choose another name there", errs.ErrConflict, physical, doc.Cluster, other))
-		}
-	}
-	return nil
 }
 
 func (s *Service) publishGroup(ctx context.Context, o store.Outbox) (json.RawMessage, error) {

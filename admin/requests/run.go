@@ -22,6 +22,7 @@ const (
 	scan        = 500 * time.Millisecond // between two looks into the store
 	lookAgain   = 10 * time.Second       // between two looks whether a request is still in its queue
 	sweepEvery  = time.Minute            // between two looks for requests that expire
+	maxActive   = 4000                   // requests that are looked at; those that came first
 	maxSubjects = 256                    // whose queues a server serves at a time
 	atOnce      = 8                      // executions that do something at a time
 	tryLimit    = 2 * time.Minute        // of one try of a step
@@ -97,7 +98,7 @@ type item struct {
 
 // scan puts what is approved into the queues, and serves those that are needed.
 func (e *executor) scan(ctx context.Context) error {
-	active, err := e.db.ChangeRequests(ctx, store.RequestFilter{States: []store.RequestState{store.Approved, store.Executing}, Oldest: true})
+	active, err := e.db.ChangeRequests(ctx, store.RequestFilter{States: []store.RequestState{store.Approved, store.Executing}, Oldest: true, Limit: maxActive})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
@@ -117,7 +118,15 @@ func (s topicHandler) Execute(ctx context.Context, run *Run) error {
 		if doc.Order == "" {
 			doc.Order = metadata.OrderNone
 		}
-		err := s.on(ctx, cluster, func(c *clusters.Conn) error { return provide(ctx, c, doc.Settings.Physical(spec.Name, cluster), spec) })
+		physical := doc.Settings.Physical(spec.Name, cluster)
+		existed := false
+		err := s.on(ctx, cluster, func(c *clusters.Conn) (err error) {
+			existed, err = provide(ctx, c, physical, spec)
+			return err
+		})
+		if err == nil && existed { // made by an earlier try, or somebody else's
+			err = s.nameFree(ctx, spec.Name, cluster, physical)
+		}
 		if err != nil {
 			return change{}, err
 		}
@@ -127,11 +136,51 @@ func (s topicHandler) Execute(ctx context.Context, run *Run) error {
 	})
 }
 
-// provide creates a topic on its cluster. One that is there is compared and never changed.
-func provide(ctx context.Context, c broker.Cluster, name string, spec TopicSpec) error {
-	err := c.CreateTopic(ctx, name, broker.TopicSpec{Partitions: spec.Partitions, Replicas: spec.Replicas, Config: spec.Config})
-	if err != nil && !errors.Is(err, errs.ErrConflict) {
-		return fmt.Errorf("creating topic %s: %w", name, err)
+// nameFree is final when a topic has the name of another one on its cluster.
+func (s *Service) nameFree(ctx context.Context, name, cluster, physical string) error {
+	names, err := s.meta.ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	taken := make([]string, len(names))
+	read, ctx := errgroup.WithContext(ctx)
+	read.SetLimit(32)
+	for i, other := range names {
+		if other == name {
+			continue
+		}
+		read.Go(func() error {
+			n, err := s.meta.Read(ctx, s.meta.SettingsPath(other))
+			if err != nil {
+				return err
+			}
+			theirs := metadata.DefaultTopicSettings()
+			if n.Exists {
+				theirs, _ = metadata.ParseTopicSettings(n.Data) // what nobody can read names nothing
+			}
+			if theirs.Physical(other, cluster) == physical {
+				taken[i] = other
+			}
+			return nil
+		})
+	}
+	if err := read.Wait(); err != nil {
+		return err
+	}
+	for _, other := range taken {
+		if other != "" {
+			return Final(fmt.Errorf("%w: physical %q on cluster %s is topic %s: choose another name there", errs.ErrConflict, physical, cluster, other))
+		}
+	}
+	return nil
+}
+
+// provide creates a topic on its cluster. One that existed is compared and never changed.
+func provide(ctx context.Context, c broker.Cluster, name string, spec TopicSpec) (existed bool, err error) {
+	err = c.CreateTopic(ctx, name, broker.TopicSpec{Partitions: spec.Partitions, Replicas: spec.Replicas, Config: spec.Config})
+	existed = errors.Is(err, errs.ErrConflict)
+	if err != nil && !existed {
+		return false, fmt.Errorf("creating topic %s: %w", name, err)
 	}
 	// It takes a moment until every partition has a leader that knows of it.
 	ready, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -139,13 +188,13 @@ func provide(ctx context.Context, c broker.Cluster, name string, spec TopicSpec)
 	_, err = backoff.Retry(ready, func() (broker.Offsets, error) { return c.EndOffsets(ready, name) },
 		backoff.WithBackOff(backoff.NewConstantBackOff(100*time.Millisecond)))
 	if err != nil {
-		return fmt.Errorf("topic %s was created but is not ready: %w", name, errors.Join(errNotReady, err))
+		return existed, fmt.Errorf("topic %s was created but is not ready: %w", name, errors.Join(errNotReady, err))
 	}
 	info, err := c.DescribeTopic(ctx, name)
 	if err != nil {
-		return fmt.Errorf("topic %s: %w", name, errors.Join(errNotReady, err))
+		return existed, fmt.Errorf("topic %s: %w", name, errors.Join(errNotReady, err))
 	}
-	return compare(name, info, spec)
+	return existed, compare(name, info, spec)
 }
 
 // errNotReady is in errors that pass, whatever the broker says.
