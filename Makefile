@@ -31,7 +31,7 @@ LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 run_flag = $(if $(RUN),-run '$(RUN)')
 
-.PHONY: help build test test-servers servers-needed server-packages matrix walk leak-proof race lint bench fuzz verify demo
+.PHONY: help build test test-servers servers-needed server-packages matrix walk leak-proof consumption race lint bench fuzz verify demo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,12 @@ leak-proof: $(if $(findstring servers,$(BACKEND)),servers-needed) ## stress and 
 	@for backend in $(BACKEND); do \
 	   TURNOUT_SOAK=1 TURNOUT_TEST=$$backend TURNOUT_SEED='$(TURNOUT_SEED)' \
 	     go test -count=1 -timeout 15m -run '^TestNothingCrossesTheStressMark' -v .; \
+	 done
+
+# Some 7 minutes on each backend, most of them waiting. The race detector needs a C compiler.
+consumption: $(if $(findstring servers,$(BACKEND)),servers-needed) ## RocketMQ: the library's push consumer beside ours, case by case (BACKEND)
+	@for backend in $(BACKEND); do \
+	   TURNOUT_CONSUMPTION=1 TURNOUT_TEST=$$backend go test -count=1 -timeout 30m -run '^TestConsumption$$' -v ./bench; \
 	 done
 
 race: ## all tests under the race detector; needs a C compiler

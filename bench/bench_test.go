@@ -31,6 +31,10 @@ type stage struct {
 var stages = map[testenv.Backend]*stage{}
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(consumptionChild); text != "" {
+		consumeAsChild(text)
+		return
+	}
 	code := m.Run()
 	for _, s := range stages {
 		if err := s.store.Close(context.Background()); err != nil {
@@ -44,25 +48,24 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// each runs f on the backends that TURNOUT_TEST asks for, with a cluster of each kind that they have.
+// each runs f on the backends that TURNOUT_TEST asks for, with two Kafka clusters and one of RocketMQ.
 func each(b *testing.B, f func(b *testing.B, s *stage)) {
 	backends, err := testenv.Backends()
 	require.NoError(b, err)
 	for _, backend := range backends {
-		b.Run(string(backend), func(b *testing.B) {
-			if stages[backend] == nil {
-				stages[backend] = start(b, backend)
-			}
-			f(b, stages[backend])
-		})
+		b.Run(string(backend), func(b *testing.B) { f(b, stageOf(b, backend)) })
 	}
 }
 
-func start(b *testing.B, backend testenv.Backend) *stage {
-	spec := testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}
-	if backend == testenv.Servers {
-		spec.RocketMQ = []string{"rocketmq-a"}
+func stageOf(b *testing.B, backend testenv.Backend) *stage {
+	if stages[backend] == nil {
+		stages[backend] = start(b, backend)
 	}
+	return stages[backend]
+}
+
+func start(b *testing.B, backend testenv.Backend) *stage {
+	spec := testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}, RocketMQ: []string{"rocketmq-a"}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	env, err := testenv.Start(ctx, spec)
