@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -304,6 +305,7 @@ func TestManyUsersWhileTheMetadataChanges(t *testing.T) {
 					}
 				}
 				c.Release()
+				runtime.Gosched() // else those who change it have to wait for their turn
 			}
 		})
 	}
