@@ -245,7 +245,8 @@ func (s *Service) update(ctx context.Context, by Principal, name string, version
 	return s.db.UpdateUser(With(ctx, by), name, version, c)
 }
 
-// Owners returns the users who own an application, by name; none: nobody does. It needs the permission read.
+// Owners returns the users who own an application, by name; none: nobody does. It needs the permission read. What owners may
+// and others may not is a matter of admin/requests.
 func (s *Service) Owners(ctx context.Context, by Principal, app string) ([]string, error) {
 	if err := by.Need(Read); err != nil {
 		return nil, err
@@ -265,19 +266,6 @@ func (s *Service) Owned(ctx context.Context, by Principal, user string) ([]strin
 		return nil, err
 	}
 	return s.db.AppsOf(ctx, user)
-}
-
-// CheckOwner is nil if by may file requests that touch the application: it has no owners, by is one of them, or by has the
-// permission admin.
-func (s *Service) CheckOwner(ctx context.Context, by Principal, app string) error {
-	if by.Can(Admin) {
-		return nil
-	}
-	owners, err := s.Owners(ctx, by, app)
-	if err != nil || len(owners) == 0 || slices.Contains(owners, by.Name) {
-		return err
-	}
-	return fmt.Errorf("%w: the application %s belongs to %s: claim ownership first", errs.ErrNotAllowed, app, list(owners))
 }
 
 // AddOwner makes a user an owner of an application. Owners with the permission apply may do that, and who has the permission

@@ -244,26 +244,14 @@ func names(users []people.User) (list []string) {
 
 func TestOwners(t *testing.T) {
 	each(t, map[string]func(*testing.T, *world){
-		"who may file": func(t *testing.T, w *world) {
-			root := w.root(t)
-			alice, bob := w.person(t, root, "alice", people.Applicant), w.person(t, root, "bob", people.Approver)
-			require.NoError(t, w.CheckOwner(t.Context(), bob, "order_service"), "nobody owns it")
-			require.NoError(t, w.AddOwner(t.Context(), root, "order_service", "alice"))
-			require.NoError(t, w.AddOwner(t.Context(), root, "order_service", "alice"), "again")
-			require.NoError(t, w.CheckOwner(t.Context(), alice, "order_service"))
-			require.NoError(t, w.CheckOwner(t.Context(), root, "order_service"))
-			err := w.CheckOwner(t.Context(), bob, "order_service")
-			require.ErrorIs(t, err, errs.ErrNotAllowed)
-			require.ErrorContains(t, err, "alice: claim ownership first")
-			require.ErrorIs(t, w.CheckOwner(t.Context(), people.Principal{}, "order_service"), people.ErrUnauthenticated)
-			require.Equal(t, []string{"root add-owner by session"}, w.actions(t.Context(), t, "app", "order_service"))
-		},
 		"owners are changed by owners and administrators": func(t *testing.T, w *world) {
 			root := w.root(t)
 			alice, bob := w.person(t, root, "alice", people.Applicant), w.person(t, root, "bob", people.Approver)
 			carol := w.person(t, root, "carol", people.Viewer)
 			require.ErrorIs(t, w.AddOwner(t.Context(), alice, "billing", "alice"), errs.ErrNotAllowed, "nobody owns it, and nobody takes it by this")
-			require.NoError(t, w.AddOwner(t.Context(), root, "billing", "alice"))
+			for range 2 {
+				require.NoError(t, w.AddOwner(t.Context(), root, "billing", "alice"))
+			}
 			require.ErrorIs(t, w.AddOwner(t.Context(), bob, "billing", "bob"), errs.ErrNotAllowed)
 			require.NoError(t, w.AddOwner(t.Context(), alice, "billing", "carol"))
 			require.ErrorIs(t, w.AddOwner(t.Context(), carol, "billing", "bob"), errs.ErrNotAllowed, "an owner, and only a viewer")
@@ -288,7 +276,9 @@ func TestOwners(t *testing.T) {
 			require.NoError(t, w.RemoveOwner(t.Context(), alice, "billing", "carol"))
 			require.ErrorIs(t, w.RemoveOwner(t.Context(), alice, "billing", "alice"), errs.ErrNotAllowed, "the last one")
 			require.NoError(t, w.RemoveOwner(t.Context(), root, "billing", "alice"))
-			require.NoError(t, w.CheckOwner(t.Context(), bob, "billing"))
+			got, err = w.Owners(t.Context(), bob, "billing")
+			require.NoError(t, err)
+			require.Empty(t, got)
 			require.Equal(t, []string{"root add-owner by session", "alice add-owner by session", "alice remove-owner by session", "root remove-owner by session"},
 				w.actions(t.Context(), t, "app", "billing"))
 		},
