@@ -198,7 +198,7 @@ func (b *Broker) begin() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopped != nil {
-		b.register()
+		b.register(false)
 	}
 }
 
@@ -216,15 +216,16 @@ func (b *Broker) storeHost() netip.AddrPort {
 	return host
 }
 
-// register tells all name servers of all topics. Needs mu.
-func (b *Broker) register() {
+// register tells all name servers of all topics; anew also of those that have
+// not changed. Needs mu.
+func (b *Broker) register(anew bool) {
 	b.registered = time.Now()
 	for _, n := range b.opt.NameServers {
-		b.registerAt(n)
+		b.registerAt(n, anew)
 	}
 }
 
-func (b *Broker) registerAt(n *NameServer, names ...string) {
+func (b *Broker) registerAt(n *NameServer, anew bool, names ...string) {
 	if len(names) == 0 {
 		names = slices.Collect(maps.Keys(b.store.topics))
 	}
@@ -234,7 +235,7 @@ func (b *Broker) registerAt(n *NameServer, names ...string) {
 		topics[i] = remoting.QueueData{Broker: b.opt.Name, ReadQueues: t.ReadQueues, WriteQueues: t.WriteQueues,
 			Perm: t.Perm & (b.permission() | remoting.PermInherit), TopicSysFlag: t.TopicSysFlag}
 	}
-	n.register(remoting.BrokerData{Cluster: b.opt.Cluster, Name: b.opt.Name, Addrs: map[int64]string{0: b.advertised()}}, topics, names)
+	n.register(remoting.BrokerData{Cluster: b.opt.Cluster, Name: b.opt.Name, Addrs: map[int64]string{0: b.advertised()}}, topics, names, anew)
 }
 
 // permission is what the broker lets clients do.
@@ -246,7 +247,7 @@ func (b *Broker) permission() int {
 // tick does what has become due. Needs mu.
 func (b *Broker) tick(now time.Time) {
 	if now.Sub(b.registered) > registerInterval {
-		b.register()
+		b.register(false)
 	}
 	b.deliverDelayed(now)
 	b.expirePulls(now)

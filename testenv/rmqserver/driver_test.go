@@ -81,6 +81,63 @@ func TestDriverSendsWithoutAnswer(t *testing.T) {
 	}
 }
 
+// Positions that a tool sets while a group reads take it back, or forward.
+func TestDriverGoesWhereItIsSet(t *testing.T) {
+	t.Parallel()
+	k := start(t, rmqserver.BrokerOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c, err := rocketmq.Open(ctx, k.config())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.Close(context.Background())) }()
+	require.NoError(t, c.CreateTopic(ctx, "t", broker.TopicSpec{Partitions: 1}))
+	raw := remoting.NewClient(remoting.Options{})
+	defer raw.Close()
+	addr := k.brokers[0].Addr()
+	send := func(body string) {
+		_, err := raw.Call(ctx, addr, sendRequest("t", 0, "", []byte(body)))
+		require.NoError(t, err)
+	}
+	got := make(chan string, 100)
+	m, err := c.Join(ctx, broker.Membership{Group: "readers", Topic: "t", Claim: func(_ context.Context, c broker.Claim) {
+		into := make([]broker.Delivery, 32)
+		for n := c.Take(into); n > 0; n = c.Take(into) {
+			for _, d := range into[:n] {
+				got <- string(d.Body)
+				c.Commit(d.Offset + 1)
+			}
+		}
+	}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Leave(context.Background())) }()
+	read := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			select {
+			case g := <-got:
+				require.Equal(t, w, g)
+			case <-ctx.Done():
+				require.Fail(t, "not read", w)
+			}
+		}
+	}
+	committed := func(at int64) {
+		t.Helper()
+		require.Eventually(t, func() bool { p, err := c.Positions(ctx, "readers", "t"); return err == nil && p["c:0"] == at }, time.Minute, 10*time.Millisecond)
+	}
+	for _, body := range []string{"0", "1", "2"} {
+		send(body)
+	}
+	read("0", "1", "2")
+	committed(3)
+	_, err = raw.Call(ctx, addr, remoting.NewRequest(222, nil, "topic", "t", "group", "readers", "timestamp", "0", "isForce", "true", "queueId", "0", "offset", "1"))
+	require.NoError(t, err)
+	committed(1)
+	send("3") // ends the wait of the pull, which is told
+	read("1", "2", "3")
+	committed(4)
+}
+
 // sendRequest sends one message as clients before version 2 of the header do.
 func sendRequest(topic string, queue int, properties string, body []byte) *remoting.Command {
 	return remoting.NewRequest(remoting.ReqSendMessage, body, "producerGroup", "raw", "topic", topic,

@@ -79,7 +79,7 @@ func (n *NameServer) Restart() error {
 	for _, b := range attached {
 		b.mu.Lock()
 		if b.stopped != nil {
-			b.registerAt(n)
+			b.registerAt(n, false)
 		}
 		b.mu.Unlock()
 	}
@@ -99,8 +99,9 @@ func (n *NameServer) detach(b *Broker) {
 }
 
 // register takes what a broker says of itself. Topics that it does not name, or
-// says nothing new of, stay as they are. A name server that is down hears nothing.
-func (n *NameServer) register(data remoting.BrokerData, topics []remoting.QueueData, names []string) {
+// says nothing new of, stay as they are, the latter unless all is said anew. A
+// name server that is down hears nothing.
+func (n *NameServer) register(data remoting.BrokerData, topics []remoting.QueueData, names []string, anew bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.stopped == nil {
@@ -113,7 +114,7 @@ func (n *NameServer) register(data remoting.BrokerData, topics []remoting.QueueD
 	}
 	b.data = data
 	for i, name := range names {
-		if _, known := b.topics[name]; !known || b.said[name] != topics[i] {
+		if _, known := b.topics[name]; anew || !known || b.said[name] != topics[i] {
 			b.said[name], b.topics[name] = topics[i], topics[i]
 		}
 	}

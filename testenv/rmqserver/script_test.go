@@ -741,7 +741,11 @@ func (s *script) tools() {
 	s.note("take it again", s.names, remoting.NewRequest(wipe, nil, "brokerName", "rocketmq-a"))
 	s.topic("change the topic", "again", 3, 3, 6)
 	permission("permission after a change")
-	s.note("give it again", s.names, remoting.NewRequest(add, nil, "brokerName", "rocketmq-a"))
+	s.note("take it once more", s.names, remoting.NewRequest(wipe, nil, "brokerName", "rocketmq-a"))
+	s.topic("change nothing", "again", 3, 3, 6)
+	permission("permission after no change")
+	require.NoError(s, s.client.UpdateBrokerConfig(s.ctx, s.broker, map[string]string{"brokerPermission": "6"}))
+	permission("permission that the broker has given itself")
 
 	many := func(name string, code int, body string) {
 		s.note(name, s.broker, remoting.NewRequest(code, []byte(body)))

@@ -290,6 +290,51 @@ func TestHeldPull(t *testing.T) {
 	}
 }
 
+// A position that was set from outside stands until a pull is told, also one that is held; after a restart it is one like any
+// other.
+func TestPositionFromOutside(t *testing.T) {
+	r := newRaw(t, rmqserver.BrokerOptions{})
+	addr := r.b.Addr()
+	require.NoError(t, r.c.UpdateSubscriptionGroup(r.ctx(), addr, remoting.NewSubscriptionGroup("readers")))
+	set := func(offset int) {
+		t.Helper()
+		_, err := r.c.Call(r.ctx(), addr, remoting.NewRequest(222, nil, "topic", "t", "group", "readers", "timestamp", "0", "queueId", "0", "offset", strconv.Itoa(offset)))
+		require.NoError(t, err)
+	}
+	position := func() (at int64) {
+		t.Helper()
+		r.again(func() (err error) {
+			at, _, _, err = r.c.ConsumerOffset(r.ctx(), addr, "readers", r.queue("t", 0))
+			return err
+		})
+		return at
+	}
+	r.send("t", 0, "", "0")
+	r.send("t", 0, "", "1")
+	held := make(chan error, 1)
+	ctx, before := r.ctx(), r.b.Requests()[remoting.ReqPullMessage]
+	go func() {
+		p, err := r.c.PullMessages(ctx, addr, remoting.Pull{Group: "readers", Queue: r.queue("t", 0), Offset: 2, Max: 32, Suspend: time.Hour,
+			Subscription: remoting.NewSubscription("t", "", 0)})
+		if err == nil && (p.Status != remoting.PullOffsetMoved || p.Next != 1) {
+			err = fmt.Errorf("%+v", p)
+		}
+		held <- err
+	}()
+	require.Eventually(t, func() bool { return r.b.Requests()[remoting.ReqPullMessage] > before }, time.Minute, time.Millisecond)
+	set(1)
+	r.send("t", 0, "", "2")
+	require.NoError(t, <-held)
+
+	set(0)
+	require.NoError(t, r.c.UpdateConsumerOffset(r.ctx(), addr, "readers", r.queue("t", 0), 2))
+	require.Zero(t, position())
+	require.NoError(t, r.b.Restart())
+	require.Zero(t, position())
+	require.NoError(t, r.c.UpdateConsumerOffset(r.ctx(), addr, "readers", r.queue("t", 0), 2))
+	require.EqualValues(t, 2, position())
+}
+
 func TestFreeze(t *testing.T) {
 	r := newRaw(t, rmqserver.BrokerOptions{})
 	r.b.Freeze()

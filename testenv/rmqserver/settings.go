@@ -33,7 +33,7 @@ func (b *Broker) updateSettings(_ *conn, r *remoting.Command) (*remoting.Command
 		changed = changed || name == "brokerPermission"
 	}
 	if changed {
-		b.register()
+		b.register(true)
 	}
 	return ok(r)
 }
