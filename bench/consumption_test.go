@@ -2,7 +2,6 @@ package bench
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,8 +9,8 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/broker/rocketmq"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/races"
 )
 
 // The push consumer of RocketMQ's library beside the driver's own consumption, case by case:
@@ -103,7 +103,6 @@ type consumptionStage struct {
 	e      *testenv.Env
 	kinds  []string
 	binary string // that the consumers run
-	dir    string // of the race detector's reports
 	names  int
 
 	t     *testing.T
@@ -195,9 +194,12 @@ type place struct {
 // process is one consumer.
 type process struct {
 	s    *consumptionStage
+	kind string
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	stop func() // waits for its end
+
+	complaints strings.Builder // what it wrote to standard error; to be read after stop
 
 	mu  sync.Mutex
 	all []said
@@ -210,14 +212,13 @@ func (s *consumptionStage) start(kind string, c consumption) *process {
 	c.Group = s.group(kind) + c.Group
 	text, err := json.Marshal(c)
 	require.NoError(s.t, err)
-	p := &process{s: s, cmd: exec.Command(s.binary)}
-	p.cmd.Env = append(os.Environ(), consumptionChild+"="+string(text), "ROCKETMQ_GO_LOG_LEVEL=fatal", "GORACE=exitcode=0 log_path="+s.raceLog(kind))
+	p := &process{s: s, kind: kind, cmd: exec.Command(s.binary)}
+	p.cmd.Env = append(os.Environ(), consumptionChild+"="+string(text), "ROCKETMQ_GO_LOG_LEVEL=fatal", races.Environment)
 	p.in, err = p.cmd.StdinPipe()
 	require.NoError(s.t, err)
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(s.t, err)
-	var complaints strings.Builder
-	p.cmd.Stderr = &complaints
+	p.cmd.Stderr = &p.complaints
 	require.NoError(s.t, p.cmd.Start())
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -240,7 +241,7 @@ func (s *consumptionStage) start(kind string, c consumption) *process {
 	s.t.Cleanup(func() {
 		p.stop()
 		if s.t.Failed() {
-			s.t.Logf("%s: %s\n%v", c.Group, complaints.String(), p.all)
+			s.t.Logf("%s: %s\n%v", c.Group, p.complaints.String(), p.all)
 		}
 	})
 	return p
@@ -256,10 +257,6 @@ func (s *consumptionStage) both(c consumption) map[string]*process {
 }
 
 func (s *consumptionStage) group(kind string) string { return s.topic + "-" + kind }
-
-func (s *consumptionStage) raceLog(kind string) string {
-	return filepath.Join(s.dir, s.topic+"-"+kind)
-}
 
 func (p *process) tell(command string) {
 	p.s.t.Helper()
@@ -571,10 +568,9 @@ func (s *consumptionStage) leaves() map[string]outcome {
 // races plays both, without and with order, built with the race detector: messages, a second member that comes and
 // goes, a restart of the broker.
 func (s *consumptionStage) races() map[string]outcome {
-	s.dir = s.t.TempDir()
 	plain := s.binary
 	defer func() { s.binary = plain }()
-	s.binary = filepath.Join(s.dir, "race.test")
+	s.binary = filepath.Join(s.t.TempDir(), "race.test")
 	build := exec.CommandContext(s.t.Context(), "go", "test", "-race", "-c", "-o", s.binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	out, err := build.CombinedOutput()
@@ -614,15 +610,16 @@ func (s *consumptionStage) races() map[string]outcome {
 	}
 	got := map[string]outcome{}
 	for _, kind := range s.kinds {
-		reports, err := filepath.Glob(s.raceLog(kind) + ".*")
-		require.NoError(s.t, err)
 		n, where := 0, map[string]bool{}
-		for _, name := range reports {
-			text, err := os.ReadFile(name)
-			require.NoError(s.t, err)
-			for _, report := range strings.Split(string(text), "WARNING: DATA RACE")[1:] {
+		for _, m := range all {
+			if m.kind != kind {
+				continue
+			}
+			for _, r := range races.In(m.complaints.String()) {
 				n++
-				where[cmp.Or(raceIn.FindString(report), "elsewhere")] = true
+				for _, side := range r.Sides {
+					where["`"+path.Base(side)+"`"] = true
+				}
 			}
 		}
 		text := fmt.Sprintf("%d reports", n)
@@ -633,8 +630,5 @@ func (s *consumptionStage) races() map[string]outcome {
 	}
 	return got
 }
-
-// raceIn finds the first function of a report that is the library's or ours.
-var raceIn = regexp.MustCompile(`(?:rocketmq-client-go/v2|turnout-mq/turnout)/[^\s]+\(\)`)
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

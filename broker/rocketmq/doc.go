@@ -1,21 +1,13 @@
 // Package rocketmq is the driver for Apache RocketMQ 4.9 and 5.x (name servers and brokers; the gRPC proxy is not
 // needed).
 //
-// # What is ours and what is the library's
+// Sending goes through github.com/apache/rocketmq-client-go/v2; consuming and administration are this package's own, over
+// the remoting package. Why, with measurements: docs/rocketmq-consumption.md.
 //
-// Sending goes through github.com/apache/rocketmq-client-go/v2. Consuming and administration are this package's own,
-// over the remoting package, because the library's push consumer can not keep the contract of package broker: after a
-// broker's restart it stands still for up to 33 s (a lost connection does not fail its pending pull), its Shutdown waits
-// for no listener and drops their results, it stores positions after 5 to 10 s, it can not begin at an explicit offset,
-// does not tell that a pull was answered, and leaves 11 goroutines behind for up to a day. Its admin package has no
-// offsets, no lag and no cluster information.
-//
-// What of the library is hidden here: SendAsync (it is never used: SendSync in goroutines of our own), its retries
-// (off), its route cache of 30 s (queues come from this package's routes; an instance whose cache is wrong is replaced),
-// its logger (a process-wide one: it is set once, at the first Open, and writes at debug level to the logger of the
-// cluster that was opened last), addresses as host names. What remains: a send whose connection is lost fails only
-// after 3 s; after Close four of its goroutines sleep for up to 10 s and one holds a name server connection for up to
-// two minutes; TLS is refused (ErrUnsupported), because the library checks no certificate.
+// What is felt of the library: a send whose connection is lost fails only after 3 s; after Close four of its goroutines
+// sleep for up to 10 s and one holds a name server connection for up to two minutes; its logger is one for the process and
+// is set at the first Open (it writes at debug level to the logger of the cluster that was opened last); TLS is refused
+// (ErrUnsupported), because the library checks no certificate.
 //
 // # What a message becomes
 //

@@ -20,10 +20,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/testenv/races"
 )
 
 // The library's push consumer runs in a process of its own, this test binary again: it leaves goroutines behind for a
-// day, and races of its own.
+// day, and has races of its own.
 
 const libraryConsumerVariable = "TURNOUT_TEST_LIBRARY_CONSUMER"
 
@@ -84,7 +85,9 @@ func startLibraryMember(t *testing.T, args libraryConsumerArgs) *libraryMember {
 	text, err := json.Marshal(args)
 	require.NoError(t, err)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), libraryConsumerVariable+"="+string(text), "ROCKETMQ_GO_LOG_LEVEL=error")
+	cmd.Env = append(os.Environ(), libraryConsumerVariable+"="+string(text), "ROCKETMQ_GO_LOG_LEVEL=error", races.Environment)
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
@@ -107,7 +110,10 @@ func startLibraryMember(t *testing.T, args libraryConsumerArgs) *libraryMember {
 	m.stop = sync.OnceFunc(func() {
 		_ = in.Close()
 		reading.Wait()
-		_ = cmd.Wait() // not checked: the race detector may have found something in the library
+		_ = cmd.Wait() // it may have been killed
+		for _, r := range races.Unknown(complaints.String()) {
+			t.Errorf("a data race that is not on the list of package races: %s", r.Text)
+		}
 	})
 	m.kill = func() {
 		_ = cmd.Process.Kill() // it may have ended
