@@ -260,6 +260,27 @@ func serversShare(t *testing.T, w *world) {
 	w.eventually(func() bool { return len(seen(a)) == topics }, "the last server to look at everything")
 }
 
+// What a cluster deletes before it was read is not consumed.
+func TestWhatExpires(t *testing.T) {
+	w := newWorld(t)
+	w.cluster("a")
+	w.topic("orders", "a")
+	w.group("billing", "orders")
+	w.fake("a").set(func(f *fake) {
+		f.ends["orders"] = broker.Offsets{"0": 1000}
+		f.positions["billing orders"] = broker.Offsets{"0": 5}
+	})
+	s := w.server()
+	expired := int64(0)
+	for range 10 {
+		w.fake("a").set(func(f *fake) { f.start += 10 })
+		got := w.look(s, "orders", func(t *fleet.Topic) bool { return t.Groups[0].Expired > expired && t.Groups[0].Consumed != nil })
+		expired = got.Groups[0].Expired
+		require.Equal(t, 1000-5-expired, got.Groups[0].Unread)
+		require.Zero(t, *got.Groups[0].Consumed)
+	}
+}
+
 func TestATopicThatIsGone(t *testing.T) {
 	w := newWorld(t)
 	w.cluster("a")

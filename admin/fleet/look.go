@@ -158,7 +158,7 @@ func (t *Topic) compare(before *Topic) {
 		now := &t.Clusters[i]
 		for _, then := range before.Clusters {
 			if then.Cluster == now.Cluster && then.Physical == now.Physical && then.Ends != nil && now.Ends != nil {
-				now.Produced = rate(then.Ends, now.Ends, now.at.Sub(then.at))
+				now.Produced = rate(then.Ends, now.Ends, 0, now.at.Sub(then.at))
 			}
 		}
 	}
@@ -166,7 +166,7 @@ func (t *Topic) compare(before *Topic) {
 		now := &t.Groups[i]
 		for _, then := range before.Groups {
 			if then.Group == now.Group && then.Cluster == now.Cluster && then.Physical == now.Physical && then.Error == "" && now.Error == "" {
-				now.Consumed = rate(then.positions(), now.positions(), now.Seen.Sub(then.Seen))
+				now.Consumed = rate(then.positions(), now.positions(), max(0, now.Expired-then.Expired), now.Seen.Sub(then.Seen))
 			}
 		}
 	}
@@ -180,18 +180,18 @@ func (g *GroupOnCluster) positions() map[string]int64 {
 	return out
 }
 
-// rate is how many offsets a second the partitions went on. One that is new, or went back because the topic was made anew or the
-// group was reset, does not count.
-func rate(then, now map[string]int64, in time.Duration) *float64 {
+// rate is how many offsets a second the partitions went on, but for so many that went by themselves. A partition that is new, or
+// went back because the topic was made anew or the group was reset, does not count.
+func rate(then, now map[string]int64, but int64, in time.Duration) *float64 {
 	if in <= 0 {
 		return nil
 	}
-	var n int64
+	n := -but
 	for name, offset := range now {
 		if before, known := then[name]; known {
 			n += max(0, offset-before)
 		}
 	}
-	r := float64(n) / in.Seconds()
+	r := float64(max(0, n)) / in.Seconds()
 	return &r
 }

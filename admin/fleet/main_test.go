@@ -178,6 +178,7 @@ func (w *world) eventually(ok func() bool, what string, args ...any) {
 type fake struct {
 	mu        sync.Mutex
 	ends      map[string]broker.Offsets
+	start     int64                     // of every partition
 	positions map[string]broker.Offsets // by group and topic
 	pending   map[string]broker.Pending // by group
 	hangs     bool                      // no answer before ctx ends
@@ -255,8 +256,11 @@ func (c connection) EndOffsets(ctx context.Context, topic string) (broker.Offset
 
 func (c connection) StartOffsets(ctx context.Context, topic string) (broker.Offsets, error) {
 	ends, err := c.EndOffsets(ctx, topic)
+	c.f.mu.Lock()
+	start := c.f.start
+	c.f.mu.Unlock()
 	for name := range ends {
-		ends[name] = 0
+		ends[name] = start
 	}
 	return ends, err
 }
