@@ -2,6 +2,7 @@ package requests
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/broker/drivers"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
 )
@@ -132,10 +134,31 @@ func (s *stage) open() *stage {
 	for _, name := range []string{"kafka-a", "kafka-b"} {
 		require.NoError(s, s.meta.PutCluster(s.Context(), name, metadata.Cluster{Kind: broker.Kafka, Addresses: env.Addresses(name), ClusterID: env.ClusterID(name)}))
 	}
+	s.Cleanup(s.clean)
 	for _, u := range []store.User{{Name: "alice", Role: store.Applicant}, {Name: "bob", Role: store.Approver}, {Name: "carol", Role: store.Applicant}, {Name: "root", Role: store.Administrator}} {
 		require.NoError(s, s.db.CreateUser(s.Context(), &u, nil))
 	}
 	return s
+}
+
+// clean deletes the topics that were asked for: the clusters are those of all tests.
+func (s *stage) clean() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	asked, err := s.db.ChangeRequests(ctx, store.RequestFilter{Kind: KindTopic})
+	require.NoError(s, err)
+	for _, cluster := range []string{"kafka-a", "kafka-b"} {
+		conn, err := s.pool.Acquire(ctx, cluster)
+		require.NoError(s, err)
+		defer conn.Release()
+		for _, r := range asked {
+			spec, err := decode[TopicSpec](KindTopic, r.Spec)
+			require.NoError(s, err)
+			if err := conn.DeleteTopic(ctx, cmp.Or(spec.Physical, spec.Name)); !errors.Is(err, errs.ErrUnknownTopic) {
+				require.NoError(s, err)
+			}
+		}
+	}
 }
 
 func bounded(end func(context.Context) error) error {

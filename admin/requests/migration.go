@@ -150,7 +150,7 @@ func (s migrationHandler) moved(ctx context.Context, run *Run, spec MigrationSpe
 	if err != nil {
 		return err
 	}
-	if item.Doc, err = json.Marshal(topicDoc(t, doc)); err != nil {
+	if item.Doc, err = json.Marshal(TopicDocOf(t, doc)); err != nil {
 		return err
 	}
 	item.Cluster = t.Wish.Cluster

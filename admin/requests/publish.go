@@ -146,8 +146,8 @@ func text(doc any) string {
 	return string(data)
 }
 
-// topicDoc is what is written down of a topic in ZooKeeper; what only the broker knows is that of wanted.
-func topicDoc(t metadata.Topic, wanted TopicDoc) TopicDoc {
+// TopicDocOf is what is written down of a topic in ZooKeeper; what only the broker knows is that of wanted.
+func TopicDocOf(t metadata.Topic, wanted TopicDoc) TopicDoc {
 	wanted.Cluster, wanted.Settings = t.Wish.Cluster, t.Settings
 	if t.Route != nil {
 		wanted.Order = t.Route.Order
@@ -181,7 +181,7 @@ func (s *Service) publishTopic(ctx context.Context, lock *coord.Held, o store.Ou
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(topicDoc(t, after))
+	return json.Marshal(TopicDocOf(t, after))
 }
 
 // replace makes a document that is as it was before what it shall be.
@@ -210,7 +210,7 @@ func (s *Service) createTopic(ctx context.Context, lock *coord.Held, name string
 		}
 		t, err := s.meta.GetTopic(ctx, name)
 		if err == nil {
-			is := topicDoc(t, doc)
+			is := TopicDocOf(t, doc)
 			equal, err := same(is, doc)
 			if err == nil && (!equal || t.Err != nil) {
 				return errThere("topic", name, text(is))

@@ -329,7 +329,7 @@ func (e *executor) failed(ctx context.Context, id string, failure error) (again 
 	r.Attempts++
 	r.Error = failure.Error()
 	run := &Run{s: e.Service, r: r}
-	if isFinal(failure) || r.Attempts >= e.cfg.Attempts {
+	if isFinal(failure) || r.Attempts >= e.cfg.Attempts && !errors.Is(failure, errWaits) {
 		now := e.cfg.now()
 		r.State, r.NextAt, r.EndedAt = store.RequestBad, nil, &now
 		e.seen(id, time.Time{}) // it leaves the queue, and may be tried again before the next look

@@ -311,7 +311,10 @@ func (s groupHandler) Execute(ctx context.Context, run *Run) error {
 	})
 }
 
-// topicThere waits for a topic that is being made: an error that passes. It is final if nobody makes it.
+// errWaits: another request comes first. It is waited for however long that takes.
+var errWaits = errors.New("it waits")
+
+// topicThere is errWaits for a topic that somebody asks for, and final if nobody does.
 func (s *Service) topicThere(ctx context.Context, topic string) error {
 	_, err := s.meta.GetTopic(ctx, topic)
 	if !errors.Is(err, errs.ErrUnknownTopic) {
@@ -324,7 +327,7 @@ func (s *Service) topicThere(ctx context.Context, topic string) error {
 	if len(asked) == 0 {
 		return Final(err)
 	}
-	return fmt.Errorf("topic %s is not there yet: %s is %s", topic, asked[0].ID, asked[0].State)
+	return fmt.Errorf("%w for topic %s: %s is %s", errWaits, topic, asked[0].ID, asked[0].State)
 }
 
 // ends are the end offsets of a topic on the clusters of its route.
@@ -514,7 +517,7 @@ func (s settingsHandler) ofTopic(ctx context.Context, c TopicChange) (change, er
 	if err != nil {
 		return change{}, err
 	}
-	before := topicDoc(now, known)
+	before := TopicDocOf(now, known)
 	after := before
 	after.Settings = c.apply(now.Settings)
 	item.App, item.Cluster = after.Settings.App, after.Cluster

@@ -73,13 +73,20 @@ func TestTheWebhookIsToldInOrderAndSigned(t *testing.T) {
 	s.run(service)
 	r := s.done(service, New{Claim: &ClaimSpec{App: "order_service"}}, Approval{Note: "yes"})
 	var events []string
-	for range 7 {
+	drafted := 0
+	for len(events) == 0 || events[len(events)-1] != "done" {
 		n := next(t, notices)
 		require.True(t, n.signed)
 		require.Equal(t, []string{r.ID, KindClaim, "order_service", "alice"}, []string{n.Request, n.Kind, n.Subject, n.Applicant})
-		events = append(events, n.Event)
+		if n.Event == "drafted" {
+			drafted++
+		}
+		if len(events) == 0 || events[len(events)-1] != n.Event { // one may come twice when its answer is late
+			events = append(events, n.Event)
+		}
 	}
-	require.Equal(t, []string{"drafted", "drafted", "drafted", "submitted", "approved", "executing", "done"}, events, "the first one was refused twice")
+	require.Equal(t, []string{"drafted", "submitted", "approved", "executing", "done"}, events)
+	require.GreaterOrEqual(t, drafted, 3, "it was refused twice")
 }
 
 func TestAWebhookThatDoesNotAnswerIsInNobodysWay(t *testing.T) {
