@@ -233,7 +233,7 @@ func (s *Store) PutOneTime(ctx context.Context, o OneTime) error {
 }
 
 // PutFirstOneTime stores the token of the first administrator, if there is no administrator who can log in and no such token
-// that is still good at the moment now; stored says whether it did.
+// that is still good at the moment now; done says whether it did.
 func (s *Store) PutFirstOneTime(ctx context.Context, o OneTime, now time.Time) (done bool, err error) {
 	o.User = ""
 	err = s.write(ctx, "first one-time token", func(q query) error {
