@@ -163,7 +163,7 @@ func (w *Webhook) send(ctx context.Context, client *http.Client, n Notice) error
 		}
 		return err
 	}
-	defer answer.Body.Close()                                       //nolint:errcheck // nothing is lost
+	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10)) // so that the connection can be used again
 	switch code := answer.StatusCode; {
 	case code < 300:
