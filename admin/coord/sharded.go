@@ -236,8 +236,10 @@ func (s *Sharded) work(ctx context.Context, r Rounds) error {
 	}
 	at := map[int]job{}
 	ended := make(chan int)
+	working, stopAll := context.WithCancel(ctx)
 	defer func() {
-		for range at { // all were stopped with ctx
+		stopAll()
+		for range at {
 			<-ended
 		}
 	}()
@@ -260,10 +262,10 @@ func (s *Sharded) work(ctx context.Context, r Rounds) error {
 				if _, busy := at[i]; busy {
 					continue
 				}
-				more, stop := context.WithCancel(ctx)
+				more, stop := context.WithCancel(working)
 				at[i] = job{task, stop}
 				go func() {
-					w.keep(ctx, more, i, task)
+					w.keep(working, more, i, task)
 					ended <- i
 				}()
 			}

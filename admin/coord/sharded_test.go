@@ -475,7 +475,7 @@ func TestShardedLostAnswers(t *testing.T) {
 		a := t.shares(nil)
 		t.divided(a, shards, a.id)
 		zookeeper := t.env.EmbeddedZooKeeper()
-		for range 3 {
+		for range 2 {
 			zookeeper.DropAnswers(t.root+monitor, 5)
 			b := t.shares(nil)
 			zookeeper.DropAnswers(t.root+monitor+"/sharding", 5)
