@@ -42,6 +42,8 @@ type (
 	SubscribeOption = consumer.Option
 	// SendResult says where a message was stored.
 	SendResult = producer.Result
+	// TLS names the files of a connection with TLS.
+	TLS = metadata.TLS
 )
 
 // Config says who the application is and where its metadata is. It is not changed.
@@ -59,16 +61,22 @@ type Option func(*options)
 
 type options struct {
 	authScheme, authSecret string
+	tls                    *TLS
 	sessionTimeout         time.Duration
 	clusterLinger          time.Duration
 	recheck                time.Duration
 }
 
 // WithZooKeeperAuth authenticates to ZooKeeper, and gives the nodes that the client creates to that identity. secret is a
-// reference, env:NAME or file:PATH; for scheme "digest" it holds user:password.
+// reference, env:NAME or file:PATH; for scheme "digest" it holds user:password, and in further lines further identities. It
+// is read again at each connection and each recheck.
 func WithZooKeeperAuth(scheme, secret string) Option {
 	return func(o *options) { o.authScheme, o.authSecret = scheme, secret }
 }
+
+// WithZooKeeperTLS talks TLS to ZooKeeper; the addresses are those of its secureClientPort. The files of t are read again at
+// each connection. That of clusters is in their metadata.
+func WithZooKeeperTLS(t TLS) Option { return func(o *options) { o.tls = &t } }
 
 // WithSessionTimeout sets the session time-out asked of ZooKeeper. Default 10 s. Shorter: a dead instance is noticed
 // sooner, and a slow one is taken for dead sooner.
@@ -129,7 +137,7 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Client, error) {
 		}
 	}
 	store, err := metadata.Open(metadata.Config{ZooKeeper: cfg.ZooKeeper, Root: cfg.Root, ShadowRoot: cfg.ShadowRoot, SnapshotDir: dir,
-		App: cfg.App, AuthScheme: o.authScheme, AuthSecret: o.authSecret, SessionTimeout: o.sessionTimeout, Recheck: o.recheck, Logger: log})
+		App: cfg.App, AuthScheme: o.authScheme, AuthSecret: o.authSecret, TLS: o.tls, SessionTimeout: o.sessionTimeout, Recheck: o.recheck, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}

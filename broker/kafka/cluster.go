@@ -72,8 +72,8 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 		err = fmt.Errorf("%w: kafka cluster %q at %v is cluster %q, not %q: correct the addresses or the cluster id",
 			errs.ErrInvalid, cfg.Name, cfg.Addresses, info.ClusterID, cfg.ClusterID)
 	}
-	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: the broker closed the connection: check TLS, mechanism and credentials of the cluster", err)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: the broker closed the connection: check tls, auth.mechanism and the password behind auth.secret of the cluster", err)
 	}
 	if err != nil {
 		end, cancel := context.WithCancel(context.Background())

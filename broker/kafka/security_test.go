@@ -38,7 +38,7 @@ func TestSASL(t *testing.T) {
 
 				wrong := as(cfg, mechanism, user, "wrong secret")
 				_, err = kafka.Open(t.Context(), wrong)
-				require.ErrorContains(t, err, "credentials")
+				require.ErrorContains(t, err, "auth.secret")
 				require.NotContains(t, err.Error(), "wrong secret")
 
 				k.ControlKey(int16(kmsg.SASLAuthenticate), func(kreq kmsg.Request) (kmsg.Response, error, bool) { // as Kafka does it
@@ -151,7 +151,7 @@ func TestTLS(t *testing.T) {
 			c.Certificates[0] = issue(authority, pki.Request{Hosts: here, Until: time.Now().Add(-time.Hour)})
 		}), says: "renew"},
 		"wrong name":     {server: server(func(c *tls.Config) { c.Certificates[0] = issue(authority, pki.Request{Hosts: []string{"kafka"}}) }), says: "serverName"},
-		"no TLS":         {says: "TLS"},
+		"no TLS":         {says: "speak TLS"},
 		"no client":      {server: mutual, says: "cert and key"},
 		"foreign client": {server: mutual, client: func(c *tls.Config) { c.Certificates = []tls.Certificate{issue(other, pki.Request{})} }, says: "cert and key"},
 		"expired client": {server: mutual, client: func(c *tls.Config) {

@@ -29,6 +29,9 @@ func (c *Cluster) wrap(what string, err error) error {
 	}
 	var answer *remoting.ResponseError
 	if errors.As(err, &answer) {
+		if answer.Code == remoting.NoPermission {
+			err = fmt.Errorf("%w: check the keys behind auth.secret of the cluster, and that this user has what docs/security.md lists", err)
+		}
 		if s := sentinels[answer.Code]; s != nil && !errors.Is(err, s) {
 			return fmt.Errorf("rocketmq cluster %q: %s: %w: %w", c.cfg.Name, what, s, err)
 		}

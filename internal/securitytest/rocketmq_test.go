@@ -1,0 +1,143 @@
+package securitytest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// The administration of users and permissions of RocketMQ 5.3 and later (RequestCode).
+const (
+	authCreateUser = 3001
+	authUpdateUser = 3002
+	authCreateACL  = 3006
+	authUpdateACL  = 3007
+)
+
+// rocketAdmin is the administrator of the RocketMQ cluster.
+type rocketAdmin struct {
+	*remoting.Client
+	broker string
+}
+
+func newRocketAdmin(t *testing.T, w *world) *rocketAdmin {
+	sec := w.env.Security()
+	c := remoting.NewClient(remoting.Options{Login: func() (string, string, error) { return sec.User, sec.Password, nil }})
+	t.Cleanup(c.Close)
+	info, err := c.ClusterInfo(w.ctx(), w.env.Addresses(rocketMQ)[0])
+	require.NoError(t, err)
+	return &rocketAdmin{Client: c, broker: info.Brokers[rocketMQ].Master()}
+}
+
+func (a *rocketAdmin) call(t *testing.T, ctx context.Context, code int, body any, fields ...string) {
+	t.Helper()
+	data, err := json.Marshal(body)
+	require.NoError(t, err)
+	_, err = a.Call(ctx, a.broker, remoting.NewRequest(code, data, fields...))
+	require.NoError(t, err)
+}
+
+func (a *rocketAdmin) user(t *testing.T, ctx context.Context, code int, name, password string) {
+	t.Helper()
+	a.call(t, ctx, code, map[string]string{"username": name, "password": password, "userType": "Normal"}, "username", name)
+}
+
+// rocketRight is one permission and what can not be done without it.
+type rocketRight struct {
+	resource string
+	actions  []string
+	needed   func(c broker.Cluster) error
+}
+
+func (a *rocketAdmin) grant(t *testing.T, ctx context.Context, code int, name string, rights []rocketRight) {
+	t.Helper()
+	var entries []map[string]any
+	for _, r := range rights {
+		entries = append(entries, map[string]any{"resource": r.resource, "actions": r.actions, "sourceIps": []string{}, "decision": "Allow"})
+	}
+	subject := "User:" + name
+	a.call(t, ctx, code, map[string]any{"subject": subject, "policies": []any{map[string]any{"policyType": "Custom", "entries": entries}}}, "subject", subject)
+}
+
+// rocketStrangers: name servers know no users, so Open succeeds; the first question to a broker is refused.
+func rocketStrangers(t *testing.T, w *world) {
+	admin := w.mustOpen(t, w.document(rocketMQ, "ACL", "admin"))
+	require.NoError(t, admin.CreateTopic(w.ctx(), topics, broker.TopicSpec{Partitions: 2}))
+	w.login("rocket-wrong", w.env.Security().User, "not-the-secret-key")
+	w.login("rocket-unknown", "nobody", "any-secret-key")
+	for _, file := range []string{"rocket-wrong", "rocket-unknown"} {
+		c := w.mustOpen(t, w.document(rocketMQ, "ACL", file))
+		for what, err := range map[string]error{
+			"send":    send(c, topics, "x"),
+			"ends":    second(c.EndOffsets(w.ctx(), topics)),
+			"members": second(c.GroupMembers(w.ctx(), groups)),
+		} {
+			require.ErrorIs(t, err, errs.ErrNotAllowed, what)
+			require.Equal(t, broker.Fatal, c.Classify(err))
+			require.ErrorContains(t, err, "auth.secret", what)
+			w.quiet(err)
+		}
+	}
+	doc := w.document(rocketMQ, "ACL", "admin")
+	doc.Auth = nil
+	require.ErrorIs(t, send(w.mustOpen(t, doc), topics, "x"), errs.ErrNotAllowed)
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func rocketPermissions(t *testing.T, w *world) {
+	admin := newRocketAdmin(t, w)
+	for name, rights := range map[string][]rocketRight{"rocket-app": w.rocketApplication(t), "rocket-mover": w.rocketController(t)} {
+		admin.user(t, w.ctx(), authCreateUser, name, name+"-secret")
+		w.login(name, name, name+"-secret")
+		admin.grant(t, w.ctx(), authCreateACL, name, rights)
+		c := w.mustOpen(t, w.document(rocketMQ, "ACL", name))
+		for _, r := range rights {
+			becomes(t, false, func() error { return r.needed(c) }, fmt.Sprint(name, r.resource, r.actions))
+		}
+		for i, r := range rights {
+			rest := append(append([]rocketRight{}, rights[:i]...), rights[i+1:]...)
+			admin.grant(t, w.ctx(), authUpdateACL, name, rest)
+			err := becomes(t, true, func() error { return r.needed(c) }, fmt.Sprint(name, r.resource, r.actions))
+			require.ErrorIs(t, err, errs.ErrNotAllowed, r.resource)
+		}
+	}
+}
+
+func (w *world) rocketApplication(t *testing.T) []rocketRight {
+	return []rocketRight{
+		{"Topic:" + topics, []string{"Pub"}, func(c broker.Cluster) error { return send(c, topics, "x") }},
+		{"Topic:" + topics, []string{"Sub"}, func(c broker.Cluster) error { return joins(t, c, groups, topics, false) }},
+		{"Group:" + groups, []string{"Sub"}, func(c broker.Cluster) error { return joins(t, c, groups, topics, false) }},
+	}
+}
+
+func (w *world) rocketController(t *testing.T) []rocketRight {
+	return []rocketRight{
+		{"Topic:" + topics, []string{"Get"}, func(c broker.Cluster) error { return second(c.EndOffsets(w.ctx(), topics)) }},
+	}
+}
+
+// rocketRotation: a secret key is replaced while a Cluster is open and its connections are.
+func rocketRotation(t *testing.T, w *world) {
+	admin := newRocketAdmin(t, w)
+	admin.user(t, w.ctx(), authCreateUser, "rocket-rotating", "secret-1")
+	w.login("rocket-rotating", "rocket-rotating", "secret-1")
+	admin.grant(t, w.ctx(), authCreateACL, "rocket-rotating", w.rocketApplication(t))
+	c := w.mustOpen(t, w.document(rocketMQ, "ACL", "rocket-rotating"))
+	becomes(t, false, func() error { return send(c, topics, "x") }, "send")
+	require.NoError(t, joins(t, c, groups, topics, false))
+	admin.user(t, w.ctx(), authUpdateUser, "rocket-rotating", "secret-2")
+	becomes(t, true, func() error { return send(c, topics, "x") }, "send with the old key")
+	w.login("rocket-rotating", "rocket-rotating", "secret-2")
+	require.NoError(t, send(c, topics, "x"))
+	require.NoError(t, joins(t, c, groups, topics, false))
+	require.NoError(t, second(c.DescribeTopic(w.ctx(), topics)))
+}
