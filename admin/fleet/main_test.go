@@ -30,6 +30,16 @@ var (
 	roots atomic.Int64
 )
 
+// leftByLibraries is what the client libraries leave behind; package broker/rocketmq says for how long.
+var leftByLibraries = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), // one a process
+	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),        // one a process
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.1"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.3"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
+	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
+}
+
 func TestMain(m *testing.M) {
 	var err error
 	if env, err = testenv.Start(context.Background(), testenv.Spec{ZooKeeper: 1}); err != nil {
@@ -37,11 +47,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	// The libraries of Kafka and RocketMQ begin one goroutine each for the whole process.
-	left := func() error {
-		return goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"))
-	}
-	if err := errors.Join(env.Close(), left()); err != nil {
+	if err := errors.Join(env.Close(), goleak.Find(leftByLibraries...)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
