@@ -74,6 +74,13 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newCheckCommand(a),
 		newServeCommand(a),
 		newMigrateCommand(a),
+		newRequestCommand(a),
+		newLoginCommand(a),
+		newLogoutCommand(a),
+		newWhoamiCommand(a),
+		newUserCommand(a),
+		newTokenCommand(a),
+		newAuditCommand(a),
 		newShadowCommand(a),
 		newStressCommand(a),
 	)

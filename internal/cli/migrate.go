@@ -13,7 +13,6 @@ import (
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
-	"github.com/turnout-mq/turnout/metadata"
 )
 
 const (
@@ -23,14 +22,7 @@ const (
 	serverPatience = 2 * time.Minute
 )
 
-// platform is what every command of turnout migrate has: how to reach a server.
-type platform struct {
-	*app
-	server, tokenFile string
-}
-
 func newMigrateCommand(a *app) *cobra.Command {
-	p := &platform{app: a}
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Move topics between clusters, with proof",
@@ -39,66 +31,15 @@ per key is kept where the topic has one, there is a way back, and at the end a r
 switched off for the topic.
 
 A server of the platform (turnout serve) does the work. It is found in ZooKeeper, or named by --server or TURNOUT_SERVER.
-A token, where it wants one, is in the file of --token-file or in TURNOUT_TOKEN.`,
+Log in first (turnout login), or give a token in the file of --token-file or in TURNOUT_TOKEN.`,
 		Example: `  turnout migrate plan order_topic --to kafka-b
   turnout migrate start order_topic --to kafka-b --watch
   turnout migrate receipt m-17`,
 	}
-	f := cmd.PersistentFlags()
-	f.StringVar(&p.server, "server", "", "URL of a server (default: TURNOUT_SERVER, else one that is registered in ZooKeeper)")
-	f.StringVar(&p.tokenFile, "token-file", "", "file that holds the token of the server (default: TURNOUT_TOKEN, else none)")
+	p := newPlatform(a, cmd)
 	cmd.AddCommand(newMigratePlan(p), newMigrateStart(p), newMigrateWatch(p), newMigrateList(p),
 		newMigrateAction(p, api.Rollback), newMigrateAction(p, api.Abort), newMigrateAction(p, api.Pause), newMigrateAction(p, api.Resume), newMigrateReceipt(p))
 	return cmd
-}
-
-// client makes the client of a command. Close it.
-func (p *platform) client(patience time.Duration) (*api.Client, error) {
-	token, err := p.token(p.tokenFile)
-	if err != nil {
-		return nil, err
-	}
-	named := p.server
-	find := p.find
-	if named != "" {
-		if err := api.CheckURL(named); err != nil {
-			return nil, usagef("server %q (--server, TURNOUT_SERVER or the settings file): %w", named, err)
-		}
-		find = func(context.Context) ([]string, error) { return []string{named}, nil }
-	} else if p.settings.zookeeper == "" {
-		return nil, usagef("which platform? Give --server or set TURNOUT_SERVER, or give --zookeeper or set TURNOUT_ZOOKEEPER, where its servers are registered")
-	}
-	troubled := false
-	return api.New(find, api.Options{Token: token, Patience: patience, Trouble: func(err error) {
-		if !troubled {
-			fmt.Fprintf(p.stderr, "turnout: %v; trying again for up to %v\n", err, patience)
-		}
-		troubled = true
-	}}), nil
-}
-
-// find looks for the servers in ZooKeeper.
-func (p *platform) find(ctx context.Context) (urls []string, err error) {
-	err = p.withStore(ctx, func(ctx context.Context, s *metadata.Store) error {
-		urls, err = api.Find(ctx, s)
-		return err
-	})
-	return urls, err
-}
-
-// with makes a client for one question; all of it may take as long as --timeout says, or limit where that was not given.
-func (p *platform) with(cmd *cobra.Command, limit time.Duration, use func(context.Context, *api.Client) error) error {
-	c, err := p.client(0)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if limit == 0 || cmd.Flags().Changed("timeout") {
-		limit = p.settings.timeout
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
-	defer cancel()
-	return use(ctx, c)
 }
 
 // refusedError is a refusal of the preflight with the exit code of one.

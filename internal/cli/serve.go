@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server"
-	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/broker/drivers"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -179,27 +177,6 @@ func userDataDir() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	return filepath.Join(home, ".local", "share"), err
-}
-
-// token is what is in the file, else in the environment; "": none.
-func (a *app) token(file string) (string, error) {
-	token, from := a.getenv("TURNOUT_TOKEN"), "TURNOUT_TOKEN"
-	if file != "" {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return "", usagef("--token-file: %w", err)
-		}
-		if token, from = strings.TrimSpace(string(data)), "--token-file"; token == "" {
-			return "", usagef("--token-file: there is nothing in %s", file)
-		}
-	}
-	if token == "" {
-		return "", nil
-	}
-	if err := api.CheckToken(token); err != nil {
-		return "", usagef("%s: %w", from, err)
-	}
-	return token, nil
 }
 
 // serve runs a server until ctx ends, or a second signal says that it shall not end in order.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -74,7 +73,8 @@ type question struct {
 	method, path string // below /api/v1
 	query        url.Values
 	in           any
-	harmless     bool // it may arrive twice
+	harmless     bool  // it may arrive twice
+	version      int64 // that was read before; 0: none
 }
 
 // ask asks one server after the other, and again as long as Patience allows.
@@ -190,6 +190,9 @@ func (c *Client) askOne(ctx context.Context, server string, q question, body []b
 	if q.in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if q.version > 0 {
+		req.Header.Set("If-Match", ifMatch(q.version))
+	}
 	if c.opt.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.opt.Token)
 	}
@@ -198,25 +201,12 @@ func (c *Client) askOne(ctx context.Context, server string, q question, body []b
 		return c.failed(ctx, server, q, err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, answerMost))
-	if err != nil {
-		return c.failed(ctx, server, q, err)
+	err = read(server, resp, into)
+	var cut lost
+	if errors.As(err, &cut) {
+		return c.failed(ctx, server, q, cut.error)
 	}
-	if resp.StatusCode < 300 {
-		if err := json.Unmarshal(answer, into); err != nil {
-			return fmt.Errorf("server %s: its answer can not be read: %w; is that a server of Turnout?", server, err)
-		}
-		return nil
-	}
-	e := &Error{}
-	if json.Unmarshal(answer, e) != nil || e.Code == "" {
-		err := fmt.Errorf("server %s answers %s; is that a server of Turnout?", server, resp.Status)
-		if resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusServiceUnavailable {
-			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return err
-	}
-	return e
+	return err
 }
 
 // failed is the error of a question without an answer.
