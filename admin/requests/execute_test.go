@@ -52,6 +52,30 @@ func TestATopicIsMade(t *testing.T) {
 	require.Contains(t, bad.Error, "is topic made_topic")
 }
 
+func TestATopicOnRocketMQ(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	service := s.service()
+	s.run(service)
+	ctx := t.Context()
+	require.NoError(t, s.meta.PutCluster(ctx, "rocketmq-a", metadata.Cluster{Kind: broker.RocketMQ, Addresses: env.Addresses("rocketmq-a"), ClusterID: env.ClusterID("rocketmq-a")}))
+	r := s.file(service, alice, topic("rocket_topic"))
+	_, err := service.Approve(ctx, bob, r.ID, r.Version, Approval{Cluster: "rocketmq-a"})
+	require.ErrorIs(t, err, errs.ErrInvalid, "it has settings of Kafka")
+	r, err = service.Edit(ctx, alice, r.ID, r.Version, New{Topic: &TopicSpec{Name: "rocket_topic", App: "order_service", Partitions: 6, Kind: broker.RocketMQ}})
+	require.NoError(t, err)
+	r, err = service.Approve(ctx, bob, r.ID, r.Version, Approval{Cluster: "rocketmq-a"})
+	require.NoError(t, err)
+	r = s.ended(r.ID)
+	require.Equal(t, store.RequestOK, r.State, r.Error)
+	s.requireTopic("rocket_topic", "rocketmq-a", 6)
+	s.done(service, group("rocket_group", "rocket_topic"), Approval{})
+	s.done(service, New{Deletion: &DeletionSpec{Kind: KindGroup, Name: "rocket_group"}}, Approval{})
+	s.done(service, New{Deletion: &DeletionSpec{Kind: KindTopic, Name: "rocket_topic", Data: true}}, Approval{})
+	_, err = s.on("rocketmq-a").DescribeTopic(ctx, "rocket_topic")
+	require.ErrorIs(t, err, errs.ErrUnknownTopic)
+}
+
 // What exists is compared, and never changed.
 func TestWhatExistsIsCompared(t *testing.T) {
 	t.Parallel()

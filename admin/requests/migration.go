@@ -102,6 +102,13 @@ func (s migrationHandler) start(ctx context.Context, run *Run, spec MigrationSpe
 		return err
 	}
 	if result.Migration != "" { // of a try that has failed
+		m, err := s.db.Migration(ctx, result.Migration)
+		switch {
+		case err != nil:
+			return err
+		case m.EndedAt == nil:
+			return run.Save(ctx, stepStarted, result)
+		}
 		result.Before, result.Migration = append(result.Before, result.Migration), ""
 	}
 	by := run.r.Applicant + ", " + run.r.ID

@@ -157,7 +157,7 @@ func (p *OffsetsPlan) fill(ctx context.Context, c *clusters.Conn, spec OffsetsSp
 			return err
 		}
 	case ToOffsets:
-		to = spec.Offsets
+		to = broker.Offsets(spec.Offsets)
 	}
 	var wrong problems
 	for _, partition := range to.Names() {

@@ -115,6 +115,18 @@ func (s *Service) handler(kind string) (Handler, error) {
 	return h, nil
 }
 
+// check is that of the handler. What a queue or an owner belongs to has a name like everything else.
+func check(ctx context.Context, h Handler, spec json.RawMessage, submitted bool) (Target, error) {
+	t, err := h.Check(ctx, spec, submitted)
+	if err == nil {
+		err = metadata.CheckName("subject", t.Subject)
+	}
+	if err == nil && t.App != "" {
+		err = metadata.CheckName("application", t.App)
+	}
+	return t, err
+}
+
 // mayFile: an application with owners is theirs, and the administrators'. A claim is how one becomes an owner.
 func (s *Service) mayFile(ctx context.Context, who people.Principal, kind, app string) error {
 	if err := who.Need(people.Apply); err != nil {
@@ -149,7 +161,7 @@ func (s *Service) Draft(ctx context.Context, who people.Principal, n New) (*stor
 	if err := who.Need(people.Apply); err != nil {
 		return nil, err
 	}
-	target, err := h.Check(ctx, spec, false)
+	target, err := check(ctx, h, spec, false)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +257,7 @@ func (s *Service) checked(ctx context.Context, who people.Principal, r *store.Ch
 	if err != nil {
 		return err
 	}
-	target, err := h.Check(ctx, r.Spec, true)
+	target, err := check(ctx, h, r.Spec, true)
 	if err != nil {
 		return err
 	}
@@ -295,7 +307,7 @@ func (s *Service) Edit(ctx context.Context, who people.Principal, id string, ver
 		var h Handler
 		var target Target
 		if h, err = s.handler(kind); err == nil {
-			if target, err = h.Check(ctx, spec, false); err == nil {
+			if target, err = check(ctx, h, spec, false); err == nil {
 				r.App, r.Subject = target.App, target.Subject
 				err = s.mayFile(ctx, who, kind, target.App)
 			}
@@ -341,7 +353,7 @@ func (s *Service) Approve(ctx context.Context, who people.Principal, id string, 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.Check(ctx, r.Spec, true); err != nil { // the world has gone on
+	if _, err := check(ctx, h, r.Spec, true); err != nil { // the world has gone on
 		return nil, fmt.Errorf("%s can not be approved as it is: %w", id, err)
 	}
 	if err := s.approve(ctx, r, who.Name, a); err != nil {
@@ -360,8 +372,8 @@ func firstOwner(r *store.ChangeRequest) string {
 
 // approve makes r an approved request.
 func (s *Service) approve(ctx context.Context, r *store.ChangeRequest, by string, a Approval) error {
-	if len(a.Note) > maxReason {
-		return fmt.Errorf("%w: note has %d bytes: use at most %d", errs.ErrInvalid, len(a.Note), maxReason)
+	if err := words("note", a.Note); err != nil {
+		return err
 	}
 	switch {
 	case r.Kind == KindTopic:
@@ -414,8 +426,11 @@ func (s *Service) Decline(ctx context.Context, who people.Principal, id string, 
 	if err != nil {
 		return nil, err
 	}
-	if strings.TrimSpace(note) == "" || len(note) > maxReason {
-		return nil, fmt.Errorf("%w: note %q: say in 1 to %d bytes why, for the applicant", errs.ErrInvalid, note[:min(len(note), 80)], maxReason)
+	if strings.TrimSpace(note) == "" {
+		return nil, fmt.Errorf("%w: note is empty: say why, for the applicant", errs.ErrInvalid)
+	}
+	if err := words("note", note); err != nil {
+		return nil, err
 	}
 	s.end(r, store.Declined, who.Name, note)
 	return s.decided(ctx, who, r, "decline", "declined")
@@ -476,8 +491,11 @@ func (s *Service) Comment(ctx context.Context, who people.Principal, id, text st
 	if err := who.Need(people.Apply); err != nil {
 		return err
 	}
-	if strings.TrimSpace(text) == "" || len(text) > maxReason {
-		return fmt.Errorf("%w: text: must have 1 to %d bytes", errs.ErrInvalid, maxReason)
+	if strings.TrimSpace(text) == "" {
+		return fmt.Errorf("%w: text is empty: say something", errs.ErrInvalid)
+	}
+	if err := words("text", text); err != nil {
+		return err
 	}
 	return s.db.AddRequestEvent(ctx, id, "comment", said(who, "comment", text))
 }

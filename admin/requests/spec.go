@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -69,14 +71,26 @@ func (n New) spec() (kind string, doc json.RawMessage, err error) {
 	if len(kinds) != 1 {
 		return "", nil, fmt.Errorf("%w: the request asks for %q: it must ask for exactly one of %q", errs.ErrInvalid, kinds, Kinds)
 	}
-	if len(n.Reason) > maxReason {
-		return "", nil, fmt.Errorf("%w: reason has %d bytes: use at most %d", errs.ErrInvalid, len(n.Reason), maxReason)
+	if len(doc) > maxSpec {
+		return "", nil, fmt.Errorf("%w: the %s has %d bytes as JSON: use at most %d", errs.ErrTooLarge, kind, len(doc), maxSpec)
 	}
-	return kind, doc, nil
+	return kind, doc, words("reason", n.Reason)
+}
+
+// words is ErrInvalid for a text of people that is too long, or that does something to a terminal.
+func words(field, text string) error {
+	if len(text) > maxReason {
+		return fmt.Errorf("%w: %s has %d bytes: use at most %d", errs.ErrInvalid, field, len(text), maxReason)
+	}
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }) {
+		return fmt.Errorf("%w: %s has control characters or is not UTF-8: leave them out", errs.ErrInvalid, field)
+	}
+	return nil
 }
 
 const (
-	maxReason     = 2000
+	maxReason     = 2000 // bytes
+	maxSpec       = 60_000
 	maxPartitions = 10_000
 	maxLabels     = 32
 	maxConfig     = 64
@@ -191,12 +205,12 @@ type ClaimSpec struct {
 
 // OffsetsSpec asks for other positions of a group on a topic of a cluster.
 type OffsetsSpec struct {
-	Group   string         `json:"group" pattern:"^[a-zA-Z0-9_-]{1,120}$"`
-	Topic   string         `json:"topic" pattern:"^[a-zA-Z0-9_-]{1,120}$"`
-	Cluster string         `json:"cluster,omitempty" doc:"empty: the one that the topic is on"`
-	To      string         `json:"to" enum:"earliest,latest,time,offsets"`
-	Time    *time.Time     `json:"time,omitempty" doc:"with to=time: the first message stored then or later"`
-	Offsets broker.Offsets `json:"offsets,omitempty" doc:"with to=offsets: the next message to read, by partition; others stay"`
+	Group   string           `json:"group" pattern:"^[a-zA-Z0-9_-]{1,120}$"`
+	Topic   string           `json:"topic" pattern:"^[a-zA-Z0-9_-]{1,120}$"`
+	Cluster string           `json:"cluster,omitempty" doc:"empty: the one that the topic is on"`
+	To      string           `json:"to" enum:"earliest,latest,time,offsets"`
+	Time    *time.Time       `json:"time,omitempty" doc:"with to=time: the first message stored then or later"`
+	Offsets map[string]int64 `json:"offsets,omitempty" doc:"with to=offsets: the next message to read, by partition; others stay"`
 }
 
 // The values of OffsetsSpec.To.
@@ -521,7 +535,7 @@ func (o OffsetsSpec) validate() error {
 	if (o.To == ToOffsets) != (len(o.Offsets) > 0) {
 		p.add("offsets", o.Offsets, "must be given with to=offsets and only then")
 	}
-	for _, name := range o.Offsets.Names() {
+	for _, name := range slices.Sorted(maps.Keys(o.Offsets)) {
 		if o.Offsets[name] < 0 {
 			p.add(fmt.Sprintf("offsets[%q]", name), o.Offsets[name], "must be 0 or more")
 		}

@@ -329,6 +329,7 @@ func TestWhatIsAskedForIsLookedAtEarly(t *testing.T) {
 		"nothing":              {New{Reason: "x"}, "exactly one of"},
 		"two things":           {New{Topic: topic("a").Topic, Claim: &ClaimSpec{App: "a"}}, "exactly one of"},
 		"a long reason":        {New{Reason: strings.Repeat("x", 3000), Claim: &ClaimSpec{App: "a"}}, "at most 2000"},
+		"an escape sequence":   {New{Reason: "\x1b[2J", Claim: &ClaimSpec{App: "a"}}, "control characters"},
 		"a topic's name":       {New{Topic: &TopicSpec{Name: "a.b", App: "a", Partitions: 1}}, `name "a.b"`},
 		"a topic without app":  {New{Topic: &TopicSpec{Name: "a", Partitions: 1}}, `app ""`},
 		"no partitions":        {New{Topic: &TopicSpec{Name: "a", App: "a"}}, "partitions \"0\": must be 1 to 10000"},
@@ -365,7 +366,9 @@ func TestWhatIsAskedForIsLookedAtEarly(t *testing.T) {
 		require.ErrorContains(t, err, c.says, what)
 		require.NotContains(t, err.Error(), "hunter2", what)
 	}
-	_, err := service.Draft(t.Context(), admin, New{Stress: json.RawMessage(`{}`)})
+	_, err := service.Draft(t.Context(), admin, New{Topic: &TopicSpec{Name: "a", App: "a", Partitions: 1, Config: map[string]string{"x": strings.Repeat("x", 70_000)}}})
+	require.ErrorIs(t, err, errs.ErrTooLarge)
+	_, err = service.Draft(t.Context(), admin, New{Stress: json.RawMessage(`{}`)})
 	require.ErrorIs(t, err, errs.ErrUnsupported, "nobody does it here")
 	for what, n := range map[string]New{
 		"a topic that is not there": {Settings: &SettingsSpec{Topic: &TopicChange{Name: "nothing", Portable: new(bool)}}},
@@ -499,11 +502,15 @@ func TestAKindOfAnotherPackage(t *testing.T) {
 	require.Len(t, h.executed, 3, "it was tried again")
 	require.Equal(t, []string{"drafted", "submitted", "approved", "executing", "tried", "tried", "step", "done"}, s.kinds(r.ID))
 
+	_, err := service.Draft(t.Context(), alice, New{Stress: json.RawMessage(`{"name":"no name"}`)})
+	require.ErrorIs(t, err, errs.ErrInvalid)
+	_, err = service.Draft(t.Context(), alice, New{Stress: json.RawMessage(`{"nome":"sale"}`)})
+	require.ErrorIs(t, err, errs.ErrInvalid)
 	h.fails <- Final(errs.ErrConflict)
 	r = s.ended(s.approved(service, New{Stress: json.RawMessage(`{"name":"sale"}`)}, Approval{}).ID)
 	require.Equal(t, store.RequestBad, r.State)
 	require.Equal(t, "conflict", r.Error)
-	_, err := service.Retry(t.Context(), carol, r.ID, r.Version)
+	_, err = service.Retry(t.Context(), carol, r.ID, r.Version)
 	require.ErrorIs(t, err, errs.ErrNotAllowed)
 	_, err = service.Retry(t.Context(), alice, r.ID, r.Version)
 	require.NoError(t, err)
