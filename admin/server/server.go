@@ -54,6 +54,8 @@ type Config struct {
 	Proxies []netip.Prefix
 	// Webhook is told of requests. nil: none.
 	Webhook *requests.Webhook
+	// Recover makes the token of the first administrator again, though there is one: for when nobody can log in.
+	Recover bool
 	// Invite, if not nil, is given the one-time token of the first administrator, when this start has made it.
 	Invite func(people.Invitation)
 	// Adopt joins a store and a root that do not belong together, after one of them was lost or restored.
@@ -196,12 +198,16 @@ func about() metadata.Instance {
 	return metadata.Instance{V: 1, Host: host, PID: os.Getpid(), Started: time.Now().UTC()}
 }
 
-// invite hands over the token of the first administrator, if there is none yet.
+// invite hands over the token of the first administrator, if there is none yet or it is wanted again.
 func (s *server) invite(ctx context.Context) error {
 	if s.cfg.NoLogin || s.cfg.Invite == nil {
 		return nil
 	}
-	i, err := s.people.Bootstrap(ctx)
+	token := s.people.Bootstrap
+	if s.cfg.Recover {
+		token = s.people.Recover
+	}
+	i, err := token(ctx)
 	if err == nil && i != nil {
 		s.cfg.Invite(*i)
 	}

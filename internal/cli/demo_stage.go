@@ -177,7 +177,8 @@ The servers run on until Ctrl-C. From other terminals, in the folder of the sour
   go run ./examples/quickstart
   go run ./cmd/turnout topic get %s
   go run ./cmd/turnout topic put %s --cluster kafka-b
-`, d.zookeeper, demoTopic, demoTopic)
+  go run ./cmd/turnout serve --no-login --data-dir %s
+`, d.zookeeper, demoTopic, demoTopic, filepath.Join(d.dir, "platform"))
 }
 
 // strike ends whatever still runs, at once.

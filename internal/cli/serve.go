@@ -28,6 +28,7 @@ type serveOptions struct {
 	dataDir, database string
 	listen, url       string
 	noLogin, https    bool
+	recover           bool
 	proxies           []string
 	logLevel          string
 	session           time.Duration
@@ -81,6 +82,7 @@ the process. Logs go to standard error.`,
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7070", "address to listen on; port 0 takes a free one")
 	f.StringVar(&o.url, "url", "", "URL by which clients reach this server (default: made of the address that it listens on)")
 	f.BoolVar(&o.noLogin, "no-login", false, "everybody on this machine may do everything")
+	f.BoolVar(&o.recover, "recover", false, "print a one-time token for an administrator again, for when none can log in")
 	f.BoolVar(&o.https, "https", false, "clients reach this server by https, through a proxy")
 	f.StringSliceVar(&o.proxies, "proxy", nil, "addresses or networks of proxies, whose X-Forwarded-For is believed")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -111,7 +113,7 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	log := newLogger(a.stderr, level, a.json())
 	return server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, SessionTimeout: o.session},
-		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, HTTPS: o.https, Proxies: proxies, Adopt: o.adopt,
+		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, Recover: o.recover, HTTPS: o.https, Proxies: proxies, Adopt: o.adopt,
 		Open: drivers.Open, StartLimit: a.settings.timeout, Logger: log,
 		Invite: func(i people.Invitation) {
 			_ = a.show(i, func(w io.Writer) {
