@@ -151,7 +151,7 @@ func TestTLS(t *testing.T) {
 			c.Certificates[0] = issue(authority, pki.Request{Hosts: here, Until: time.Now().Add(-time.Hour)})
 		}), says: "renew"},
 		"wrong name":     {server: server(func(c *tls.Config) { c.Certificates[0] = issue(authority, pki.Request{Hosts: []string{"kafka"}}) }), says: "serverName"},
-		"no TLS":         {says: "speak TLS"},
+		"no TLS":         {says: "speaks TLS"},
 		"no client":      {server: mutual, says: "cert and key"},
 		"foreign client": {server: mutual, client: func(c *tls.Config) { c.Certificates = []tls.Certificate{issue(other, pki.Request{})} }, says: "cert and key"},
 		"expired client": {server: mutual, client: func(c *tls.Config) {

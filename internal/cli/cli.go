@@ -73,6 +73,7 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newDemoCommand(a),
 		newCheckCommand(a),
 		newServeCommand(a),
+		newProtectCommand(a),
 		newMigrateCommand(a),
 		newRequestCommand(a),
 		newLoginCommand(a),

@@ -35,6 +35,9 @@ func (a *app) withClient(ctx context.Context, name string, use func(*turnout.Cli
 	if scheme, reference := a.settings.login(); scheme != "" {
 		opts = append(opts, turnout.WithZooKeeperAuth(scheme, reference))
 	}
+	if t := a.settings.tls(); t != nil {
+		opts = append(opts, turnout.WithZooKeeperTLS(*t))
+	}
 	limited, cancel := context.WithTimeout(ctx, a.settings.timeout)
 	defer cancel()
 	c, err := turnout.Open(limited, turnout.Config{App: name, ZooKeeper: a.settings.zookeeper, Root: a.settings.root, ShadowRoot: a.settings.shadowRoot, SnapshotDir: snapshots}, opts...)

@@ -112,7 +112,7 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	scheme, reference := a.settings.login()
 	log := newLogger(a.stderr, level, a.json())
 	return server.Config{
-		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, SessionTimeout: o.session},
+		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, TLS: a.settings.tls(), SessionTimeout: o.session},
 		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, Recover: o.recover, HTTPS: o.https, Proxies: proxies, Adopt: o.adopt,
 		Open: drivers.Open, StartLimit: a.settings.timeout, Logger: log,
 		Invite: func(i people.Invitation) {

@@ -24,6 +24,8 @@ import (
 type settings struct {
 	zookeeper  string
 	auth       string
+	useTLS     bool
+	files      metadata.TLS
 	root       string
 	shadowRoot string
 	output     string
@@ -34,6 +36,11 @@ type settings struct {
 func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.zookeeper, "zookeeper", "", "servers of ZooKeeper: host:port,host:port[/chroot]")
 	f.StringVar(&s.auth, "zookeeper-auth", "", "log in to ZooKeeper: digest:env:NAME or digest:file:PATH, a variable or file that holds user:password")
+	f.BoolVar(&s.useTLS, "zookeeper-tls", false, "TLS to ZooKeeper, whose addresses are then those of its secure port; any of the four below turns it on, too")
+	f.StringVar(&s.files.CA, "zookeeper-tls-ca", "", "file with the certificates to trust; default: the system's")
+	f.StringVar(&s.files.Cert, "zookeeper-tls-cert", "", "file with our certificate")
+	f.StringVar(&s.files.Key, "zookeeper-tls-key", "", "file with its key")
+	f.StringVar(&s.files.ServerName, "zookeeper-tls-server-name", "", "name that ZooKeeper's certificate must have; default: the host of its address")
 	f.StringVar(&s.root, "root", "/turnout", "the node that Turnout's own nodes are below")
 	f.StringVar(&s.shadowRoot, "shadow-root", metadata.DefaultShadowRoot, "the node that the flags of shadow groups are below")
 	f.StringVarP(&s.output, "output", "o", "text", "text or json")
@@ -103,6 +110,13 @@ func (s *settings) check() error {
 			errs = append(errs, fmt.Errorf("zookeeper-auth: %w", err))
 		}
 	}
+	if t := s.tls(); t != nil {
+		if (t.Cert == "") != (t.Key == "") {
+			errs = append(errs, fmt.Errorf("zookeeper-tls-cert is %q and zookeeper-tls-key %q: must be given together", t.Cert, t.Key))
+		} else if _, err := t.Config(); err != nil {
+			errs = append(errs, fmt.Errorf("zookeeper-tls: %w", err))
+		}
+	}
 	if len(errs) > 0 {
 		return usagef("%w", errors.Join(errs...))
 	}
@@ -113,6 +127,15 @@ func (s *settings) check() error {
 func (s *settings) login() (scheme, reference string) {
 	scheme, reference, _ = strings.Cut(s.auth, ":")
 	return scheme, reference
+}
+
+// tls is how to talk to ZooKeeper; nil: without TLS.
+func (s *settings) tls() *metadata.TLS {
+	f := s.files
+	if !s.useTLS && f.CA == "" && f.Cert == "" && f.Key == "" && f.ServerName == "" {
+		return nil
+	}
+	return &f
 }
 
 func envName(flag string) string {

@@ -28,7 +28,7 @@ func (a *app) withOpenStore(ctx context.Context, use func(*metadata.Store) error
 		return err
 	}
 	scheme, reference := a.settings.login()
-	s, err := metadata.Open(metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, ShadowRoot: a.settings.shadowRoot, AuthScheme: scheme, AuthSecret: reference})
+	s, err := metadata.Open(metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, ShadowRoot: a.settings.shadowRoot, AuthScheme: scheme, AuthSecret: reference, TLS: a.settings.tls()})
 	if err != nil {
 		return usagef("settings: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-zookeeper/zk"
 
+	"github.com/turnout-mq/turnout/internal/secure"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -22,12 +23,14 @@ const sessionTimeout = 10 * time.Second
 type zkConn struct {
 	conn   *zk.Conn
 	chroot string
+	tls    *metadata.TLS // or nil
 	dialed atomic.Bool
 
 	mu      sync.Mutex
 	events  []zk.Event
 	lost    bool
 	trouble string        // the last thing the library complained of
+	refused string        // the last thing that was wrong with TLS
 	ready   chan struct{} // has a token when events is not empty
 	closing sync.Once
 	closed  chan struct{}
@@ -52,7 +55,7 @@ func (a *app) dialZooKeeper(ctx context.Context) (*zkConn, error) {
 		return nil, err
 	}
 	scheme, reference := a.settings.login()
-	c := &zkConn{chroot: chroot, ready: make(chan struct{}, 1), closed: make(chan struct{})}
+	c := &zkConn{chroot: chroot, tls: a.settings.tls(), ready: make(chan struct{}, 1), closed: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
 	defer cancel()
 	dial := func(network, address string, timeout time.Duration) (net.Conn, error) {
@@ -87,7 +90,12 @@ func (c *zkConn) login(scheme, reference string) error {
 	if err != nil {
 		return err
 	}
-	return c.conn.AddAuth(scheme, []byte(secret))
+	for line := range strings.Lines(secret) { // several identities: metadata.Config
+		if line = strings.TrimRight(line, "\r\n"); line != "" {
+			err = errors.Join(err, c.conn.AddAuth(scheme, []byte(line)))
+		}
+	}
+	return err
 }
 
 func (c *zkConn) awaitSession(ctx context.Context) error {
@@ -116,10 +124,30 @@ func (c *zkConn) dial(ctx context.Context, network, address string, timeout time
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err == nil && c.tls != nil {
+		if nc, err = c.secure(ctx, nc, address); err != nil && ctx.Err() == nil {
+			c.refuse(err)
+		}
+	}
 	if err == nil {
 		c.dialed.Store(true)
 	}
 	return nc, err
+}
+
+func (c *zkConn) secure(ctx context.Context, nc net.Conn, address string) (net.Conn, error) {
+	config, err := c.tls.Config()
+	if err != nil {
+		return nil, errors.Join(err, nc.Close())
+	}
+	return secure.Client(ctx, nc, address, config)
+}
+
+// refuse notes why a server can not be used; attempts that end with the time-out say less.
+func (c *zkConn) refuse(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = err.Error()
 }
 
 // hostList is a list of host:port that are resolved when they are dialled, so that one bad name does not spoil the rest.
@@ -179,6 +207,9 @@ func (c *zkConn) Printf(format string, args ...any) {
 func (c *zkConn) lastTrouble() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.refused != "" {
+		return c.refused
+	}
 	return c.trouble
 }
 

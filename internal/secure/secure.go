@@ -25,7 +25,7 @@ func Client(ctx context.Context, nc net.Conn, address string, config *tls.Config
 	conn := tls.Client(nc, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = nc.Close()
-		return nil, fmt.Errorf("TLS to %s: %w", address, Explain(err))
+		return nil, fmt.Errorf("TLS to %s: %w", address, explain(err))
 	}
 	return conn, nil
 }
@@ -33,6 +33,13 @@ func Client(ctx context.Context, nc net.Conn, address string, config *tls.Config
 // Explain adds a remedy to an error of a connection with TLS, when it is one that TLS is the cause of. A server refuses a
 // client's certificate when the handshake is over for the client (TLS 1.3), so the first read may have such an error.
 func Explain(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) { // of whatever else
+		return err
+	}
+	return explain(err)
+}
+
+func explain(err error) error {
 	var (
 		unknown x509.UnknownAuthorityError
 		invalid x509.CertificateInvalidError
@@ -51,8 +58,8 @@ func Explain(err error) error {
 		remedy = "the server needs another certificate"
 	case errors.As(err, &name):
 		remedy = "correct the address, or set serverName to a name that the certificate is for"
-	case errors.As(err, &record):
-		remedy = "that port does not speak TLS; correct the address or turn TLS off"
+	case errors.As(err, &record), errors.Is(err, context.DeadlineExceeded):
+		remedy = "see that the port speaks TLS; else correct the address or turn TLS off"
 	case errors.As(err, &remote) && remote.Op == "remote error":
 		remedy = "the server refuses us; see that cert and key name a certificate that it trusts and that has not expired"
 	default:

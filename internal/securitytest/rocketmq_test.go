@@ -3,7 +3,7 @@ package securitytest
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,15 +52,20 @@ func (a *rocketAdmin) user(t *testing.T, ctx context.Context, code int, name, pa
 // rocketRight is one permission and what can not be done without it.
 type rocketRight struct {
 	resource string
-	actions  []string
+	action   string
 	needed   func(c broker.Cluster) error
 }
 
+// grant gives a user exactly these rights.
 func (a *rocketAdmin) grant(t *testing.T, ctx context.Context, code int, name string, rights []rocketRight) {
 	t.Helper()
-	var entries []map[string]any
+	actions := map[string][]string{}
 	for _, r := range rights {
-		entries = append(entries, map[string]any{"resource": r.resource, "actions": r.actions, "sourceIps": []string{}, "decision": "Allow"})
+		actions[r.resource] = append(actions[r.resource], r.action)
+	}
+	var entries []map[string]any
+	for resource, actions := range actions {
+		entries = append(entries, map[string]any{"resource": resource, "actions": actions, "decision": "Allow"})
 	}
 	subject := "User:" + name
 	a.call(t, ctx, code, map[string]any{"subject": subject, "policies": []any{map[string]any{"policyType": "Custom", "entries": entries}}}, "subject", subject)
@@ -92,36 +97,53 @@ func rocketStrangers(t *testing.T, w *world) {
 
 func second[T any](_ T, err error) error { return err }
 
+// rocketPermissions: as kafkaPermissions.
 func rocketPermissions(t *testing.T, w *world) {
 	admin := newRocketAdmin(t, w)
-	for name, rights := range map[string][]rocketRight{"rocket-app": w.rocketApplication(t), "rocket-mover": w.rocketController(t)} {
-		admin.user(t, w.ctx(), authCreateUser, name, name+"-secret")
-		w.login(name, name, name+"-secret")
-		admin.grant(t, w.ctx(), authCreateACL, name, rights)
-		c := w.mustOpen(t, w.document(rocketMQ, "ACL", name))
-		for _, r := range rights {
-			becomes(t, false, func() error { return r.needed(c) }, fmt.Sprint(name, r.resource, r.actions))
-		}
-		for i, r := range rights {
-			rest := append(append([]rocketRight{}, rights[:i]...), rights[i+1:]...)
-			admin.grant(t, w.ctx(), authUpdateACL, name, rest)
-			err := becomes(t, true, func() error { return r.needed(c) }, fmt.Sprint(name, r.resource, r.actions))
-			require.ErrorIs(t, err, errs.ErrNotAllowed, r.resource)
-		}
+	for name, rights := range map[string][]rocketRight{"rocket-app": w.rocketApplication(t), "rocket-mover": w.rocketController()} {
+		t.Run(name, func(t *testing.T) {
+			admin.user(t, w.ctx(), authCreateUser, name, name+"-secret")
+			w.login(name, name, name+"-secret")
+			admin.grant(t, w.ctx(), authCreateACL, name, rights)
+			c := w.mustOpen(t, w.document(rocketMQ, "ACL", name))
+			for _, r := range rights {
+				becomes(t, false, func() error { return r.needed(c) }, r.resource+" "+r.action)
+			}
+			for i, r := range rights {
+				admin.grant(t, w.ctx(), authUpdateACL, name, slices.Delete(slices.Clone(rights), i, i+1))
+				err := becomes(t, true, func() error { return r.needed(c) }, r.resource+" "+r.action)
+				require.ErrorIs(t, err, errs.ErrNotAllowed, r.resource)
+				w.quiet(err)
+			}
+		})
 	}
 }
 
 func (w *world) rocketApplication(t *testing.T) []rocketRight {
+	send := func(c broker.Cluster) error { return send(c, topics, "x") }
+	join := func(c broker.Cluster) error { return joins(t, c, groups, topics, false) }
 	return []rocketRight{
-		{"Topic:" + topics, []string{"Pub"}, func(c broker.Cluster) error { return send(c, topics, "x") }},
-		{"Topic:" + topics, []string{"Sub"}, func(c broker.Cluster) error { return joins(t, c, groups, topics, false) }},
-		{"Group:" + groups, []string{"Sub"}, func(c broker.Cluster) error { return joins(t, c, groups, topics, false) }},
+		{"Topic:" + topics, "Pub", send},
+		{"Topic:" + topics, "Sub", join},
+		{"Topic:" + topics, "Get", join},
+		{"Group:" + groups, "Sub", join},
+		{"Group:" + groups, "Get", join},
 	}
 }
 
-func (w *world) rocketController(t *testing.T) []rocketRight {
+func (w *world) rocketController() []rocketRight {
 	return []rocketRight{
-		{"Topic:" + topics, []string{"Get"}, func(c broker.Cluster) error { return second(c.EndOffsets(w.ctx(), topics)) }},
+		{"Topic:" + topics + "*", "Get", func(c broker.Cluster) error { return second(c.EndOffsets(w.ctx(), topics)) }},
+		{"Topic:" + topics + "*", "Create", func(c broker.Cluster) error { return c.CreateTopic(w.ctx(), fresh(topics), broker.TopicSpec{}) }},
+		{"Topic:" + topics + "*", "Delete", func(c broker.Cluster) error {
+			name := fresh(topics)
+			if err := c.CreateTopic(w.ctx(), name, broker.TopicSpec{}); err != nil {
+				return err
+			}
+			return c.DeleteTopic(w.ctx(), name)
+		}},
+		{"Group:" + groups, "Get", func(c broker.Cluster) error { return second(c.Positions(w.ctx(), groups, topics)) }},
+		{"Group:" + groups, "Sub", func(c broker.Cluster) error { return second(c.GroupMembers(w.ctx(), groups)) }},
 	}
 }
 
