@@ -18,6 +18,7 @@ import (
 
 	"github.com/turnout-mq/turnout/internal/cli"
 	"github.com/turnout-mq/turnout/internal/scene"
+	"github.com/turnout-mq/turnout/testenv"
 	"github.com/turnout-mq/turnout/testenv/zkserver"
 )
 
@@ -32,6 +33,9 @@ var leftByLibraries = []goleak.Option{
 	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
 	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
 }
+
+// environments of real servers go from test to test.
+var environments testenv.Pool
 
 func TestMain(m *testing.M) {
 	scene.Run() // a program of the demo
@@ -50,7 +54,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("XDG_CONFIG_HOME", dir); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m, append(leftByLibraries, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(environments.Main(m), append(leftByLibraries, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(code)
 	}))...)

@@ -39,7 +39,7 @@ func (p *platform) serve(t *testing.T, args ...string) (*background, info) {
 }
 
 func onKafkas(t *testing.T, f func(t *testing.T, p *platform)) {
-	testenv.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, e *testenv.Env) {
+	environments.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, e *testenv.Env) {
 		f(t, newPlatform(t, newWorld(t, e, "kafka-a", "kafka-b")))
 	})
 }

@@ -309,7 +309,7 @@ func TestStressRunIsEndedInOrder(t *testing.T) {
 // The shadow topic of a topic on Kafka is on RocketMQ.
 func TestStressRunOnAnotherKind(t *testing.T) {
 	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a"}}
-	testenv.Each(t, spec, func(t *testing.T, e *testenv.Env) {
+	environments.Each(t, spec, func(t *testing.T, e *testenv.Env) {
 		w := newWorld(t, e, "kafka-a", "rocketmq-a")
 		w.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-a", "--create", "--partitions", "2")
 		w.turnout(t, "shadow", "topic", "order_topic", "--cluster", "rocketmq-a", "--timeout", "30s")

@@ -22,7 +22,7 @@ type world struct {
 }
 
 func eachWorld(t *testing.T, f func(t *testing.T, w *world)) {
-	testenv.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, e *testenv.Env) {
+	environments.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}}, func(t *testing.T, e *testenv.Env) {
 		f(t, newWorld(t, e, "kafka-a", "kafka-b"))
 	})
 }
@@ -243,7 +243,7 @@ func TestTopicGetOfHandEdits(t *testing.T) {
 // A topic goes from Kafka to RocketMQ and back by commands alone.
 func TestTopicPutAcrossKinds(t *testing.T) {
 	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a"}}
-	testenv.Each(t, spec, func(t *testing.T, e *testenv.Env) {
+	environments.Each(t, spec, func(t *testing.T, e *testenv.Env) {
 		w := newWorld(t, e, "kafka-a", "rocketmq-a")
 		w.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-a", "--create", "--partitions", "3")
 		w.turnout(t, "group", "put", "order_bil_group", "--topic", "order_topic")

@@ -42,7 +42,7 @@ func steps(t *testing.T, stdout *output, list ...any) {
 }
 
 func TestWatchPrintsEveryKindOfChange(t *testing.T) {
-	testenv.Each(t, testenv.Spec{ZooKeeper: 1}, func(t *testing.T, e *testenv.Env) {
+	environments.Each(t, testenv.Spec{ZooKeeper: 1}, func(t *testing.T, e *testenv.Env) {
 		z := connect(t, e.ZooKeeper())
 		z.create(t, "/confs", "")
 		w := start(t, "watch", "/confs/data_item1", "--zookeeper", e.ZooKeeper())
@@ -333,7 +333,7 @@ func TestWatchRefusals(t *testing.T) {
 // The built program across a restart of the server, ended by Ctrl-C.
 func TestBinaryWatchesAcrossRestart(t *testing.T) {
 	binary := buildBinary(t)
-	testenv.Each(t, testenv.Spec{ZooKeeper: 1}, func(t *testing.T, e *testenv.Env) {
+	environments.Each(t, testenv.Spec{ZooKeeper: 1}, func(t *testing.T, e *testenv.Env) {
 		z := connect(t, e.ZooKeeper())
 		cmd := exec.CommandContext(t.Context(), binary, "watch", "/confs/data_item1")
 		cmd.Env = append(cmd.Environ(), "TURNOUT_ZOOKEEPER="+e.ZooKeeper())
