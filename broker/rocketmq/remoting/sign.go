@@ -32,8 +32,7 @@ func (c *Client) renew(conn *conn, refused *signer) bool {
 	return true
 }
 
-// sign returns req with RocketMQ's ACL fields: the HMAC-SHA1 of the field values in the order of their names, then the
-// body.
+// sign returns req with RocketMQ's ACL fields.
 func (s *signer) sign(req *Command) *Command {
 	if s == nil {
 		return req
@@ -42,11 +41,19 @@ func (s *signer) sign(req *Command) *Command {
 	r.Fields = map[string]string{}
 	maps.Copy(r.Fields, req.Fields)
 	r.Fields["AccessKey"] = s.accessKey
-	mac := hmac.New(sha1.New, []byte(s.secretKey))
+	r.Fields["Signature"] = Signature(&r, s.secretKey)
+	return &r
+}
+
+// Signature is what the field Signature of a request must be: the HMAC-SHA1 of the values of the other fields in the order of
+// their names, then the body.
+func Signature(r *Command, secretKey string) string {
+	mac := hmac.New(sha1.New, []byte(secretKey))
 	for _, name := range slices.Sorted(maps.Keys(r.Fields)) {
-		mac.Write([]byte(r.Fields[name]))
+		if name != "Signature" {
+			mac.Write([]byte(r.Fields[name]))
+		}
 	}
 	mac.Write(r.Body)
-	r.Fields["Signature"] = base64.StdEncoding.EncodeToString(mac.Sum(nil))
-	return &r
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
