@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
+	"github.com/turnout-mq/turnout/testenv/races"
 	"github.com/turnout-mq/turnout/testenv/rmqserver"
 )
 
@@ -222,8 +223,7 @@ func run(t *testing.T, j job) *process {
 	text, err := json.Marshal(j)
 	require.NoError(t, err)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childVariable+"="+string(text), "ROCKETMQ_GO_LOG_LEVEL=fatal")
-	cmd.Env = append(cmd.Env, "GORACE=exitcode=0")
+	cmd.Env = append(os.Environ(), childVariable+"="+string(text), "ROCKETMQ_GO_LOG_LEVEL=fatal", races.Environment)
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	in, err := cmd.StdinPipe()
@@ -249,6 +249,9 @@ func run(t *testing.T, j job) *process {
 			how()
 			reading.Wait()
 			_ = cmd.Wait() // what it could not do shows in what it has not said
+			for _, r := range races.Unknown(complaints.String()) {
+				t.Errorf("a data race that is not on the list of package races: %s", r.Text)
+			}
 			if t.Failed() {
 				t.Logf("%s said: %s", j.Kind, complaints.String())
 			}
