@@ -84,6 +84,8 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newAuditCommand(a),
 		newShadowCommand(a),
 		newStressCommand(a),
+		newBackupCommand(a),
+		newRestoreCommand(a),
 	)
 	for _, cmd := range root.Commands() {
 		finish(cmd, a)
