@@ -122,6 +122,9 @@ func (s migrationHandler) start(ctx context.Context, run *Run, spec MigrationSpe
 		}
 	}
 	if result.Migration == "" {
+		if err := s.meta.Sync(ctx, s.meta.TopicPath(spec.Topic)); err != nil {
+			return err
+		}
 		plan, _, err := s.plan(ctx, spec)
 		if err != nil {
 			return err

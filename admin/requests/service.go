@@ -115,8 +115,12 @@ func (s *Service) handler(kind string) (Handler, error) {
 	return h, nil
 }
 
-// check is that of the handler. What a queue or an owner belongs to has a name like everything else.
-func check(ctx context.Context, h Handler, spec json.RawMessage, submitted bool) (Target, error) {
+// check is that of the handler, who reads what was written anywhere before this. What a queue or an owner belongs to has a name like
+// everything else.
+func (s *Service) check(ctx context.Context, h Handler, spec json.RawMessage, submitted bool) (Target, error) {
+	if err := s.meta.Sync(ctx, s.meta.Root); err != nil {
+		return Target{}, err
+	}
 	t, err := h.Check(ctx, spec, submitted)
 	if err == nil {
 		err = metadata.CheckName("subject", t.Subject)
@@ -161,7 +165,7 @@ func (s *Service) Draft(ctx context.Context, who people.Principal, n New) (*stor
 	if err := who.Need(people.Apply); err != nil {
 		return nil, err
 	}
-	target, err := check(ctx, h, spec, false)
+	target, err := s.check(ctx, h, spec, false)
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +261,7 @@ func (s *Service) checked(ctx context.Context, who people.Principal, r *store.Ch
 	if err != nil {
 		return err
 	}
-	target, err := check(ctx, h, r.Spec, true)
+	target, err := s.check(ctx, h, r.Spec, true)
 	if err != nil {
 		return err
 	}
@@ -307,7 +311,7 @@ func (s *Service) Edit(ctx context.Context, who people.Principal, id string, ver
 		var h Handler
 		var target Target
 		if h, err = s.handler(kind); err == nil {
-			if target, err = check(ctx, h, spec, false); err == nil {
+			if target, err = s.check(ctx, h, spec, false); err == nil {
 				r.App, r.Subject = target.App, target.Subject
 				err = s.mayFile(ctx, who, kind, target.App)
 			}
@@ -353,7 +357,7 @@ func (s *Service) Approve(ctx context.Context, who people.Principal, id string, 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := check(ctx, h, r.Spec, true); err != nil { // the world has gone on
+	if _, err := s.check(ctx, h, r.Spec, true); err != nil { // the world has gone on
 		return nil, fmt.Errorf("%s can not be approved as it is: %w", id, err)
 	}
 	if err := s.approve(ctx, r, who.Name, a); err != nil {

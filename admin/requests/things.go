@@ -25,7 +25,7 @@ import (
 // on runs f with a connection to a cluster.
 func (s *Service) on(ctx context.Context, cluster string, f func(*clusters.Conn) error) error {
 	conn, err := s.cfg.Pool.Acquire(ctx, cluster)
-	if errors.Is(err, errs.ErrNotFound) {
+	if errors.Is(err, errs.ErrNotFound) && s.meta.Sync(ctx, s.meta.ClusterPath(cluster)) == nil {
 		if _, _, there := s.meta.GetCluster(ctx, cluster); there == nil { // it was registered a moment ago
 			err = errors.Join(errNotReady, err)
 		}
@@ -260,22 +260,28 @@ func (s groupHandler) Check(ctx context.Context, raw json.RawMessage, submitted 
 	return target, s.topicsKnown(ctx, spec.Topics)
 }
 
+// topicOr says whether a topic is there, and who asks for it. The requests are read first: one that ends in between has made it.
+func (s *Service) topicOr(ctx context.Context, topic string) (there bool, asked []*store.ChangeRequest, err error) {
+	asked, err = s.db.ChangeRequests(ctx, store.RequestFilter{Kind: KindTopic, Subject: topic, States: undone, Limit: 1})
+	if err != nil {
+		return false, nil, err
+	}
+	if err := s.meta.Sync(ctx, s.meta.TopicPath(topic)); err != nil {
+		return false, nil, err
+	}
+	n, err := s.meta.Read(ctx, s.meta.TopicPath(topic))
+	return n.Exists, asked, err
+}
+
 // topicsKnown is ErrInvalid for topics that do not exist and that nobody asks for.
 func (s *Service) topicsKnown(ctx context.Context, topics []string) error {
 	var p problems
 	for i, topic := range topics {
-		n, err := s.meta.Read(ctx, s.meta.TopicPath(topic))
+		there, asked, err := s.topicOr(ctx, topic)
 		if err != nil {
 			return err
 		}
-		if n.Exists {
-			continue
-		}
-		asked, err := s.db.ChangeRequests(ctx, store.RequestFilter{Kind: KindTopic, Subject: topic, States: undone, Limit: 1})
-		if err != nil {
-			return err
-		}
-		if len(asked) == 0 {
+		if !there && len(asked) == 0 {
 			p.add(fmt.Sprintf("topics[%d]", i), topic, "there is no such topic: apply for it first")
 		}
 	}
@@ -316,16 +322,12 @@ var errWaits = errors.New("it waits")
 
 // topicThere is errWaits for a topic that somebody asks for, and final if nobody does.
 func (s *Service) topicThere(ctx context.Context, topic string) error {
-	_, err := s.meta.GetTopic(ctx, topic)
-	if !errors.Is(err, errs.ErrUnknownTopic) {
+	there, asked, err := s.topicOr(ctx, topic)
+	switch {
+	case err != nil || there:
 		return err
-	}
-	asked, lookErr := s.db.ChangeRequests(ctx, store.RequestFilter{Kind: KindTopic, Subject: topic, States: undone, Limit: 1})
-	if lookErr != nil {
-		return lookErr
-	}
-	if len(asked) == 0 {
-		return Final(err)
+	case len(asked) == 0:
+		return Final(fmt.Errorf("topic %s: %w: apply for it, then retry", topic, errs.ErrUnknownTopic))
 	}
 	return fmt.Errorf("%w for topic %s: %s is %s", errWaits, topic, asked[0].ID, asked[0].State)
 }
