@@ -147,8 +147,11 @@ func (s *stage) clean() {
 	defer cancel()
 	asked, err := s.db.ChangeRequests(ctx, store.RequestFilter{Kind: KindTopic})
 	require.NoError(s, err)
-	for _, cluster := range []string{"kafka-a", "kafka-b"} {
+	for _, cluster := range []string{"kafka-a", "kafka-b", "rocketmq-a"} {
 		conn, err := s.pool.Acquire(ctx, cluster)
+		if errors.Is(err, errs.ErrNotFound) {
+			continue // not of this test
+		}
 		require.NoError(s, err)
 		defer conn.Release()
 		for _, r := range asked {
