@@ -2,13 +2,13 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,33 +32,44 @@ type mqadminRun struct {
 	want []string
 }
 
-// run runs commands at once, for a run takes seconds of which it works for half a one.
+// run runs commands, some at once, for a run takes seconds of which it works for half a one. The tool gives up after seconds
+// of its own, so what fails is tried again.
 func (m *mqadmin) run(runs ...mqadminRun) {
 	m.Helper()
+	const tries = 4
 	var g errgroup.Group
-	g.SetLimit(12)
-	var mu sync.Mutex
+	g.SetLimit(5)
 	for _, r := range runs {
 		g.Go(func() error {
-			out, err := m.output(r.args)
-			mu.Lock()
-			defer mu.Unlock()
-			m.Logf("mqadmin %s\n%s", r.args, out)
-			if err != nil {
-				return fmt.Errorf("mqadmin %s: %w", r.args, err)
-			}
-			if bad := regexp.MustCompile(`(?m)^.*(Exception|usage:|not exist).*$`).FindString(out); bad != "" {
-				return fmt.Errorf("mqadmin %s: %s", r.args, bad)
-			}
-			for _, want := range r.want {
-				if want = strings.ReplaceAll(want, "BROKER", m.broker); !strings.Contains(out, want) {
-					return fmt.Errorf("mqadmin %s has not printed %q", r.args, want)
+			for try := 1; ; try++ {
+				out, err := m.try(r)
+				if err == nil {
+					return nil
+				}
+				if try == tries {
+					return fmt.Errorf("mqadmin %s: %w\n%s", r.args, err, out)
 				}
 			}
-			return nil
 		})
 	}
 	require.NoError(m, g.Wait())
+}
+
+var mqadminFailed = regexp.MustCompile(`(?m)^.*(Exception|ERROR|usage:|not exist).*$`)
+
+func (m *mqadmin) try(r mqadminRun) (out string, err error) {
+	if out, err = m.output(r.args); err != nil {
+		return out, err
+	}
+	if bad := mqadminFailed.FindString(out); bad != "" {
+		return out, errors.New(bad)
+	}
+	for _, want := range r.want {
+		if want = strings.ReplaceAll(want, "BROKER", m.broker); !strings.Contains(out, want) {
+			return out, fmt.Errorf("it has not printed %q", want)
+		}
+	}
+	return out, nil
 }
 
 func (m *mqadmin) output(args string) (string, error) {
@@ -91,7 +102,7 @@ func TestMQAdmin(t *testing.T) {
 		defer c.Close()
 		m := &mqadmin{T: t, java: tools.java, dir: t.TempDir(), names: e.Addresses("rocketmq-a")[0], broker: e.EmbeddedRocketMQ("rocketmq-a").Addr()}
 		require.NoError(t, os.WriteFile(filepath.Join(m.dir, "logback.xml"), []byte(strings.ReplaceAll(rocketMQLogging, "WARN", "ERROR")), 0o644))
-		ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
 		defer cancel()
 
 		// Three messages, two of them read by a group whose member is online.
@@ -155,7 +166,7 @@ func TestMQAdmin(t *testing.T) {
 		require.NoError(t, err)
 		end, err := c.MaxOffset(ctx, m.broker, remoting.Queue{Topic: "sent", ID: 1})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, end)
+		require.Positive(t, end)
 		position := func(group string) (int64, bool) {
 			at, found, _, err := c.ConsumerOffset(ctx, m.broker, group, remoting.Queue{Topic: "again", Broker: "rocketmq-a", ID: 1})
 			require.NoError(t, err)
