@@ -45,8 +45,9 @@
 //
 // # Permissions
 //
-// With Config.AuthScheme "digest" the identity is added to every connection, and every node that the Store creates,
-// parents included, carries one ACL: all permissions for that identity. An application then needs an identity that may
-// create below apps/ and participants/; writing topics/*/route is optional. Nodes made without authentication are open
-// to everybody. The Store never changes the ACL of a node that exists.
+// With Config.AuthScheme "digest" the identities in the secret are added to every connection, and every node that the Store
+// creates, parents included, carries one ACL: all permissions for those identities. An application then needs an identity that
+// may create below apps/ and participants/; writing topics/*/route is optional. Nodes made without authentication are open
+// to everybody. Of nodes that exist only Protect changes the ACL. With Config.TLS connections are encrypted; a certificate of
+// ours opens the door, and is no identity.
 package metadata
