@@ -402,7 +402,7 @@ func own(t *testing.T, spec testenv.Spec, f func(t *testing.T, w *world)) {
 	testenv.EachOf(t, spec, []testenv.Backend{testenv.Embedded}, func(t *testing.T, env *testenv.Env) { f(t, newWorld(t, env, spec.Kafka...)) })
 	if slices.Contains(backends, testenv.Servers) {
 		t.Run(string(testenv.Servers), func(t *testing.T) {
-			env := sharedEnv(t, testenv.Servers)
+			env := sharedEnv(t, testenv.Servers, kafkasSpec)
 			defer func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 				defer cancel()

@@ -23,6 +23,7 @@ import (
 // Whatever is written into the nodes that a client uses: the last good content stays in force, sends and listeners go on,
 // and one message says what is wrong and where.
 func TestBadContentOfANodeLeavesTheLastGoodInForce(t *testing.T) {
+	t.Parallel()
 	bad := map[string]struct {
 		data []byte
 		says string
@@ -100,6 +101,7 @@ func (w *world) oneMessage(logs *observer.ObservedLogs, path, text string) {
 }
 
 func TestBadWishesOfATopicThatIsNewAreNamedBySend(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		data string
 		is   error

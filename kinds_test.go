@@ -10,12 +10,16 @@ import (
 	"github.com/turnout-mq/turnout/testenv"
 )
 
-// withKinds runs f in an environment of its own with both kinds of clusters.
+// withKinds runs f in an environment with both kinds of clusters, which no other test uses meanwhile.
 func withKinds(t *testing.T, f func(t *testing.T, w *world)) {
 	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}}
-	testenv.Each(t, spec, func(t *testing.T, env *testenv.Env) {
-		f(t, newWorld(t, env, "kafka-a", "rocketmq-a", "rocketmq-b"))
-	})
+	backends, err := testenv.Backends()
+	require.NoError(t, err)
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			f(t, newWorld(t, sharedEnv(t, backend, spec), "kafka-a", "rocketmq-a", "rocketmq-b"))
+		})
+	}
 }
 
 func TestATopicMovesBetweenKindsInBothDirections(t *testing.T) {

@@ -44,7 +44,7 @@ func TestWhatIsDoneAgainAndAgainLeavesNothingBehind(t *testing.T) { // alone, be
 	require.NoError(t, err)
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
-			w := newWorld(t, sharedEnv(t, backend), kafkas...)
+			w := newWorld(t, sharedEnv(t, backend, kafkasSpec), kafkas...)
 			w.putTopic("kafka-a", "kafka-b")
 			w.putGroup(nil)
 			client := w.open("order_service")

@@ -130,6 +130,7 @@ func (w *world) fenced(cluster string) (fenced bool) {
 }
 
 func TestMoveLeavesNothingBehindAndProvesIt(t *testing.T) {
+	t.Parallel()
 	for _, ordered := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ordered=%v", ordered), func(t *testing.T) {
 			each(t, func(t *testing.T, w *world) {
@@ -186,8 +187,9 @@ type moving struct {
 	quiet   func() // ends the traffic
 }
 
-// eachMove runs f for an unordered and an ordered topic that is on kafka-a and has traffic.
+// eachMove runs f for an unordered and an ordered topic that is on kafka-a and has traffic, at the same time as other tests.
 func eachMove(t *testing.T, f func(t *testing.T, m *moving)) {
+	t.Parallel()
 	for _, ordered := range []bool{false, true} {
 		t.Run(map[bool]string{false: "unordered", true: "ordered"}[ordered], func(t *testing.T) {
 			each(t, func(t *testing.T, w *world) {
@@ -253,6 +255,7 @@ func TestAnotherControllerGoesOnInEveryState(t *testing.T) {
 }
 
 func TestRollbackInEveryState(t *testing.T) {
+	t.Parallel()
 	for _, state := range []migrate.State{migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Switching, migrate.Sealing, migrate.Draining} {
 		t.Run(string(state), func(t *testing.T) {
 			eachMove(t, func(t *testing.T, m *moving) {
@@ -458,6 +461,7 @@ func TestAnEditByHandIsSettled(t *testing.T) {
 }
 
 func TestAnEditByHandDuringAMoveIsAdopted(t *testing.T) {
+	t.Parallel()
 	for _, to := range []string{"kafka-a", "kafka-c"} {
 		t.Run(to, func(t *testing.T) {
 			eachMove(t, func(t *testing.T, m *moving) {

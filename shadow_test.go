@@ -414,7 +414,7 @@ func TestTogglesLeaveNothingBehind(t *testing.T) { // alone, because it counts
 	require.NoError(t, err)
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
-			w := newWorld(t, sharedEnv(t, backend), kafkas...)
+			w := newWorld(t, sharedEnv(t, backend, kafkasSpec), kafkas...)
 			w.putTopic("kafka-a")
 			w.putShadow("kafka-b")
 			w.putGroup(nil)

@@ -60,13 +60,16 @@ func leaked() (err error) {
 	return err
 }
 
-// shared are the environments of the tests that break nothing; each test has a root and names of its own there.
+// shared are the environments, by their specs, of the tests that break nothing; each test has a root and names of its own there.
 var (
-	shared     = map[testenv.Backend]*testenv.Env{}
+	shared     = map[string]*testenv.Env{}
 	sharedLock sync.Mutex
 )
 
-var kafkas = []string{"kafka-a", "kafka-b", "kafka-c"}
+var (
+	kafkas     = []string{"kafka-a", "kafka-b", "kafka-c"}
+	kafkasSpec = testenv.Spec{ZooKeeper: 1, Kafka: kafkas}
+)
 
 // each runs f in the shared environment of each backend that was asked for, at the same time as other tests.
 func each(t *testing.T, f func(t *testing.T, w *world)) {
@@ -74,21 +77,23 @@ func each(t *testing.T, f func(t *testing.T, w *world)) {
 	backends, err := testenv.Backends()
 	require.NoError(t, err)
 	for _, backend := range backends {
-		t.Run(string(backend), func(t *testing.T) { f(t, newWorld(t, sharedEnv(t, backend), kafkas...)) })
+		t.Run(string(backend), func(t *testing.T) { f(t, newWorld(t, sharedEnv(t, backend, kafkasSpec), kafkas...)) })
 	}
 }
 
-func sharedEnv(t *testing.T, backend testenv.Backend) *testenv.Env {
+func sharedEnv(t *testing.T, backend testenv.Backend, spec testenv.Spec) *testenv.Env {
 	sharedLock.Lock()
 	defer sharedLock.Unlock()
-	if shared[backend] == nil {
+	spec.Backend = backend
+	key := fmt.Sprintf("%+v", spec)
+	if shared[key] == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
-		env, err := testenv.Start(ctx, testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: kafkas})
+		env, err := testenv.Start(ctx, spec)
 		require.NoError(t, err)
-		shared[backend] = env
+		shared[key] = env
 	}
-	return shared[backend]
+	return shared[key]
 }
 
 // world is an environment with metadata in it, and what tests do to it.
