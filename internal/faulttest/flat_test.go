@@ -57,7 +57,7 @@ func (s *stage) status() map[*scene.Process]scene.Status {
 func TestManyFlipsOverConnectionsThatAreKept(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		flips := 200
-		if env.Backend() == testenv.Servers {
+		if env.Backend() == testenv.Servers || testing.Short() {
 			flips = bound(20, 200)
 		}
 		for _, m := range moves {
