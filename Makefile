@@ -11,7 +11,6 @@ SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS   += --no-print-directory
 
-MODULE    := github.com/turnout-mq/turnout
 PKG       ?= ./...
 RUN       ?=
 BENCH     ?= .
@@ -23,13 +22,17 @@ BACKEND   ?= embedded servers
 
 # A test run that hangs is ended here, with the stacks of all goroutines. For one package, not for all of them.
 TIMEOUT         ?= 5m
-RACE_TIMEOUT    ?= 10m
+RACE_TIMEOUT    ?= 15m
 SERVERS_TIMEOUT ?= 30m
 
 LINT_VERSION := v2.12.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 run_flag = $(if $(RUN),-run '$(RUN)')
+
+# The packages of PKG with a test file in which a pattern is found.
+packages_with = for package in $$(go list -f '{{.ImportPath}}={{.Dir}}' $(PKG)); do \
+	   if grep -qsE '\b$1' "$${package\#*=}"/*_test.go; then echo "$${package%%=*}"; fi; done
 
 .PHONY: help build test test-servers servers-needed server-packages matrix walk leak-proof consumption race lint bench fuzz verify demo
 
@@ -43,20 +46,21 @@ build: ## compile everything; the command line goes to bin/turnout
 test: ## all tests on the embedded servers; needs Go alone
 	go test -timeout $(TIMEOUT) $(run_flag) $(PKG)
 
-# One package after the other: each starts its own JVMs.
+# Two packages at a time, each with JVMs of its own: they wait more than they work. Vetted by "make test".
 test-servers: servers-needed ## the suites that know real servers, on them; needs Java 17, Maven, tar and xz
 	@packages=$$($(MAKE) server-packages); \
-	 test -n "$$packages" || { echo "make test-servers: no package of $(PKG) has tests that use testenv" >&2; exit 1; }; \
-	 echo "TURNOUT_TEST=servers go test -count=1 -p 1 -timeout $(SERVERS_TIMEOUT) $(run_flag)" $$packages; \
-	 TURNOUT_TEST=servers go test -count=1 -p 1 -timeout $(SERVERS_TIMEOUT) $(run_flag) $$packages
+	 test -n "$$packages" || { echo "make test-servers: no package of $(PKG) has tests that know real servers" >&2; exit 1; }; \
+	 echo "TURNOUT_TEST=servers go test -count=1 -p 2 -vet=off -timeout $(SERVERS_TIMEOUT) $(run_flag)" $$packages; \
+	 TURNOUT_TEST=servers go test -count=1 -p 2 -vet=off -timeout $(SERVERS_TIMEOUT) $(run_flag) $$packages
 
 servers-needed:
 	@.ci/servers-needed
 
-# The packages whose tests are linked with testenv, directly or through a suite.
+# The packages whose tests ask testenv which backend they are to run on. The others run on embedded servers whatever
+# TURNOUT_TEST says, and "make test" has run them.
+asks = (Each|EachOf|EachSQL|Backends)\(
 server-packages:
-	@go list -test -f '{{if eq .Name "main"}}{{.ImportPath}} {{join .Deps " "}}{{end}}' $(PKG) | \
-	 awk '$$1 ~ /\.test$$/ { for (i = 2; i <= NF; i++) if ($$i == "$(MODULE)/testenv") { sub(/\.test$$/, "", $$1); print $$1; break } }'
+	@$(call packages_with,$(asks))
 
 # On the embedded servers some 3 minutes, on real ones some 10.
 matrix: $(if $(findstring servers,$(BACKEND)),servers-needed) ## every state of a migration meets every fault (BACKEND, TURNOUT_SEED); writes docs/fault-matrix.md
@@ -86,9 +90,10 @@ consumption: $(if $(findstring servers,$(BACKEND)),servers-needed) ## RocketMQ: 
 	   TURNOUT_CONSUMPTION=1 TURNOUT_TEST=$$backend go test -count=1 -timeout 30m -run '^TestConsumption$$' -v ./bench; \
 	 done
 
-race: ## all tests under the race detector; needs a C compiler
+# What runs finds its races in the first repetitions; "make test" has all of them, and vets.
+race: ## all tests under the race detector, with fewer repetitions (-short); needs a C compiler
 	@command -v "$$(go env CC)" >/dev/null || { echo "make race: the race detector needs a C compiler ($$(go env CC) is not on the PATH); install gcc or set CC" >&2; exit 1; }
-	CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout $(RACE_TIMEOUT) $(run_flag) $(PKG)
+	CGO_ENABLED=1 go test -race -short -vet=off -count=1 -timeout $(RACE_TIMEOUT) $(run_flag) $(PKG)
 
 # A cache of its own: golangci-lint's shared one gives the findings of another checkout with the paths of that one, which
 # the rules for paths do not match.
@@ -108,7 +113,7 @@ $(LINT):
 	 fi
 
 bench: ## benchmarks: PKG, BENCH and BENCHTIME choose; nothing else should run on the machine
-	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 60m $(PKG)
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 60m $$($(call packages_with,func Benchmark))
 
 fuzz: ## every fuzz target of PKG for FUZZTIME each
 	@found=0; \
