@@ -72,15 +72,15 @@ func answers(t *testing.T, e *Env, node string) {
 	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, ask(e, node, late)) }, patience, pollInterval)
 }
 
-// everyNode runs f on an environment of each backend, for every node.
+// everyNode runs f for every node of environments of each backend.
 func everyNode(t *testing.T, f func(t *testing.T, e *Env, node string)) {
 	t.Helper()
-	Each(t, Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, Proxy: true}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, Proxy: true}, func(t *testing.T, e *Env) {
 		for _, node := range e.Nodes() {
 			t.Run(node, func(t *testing.T) { f(t, e, node) })
 		}
 	})
-	Each(t, Spec{RocketMQ: []string{"rocketmq-a"}, Proxy: true}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{RocketMQ: []string{"rocketmq-a"}, Proxy: true}, func(t *testing.T, e *Env) {
 		for _, node := range []string{"rocketmq-a", "rocketmq-a/broker", "rocketmq-a/namesrv"} {
 			t.Run(strings.ReplaceAll(node, "/", "-"), func(t *testing.T) { f(t, e, node) })
 		}
@@ -169,7 +169,7 @@ func TestMendUndoesEveryFault(t *testing.T) {
 }
 
 func TestCutAndDelayNeedAProxy(t *testing.T) {
-	Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
 		require.ErrorContains(t, e.Cut("kafka-a"), "Spec.Proxy")
 		require.ErrorContains(t, e.Delay("kafka-a", time.Second), "Spec.Proxy")
 	})
@@ -197,7 +197,7 @@ func TestFaultsOfAnUnknownNode(t *testing.T) {
 }
 
 func TestKafkaKeepsMessagesAndOffsets(t *testing.T) {
-	Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
 		createTopic(t, e, "kafka-a")
 		id := e.ClusterID("kafka-a")
 		for round := range int64(3) {
@@ -268,7 +268,7 @@ func TestRocketMQKeepsTopicsAndMessages(t *testing.T) {
 }
 
 func TestZooKeeperKeepsNodesAndSessions(t *testing.T) {
-	Each(t, Spec{ZooKeeper: 1}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{ZooKeeper: 1}, func(t *testing.T, e *Env) {
 		c, states := connectEvents(t, e)
 		id := c.SessionID()
 		_, err := c.Create("/ephemeral", []byte("1"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
@@ -288,7 +288,7 @@ func TestZooKeeperKeepsNodesAndSessions(t *testing.T) {
 
 func TestAnExpiredSessionIsGone(t *testing.T) {
 	for _, size := range []int{1, 3} {
-		Each(t, Spec{ZooKeeper: size}, func(t *testing.T, e *Env) {
+		environments.Each(t, Spec{ZooKeeper: size}, func(t *testing.T, e *Env) {
 			other := connect(t, e)
 			for _, all := range []bool{false, true} {
 				c, states := connectEvents(t, e)
@@ -317,7 +317,7 @@ func TestAnExpiredSessionIsGone(t *testing.T) {
 }
 
 func TestAnEnsembleOutlivesItsLeader(t *testing.T) {
-	Each(t, Spec{ZooKeeper: 3}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{ZooKeeper: 3}, func(t *testing.T, e *Env) {
 		require.Equal(t, []string{"zookeeper-1", "zookeeper-2", "zookeeper-3"}, e.Nodes())
 		require.Len(t, strings.Split(e.ZooKeeper(), ","), 3)
 		c, states := connectEvents(t, e)
@@ -345,7 +345,7 @@ func TestAnEnsembleOutlivesItsLeader(t *testing.T) {
 }
 
 func TestAnEnsembleNeedsAMajority(t *testing.T) {
-	Each(t, Spec{ZooKeeper: 3}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{ZooKeeper: 3}, func(t *testing.T, e *Env) {
 		c, states := connectEvents(t, e)
 		_, err := c.Create("/a", nil, 0, zk.WorldACL(zk.PermAll))
 		require.NoError(t, err)
@@ -367,7 +367,7 @@ func TestAnEnsembleNeedsAMajority(t *testing.T) {
 }
 
 func TestAPausedMemberLeavesTheOthersAlone(t *testing.T) {
-	Each(t, Spec{ZooKeeper: 3}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{ZooKeeper: 3}, func(t *testing.T, e *Env) {
 		leader, err := e.ZooKeeperLeader(t.Context())
 		require.NoError(t, err)
 		for _, node := range e.Nodes() {

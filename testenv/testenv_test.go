@@ -14,11 +14,14 @@ import (
 	"go.uber.org/goleak"
 )
 
+// environments of real servers go from test to test.
+var environments Pool
+
 func TestMain(m *testing.M) {
 	if os.Getenv(orphanVariable) != "" {
 		runOrphan()
 	}
-	goleak.VerifyTestMain(m,
+	goleak.VerifyTestMain(environments.Main(m),
 		goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, for the whole process
 }
 
@@ -44,7 +47,7 @@ func TestEverythingServesWhenStartReturns(t *testing.T) {
 }
 
 func TestTopicsAreNotCreatedByUse(t *testing.T) {
-	Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
 		p, err := sarama.NewSyncProducer(e.Addresses("kafka-a"), kafkaConfig())
 		require.NoError(t, err)
 		defer p.Close()
@@ -55,7 +58,7 @@ func TestTopicsAreNotCreatedByUse(t *testing.T) {
 
 // sarama's offset manager, and whoever reads lags, relies on this answer.
 func TestOffsetsOfAGroupThatNeverWas(t *testing.T) {
-	Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
+	environments.Each(t, Spec{Kafka: []string{"kafka-a"}}, func(t *testing.T, e *Env) {
 		createTopic(t, e, "kafka-a")
 		for _, version := range []sarama.KafkaVersion{sarama.V1_0_0_0, sarama.V2_8_0_0, sarama.V4_0_0_0} {
 			config := kafkaConfig()
