@@ -48,7 +48,7 @@ func explain(err error) error {
 		record  tls.RecordHeaderError
 		remote  *net.OpError
 	)
-	remedy := ""
+	var remedy string
 	switch {
 	case errors.As(err, &unknown), errors.As(err, &roots):
 		remedy = "name a file with the certificate of the server's authority as ca"

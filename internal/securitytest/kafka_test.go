@@ -238,14 +238,25 @@ func (w *world) controller() []right {
 	}
 }
 
-// becomes waits until try has what is wanted: an error or none.
-func becomes(t *testing.T, fails bool, try func() error, what string) error {
+// works waits until try succeeds, in the test's goroutine.
+func works(t *testing.T, try func() error, what string) {
 	t.Helper()
-	var err error
-	deadline := time.Now().Add(patience)
-	for tick := time.NewTicker(moment); ; <-tick.C {
-		if err = try(); (err != nil) == fails {
-			tick.Stop()
+	_ = becomes(t, false, try, what)
+}
+
+// fails waits until try fails and returns how.
+func fails(t *testing.T, try func() error, what string) error {
+	t.Helper()
+	return becomes(t, true, try, what)
+}
+
+func becomes(t *testing.T, wrong bool, try func() error, what string) error {
+	t.Helper()
+	tick := time.NewTicker(moment)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		err := try()
+		if (err != nil) == wrong {
 			return err
 		}
 		require.True(t, time.Now().Before(deadline), "%s: %v", what, err)
@@ -268,16 +279,16 @@ func kafkaPermissions(t *testing.T, w *world) {
 			t.Parallel()
 			c := w.mustOpen(t, w.document(kafka, "SCRAM-SHA-512", name))
 			for _, r := range rights { // permissions reach the broker a moment after they were given
-				becomes(t, false, func() error { return r.needed(t, c) }, r.String())
+				works(t, func() error { return r.needed(t, c) }, r.String())
 			}
 			for _, r := range rights {
 				w.revoke(t, name, r)
-				err := becomes(t, true, func() error { return r.needed(t, c) }, r.String())
+				err := fails(t, func() error { return r.needed(t, c) }, r.String())
 				require.ErrorIs(t, err, errs.ErrNotAllowed, r)
 				require.ErrorContains(t, err, "docs/security.md")
 				w.quiet(err)
 				w.grant(t, name, r)
-				becomes(t, false, func() error { return r.needed(t, c) }, r.String())
+				works(t, func() error { return r.needed(t, c) }, r.String())
 			}
 		})
 	}
@@ -290,11 +301,11 @@ func kafkaRotation(t *testing.T, w *world) {
 	w.grant(t, "rotating", right{resource: sarama.AclResourceTopic, name: topics, op: sarama.AclOperationWrite})
 	doc := w.document(kafka, "SCRAM-SHA-512", "rotating")
 	var c broker.Cluster
-	becomes(t, false, func() (err error) { c, err = w.open(t, doc); return err }, "open")
+	works(t, func() (err error) { c, err = w.open(t, doc); return err }, "open")
 	// It asks by one connection and sends by others, which are not there yet.
 	w.user(t, "rotating", "password-2")
 	w.login("rotating", "rotating", "password-2")
-	becomes(t, false, func() error { return send(c, topics, "x") }, "send with the new password")
+	works(t, func() error { return send(c, topics, "x") }, "send with the new password")
 	w.login("rotating", "rotating", "password-1")
 	_, err := w.open(t, doc)
 	require.Error(t, err)
