@@ -60,6 +60,7 @@ func Run(t *testing.T, target Target) {
 			"OpenTransactions": (*suite).openTransactions,
 			"Topics":           (*suite).topics,
 			"Offsets":          (*suite).offsets,
+			"Reset":            (*suite).reset,
 			"Describe":         (*suite).describe,
 			"OpenRefuses":      (*suite).openRefuses,
 			"Group":            (*suite).group,
