@@ -33,6 +33,7 @@ func TestThereAndBackAtOnce(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				s := newStage(t, env, m[0], m[1])
 				s.receiver("billing", nil)
 				s.sender("orders", nil)
@@ -55,6 +56,7 @@ func TestWishIsTakenBackBeforeAnybodyRecordedIt(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				// The others record it after up to two seconds, by chance, so it may take more than one try.
 				for try := 1; ; try++ {
 					s := newStage(t, env, m[0], m[1])
@@ -94,6 +96,7 @@ func TestRetriesAreNotLeftBehind(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				s := newStage(t, env, m[0], m[1])
 				// Longer in the retry topic than the group stays for nothing.
 				s.receiver("billing", func(spec *scene.Spec) { spec.FailRate, spec.FailTimes, spec.RetryDelay = 0.3, 4, 2*time.Second })

@@ -62,6 +62,7 @@ func TestManyFlipsOverConnectionsThatAreKept(t *testing.T) {
 		}
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				s := newFlatStage(t, env, m, time.Minute)
 				for flipped := false; !flipped || !s.everyPartitionUsed(m[:]...); flipped = true {
 					s.flipOften(10, false)
@@ -84,6 +85,7 @@ func TestManyFlipsOverNewConnections(t *testing.T) {
 		flips := bound(10, 100)
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				s := newFlatStage(t, env, m, 50*time.Millisecond)
 				s.eventually(func() bool { return s.everyPartitionUsed(m[0]) }, s.state, "every partition of %s is used", m[0])
 				s.completesAlone(s.of(scene.Receiver)[0], m[0])

@@ -21,6 +21,7 @@ func TestGroupIsKilledWhileItLeavesACluster(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				s := newStage(t, env, m[0], m[1])
 				s.sender("orders", nil)
 				left := func() int64 { return s.left(s.groups[0], m[0]) }
@@ -51,6 +52,7 @@ func TestSenderIsStoppedThroughAMove(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				s := newStage(t, env, m[0], m[1])
 				s.receiver("billing", nil)
 				s.sender("orders", nil)
@@ -85,6 +87,7 @@ func TestReceiverIsStoppedThroughAMove(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
 		for _, m := range moves {
 			t.Run(m[0]+" "+m[1], func(t *testing.T) {
+				t.Parallel()
 				s := newStage(t, env, m[0], m[1])
 				s.sender("orders", nil)
 				s.receiver("billing", nil)

@@ -27,6 +27,7 @@ func eachMode(t *testing.T, run func(t *testing.T, play func(t *testing.T, env *
 
 // The zombie: a sender is stopped with sends under way, its session ends, the topic moves, and it goes on with what it was at.
 func TestZombieWritesNothingToTheClusterThatWasLeft(t *testing.T) {
+	t.Parallel()
 	eachMode(t, harmless, func(m *mover) {
 		m.ready(m.controller("controller", nil))
 		m.traffic()
@@ -118,6 +119,7 @@ func (m *mover) flowsSomewhereSince(t time.Time) time.Time {
 // A group sleeps through the whole move and wakes up after it: it gets everything, and then the stay leaves the route and the
 // receipt says that the cluster is free.
 func TestAGroupThatSleptThroughAMoveGetsEverything(t *testing.T) {
+	t.Parallel()
 	eachMode(t, harmless, func(m *mover) {
 		m.ready(m.controller("controller", nil))
 		m.traffic()
@@ -188,6 +190,7 @@ func TestWithoutTheFenceTheHistoryShowsWhatWasWrittenLate(t *testing.T) {
 
 // Moves there and back, again and again: applications and controllers use no more than at first.
 func TestManyMovesThereAndBack(t *testing.T) {
+	t.Parallel()
 	const first = 2
 	eachMode(t, harmless, func(m *mover) {
 		moves := bound(6, 1000)
