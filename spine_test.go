@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +26,7 @@ import (
 	"github.com/turnout-mq/turnout/producer"
 	"github.com/turnout-mq/turnout/testenv"
 	"github.com/turnout-mq/turnout/testenv/history"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 )
 
 func TestMain(m *testing.M) {
@@ -41,23 +41,11 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	if err := leaked(); err != nil {
+	if err := goleak.Find(leaks.Libraries()...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
-}
-
-// leaked says what still runs that should have ended. A client of the RocketMQ library leaves goroutines that end by themselves, after
-// two minutes at the latest.
-func leaked() (err error) {
-	for deadline := time.Now().Add(150 * time.Second); time.Now().Before(deadline); {
-		err = goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"))
-		if err == nil || !strings.Contains(err.Error(), "rocketmq-client-go") {
-			break
-		}
-	}
-	return err
 }
 
 // shared are the environments, by their specs, of the tests that break nothing; each test has a root and names of its own there.

@@ -12,6 +12,8 @@ import (
 	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/turnout-mq/turnout/testenv/leaks"
 )
 
 // environments of real servers go from test to test.
@@ -21,8 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(orphanVariable) != "" {
 		runOrphan()
 	}
-	goleak.VerifyTestMain(environments.Main(m),
-		goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, for the whole process
+	goleak.VerifyTestMain(environments.Main(m), leaks.Libraries()...)
 }
 
 // patience bounds every wait for something that must happen.

@@ -23,22 +23,13 @@ import (
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 )
 
 var (
 	env   *testenv.Env
 	roots atomic.Int64
 )
-
-// leftByLibraries is what the client libraries leave behind; package broker/rocketmq says for how long.
-var leftByLibraries = []goleak.Option{
-	goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), // one a process
-	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),        // one a process
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.1"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.3"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
-}
 
 func TestMain(m *testing.M) {
 	var err error
@@ -47,7 +38,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	if err := errors.Join(env.Close(), goleak.Find(leftByLibraries...)); err != nil {
+	if err := errors.Join(env.Close(), goleak.Find(leaks.Libraries()...)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

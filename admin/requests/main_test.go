@@ -31,6 +31,7 @@ import (
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 )
 
 // patience bounds every wait for something that must happen.
@@ -79,22 +80,12 @@ func testAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	err = goleak.Find(leftByLibraries...)
+	err = goleak.Find(leaks.Libraries()...)
 	if err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return code
-}
-
-// What the clients of the clusters leave behind: one a process, or for seconds after they were closed.
-var leftByLibraries = []goleak.Option{
-	goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
-	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.1"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.3"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
 }
 
 // roots numbers the trees of the tests, which share a ZooKeeper.

@@ -26,6 +26,7 @@ import (
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 	"github.com/turnout-mq/turnout/testenv/zkserver"
 )
 
@@ -35,8 +36,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
-		goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run")) // each one a process
+	goleak.VerifyTestMain(m, leaks.Libraries()...)
 }
 
 // running is a server that runs.

@@ -12,11 +12,11 @@ import (
 	"github.com/turnout-mq/turnout/broker/brokertest"
 	"github.com/turnout-mq/turnout/broker/kafka"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // one a process, of sarama's meters
+	goleak.VerifyTestMain(m, leaks.Libraries()...)
 }
 
 var names = []string{"kafka-a", "kafka-b"}

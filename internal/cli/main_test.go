@@ -19,20 +19,11 @@ import (
 	"github.com/turnout-mq/turnout/internal/cli"
 	"github.com/turnout-mq/turnout/internal/scene"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 	"github.com/turnout-mq/turnout/testenv/zkserver"
 )
 
 const patience = 2 * time.Minute // for what takes milliseconds on a quiet machine
-
-// leftByLibraries is what the client libraries leave behind; package broker/rocketmq says for how long.
-var leftByLibraries = []goleak.Option{
-	goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), // one a process
-	goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),        // one a process
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.1"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.3"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
-	goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
-}
 
 // environments of real servers go from test to test.
 var environments testenv.Pool
@@ -54,7 +45,7 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("XDG_CONFIG_HOME", dir); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(environments.Main(m), append(leftByLibraries, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(environments.Main(m), append(leaks.Libraries(), goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(code)
 	}))...)

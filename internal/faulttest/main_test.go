@@ -17,6 +17,7 @@ import (
 
 	"github.com/turnout-mq/turnout/internal/scene"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 )
 
 // soak says that the cases are to be as long as what they are about.
@@ -44,8 +45,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	// Sarama has one goroutine a process.
-	if err := goleak.Find(loaded, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")); err != nil {
+	if err := goleak.Find(append(leaks.Libraries(), loaded)...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

@@ -18,19 +18,11 @@ import (
 	"github.com/turnout-mq/turnout/broker/drivers"
 	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/leaks"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"), // one a process, of sarama's meters
-		// What RocketMQ's library leaves behind after its Shutdown; the driver's comment says for how long.
-		goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.1"),
-		goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.2"),
-		goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.3"),
-		goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal.(*rmqClient).Start.func1.4"),
-		goleak.IgnoreAnyFunction("github.com/apache/rocketmq-client-go/v2/internal/remote.(*remotingClient).receiveResponse"),
-		goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"),
-	)
+	goleak.VerifyTestMain(m, leaks.Libraries()...)
 }
 
 const (
