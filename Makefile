@@ -112,8 +112,8 @@ $(LINT):
 	   mv bin/golangci-lint $@; \
 	 fi
 
-bench: ## benchmarks: PKG, BENCH and BENCHTIME choose; nothing else should run on the machine
-	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 60m $$($(call packages_with,func Benchmark))
+bench: ## benchmarks: PKG, BENCH and BENCHTIME choose, ARGS=-short makes them small; nothing else should run on the machine
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 60m $(ARGS) $$($(call packages_with,func Benchmark))
 
 fuzz: ## every fuzz target of PKG for FUZZTIME each
 	@found=0; \

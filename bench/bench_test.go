@@ -129,6 +129,14 @@ func spread(workers, n int, send func(key []byte)) {
 	wg.Wait()
 }
 
+// few is many, or less where only that it works is asked for (-short).
+func few[T any](many, less T) T {
+	if testing.Short() {
+		return less
+	}
+	return many
+}
+
 // compare runs slices of bare and ours in turn, b.N rounds of pairs pairs, and reports the median of ours over bare. Each
 // handles n messages and returns how long that took.
 func compare(b *testing.B, pairs, n int, bare, ours func(n int) time.Duration) {

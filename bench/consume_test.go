@@ -18,12 +18,12 @@ import (
 func BenchmarkConsume(b *testing.B) {
 	each(b, func(b *testing.B, s *stage) {
 		b.Run("kafka", func(b *testing.B) {
-			for size, n := range map[int]int{100: 400_000, 1024: 100_000} {
+			for size, n := range map[int]int{100: few(400_000, 20_000), 1024: few(100_000, 5_000)} {
 				b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
 					topic := s.topic(b, "kafka-a")
 					client := s.client(b)
 					fill(b, client, topic, n, size)
-					compare(b, 11, n,
+					compare(b, few(11, 1), n,
 						func(n int) time.Duration { return consumeBare(b, s, topic, n) },
 						func(n int) time.Duration { return consumeOurs(b, s, client, topic, n) })
 				})

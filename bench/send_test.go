@@ -44,7 +44,7 @@ func cases(b *testing.B, s *stage, cluster string, open func(b *testing.B, s *st
 				begin := time.Now()
 				spread(goroutines, probe, ours)
 				n := max(probe, int(probe*slice/time.Since(begin)))
-				compare(b, 21, n, timed(func(n int) { spread(goroutines, n, func(key []byte) { bare(key, body) }) }), timed(func(n int) { spread(goroutines, n, ours) }))
+				compare(b, few(21, 1), n, timed(func(n int) { spread(goroutines, n, func(key []byte) { bare(key, body) }) }), timed(func(n int) { spread(goroutines, n, ours) }))
 			})
 		}
 	}

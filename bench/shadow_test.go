@@ -43,7 +43,8 @@ func (s *stage) shadowed(b *testing.B, cluster string) (topic, group string) {
 // messages all the time. It reports the time from the edit to the first shadow message that a listener is given, from
 // the edit to the report that the group has stopped, and what a toggle leaves in the process: goroutines and open files.
 func BenchmarkShadowToggle(b *testing.B) {
-	const toggles, warm = 100, 5
+	const warm = 5
+	toggles := few(100, 5)
 	each(b, func(b *testing.B, s *stage) {
 		s.kinds(b, func(b *testing.B, cluster string) {
 			topic, group := s.shadowed(b, cluster)
@@ -91,8 +92,8 @@ func BenchmarkShadowToggle(b *testing.B) {
 					toggle()
 				}
 				g, f := leftovers(b)
-				b.ReportMetric(float64(g-goroutines)/toggles, "goroutines-left/toggle")
-				b.ReportMetric(float64(f-files)/toggles, "files-left/toggle")
+				b.ReportMetric(float64(g-goroutines)/float64(toggles), "goroutines-left/toggle")
+				b.ReportMetric(float64(f-files)/float64(toggles), "files-left/toggle")
 			}
 			b.ReportMetric(quantile(starts, 0.5), "ms-to-first-p50")
 			b.ReportMetric(quantile(starts, 0.99), "ms-to-first-p99")
@@ -107,7 +108,8 @@ func BenchmarkShadowToggle(b *testing.B) {
 // against the same without, and against the same with that load as messages of another topic from another client: what is
 // left of the difference is not the machine's and the broker's work. In slices that alternate.
 func BenchmarkShadowBusiness(b *testing.B) {
-	const rounds, slice, pause = 7, 1000, time.Millisecond
+	const pause = time.Millisecond
+	rounds, slice := few(7, 1), few(1000, 100)
 	each(b, func(b *testing.B, s *stage) {
 		s.kinds(b, func(b *testing.B, cluster string) {
 			topic, group := s.shadowed(b, cluster)
