@@ -90,7 +90,7 @@ func Read(r io.Reader) (*File, error) {
 	if err := d.Decode(&f); err != nil {
 		return nil, fmt.Errorf("%w: this is no backup, or not all of it: %w", errs.ErrInvalid, err)
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // the decoder gives it bare
+	if _, err := d.Token(); err != io.EOF {
 		return nil, fmt.Errorf("%w: there is something after the end of the backup: take a file as turnout backup has written it", errs.ErrInvalid)
 	}
 	switch {

@@ -21,6 +21,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/fleet"
 	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/admin/people"
+	"github.com/turnout-mq/turnout/admin/reconcile"
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
@@ -120,6 +121,7 @@ type server struct {
 	people   *people.Service
 	requests *requests.Service
 	fleet    *fleet.Service
+	drift    *reconcile.Service
 
 	leads    atomic.Bool
 	changed  chan struct{} // has a token when leads has changed
@@ -180,6 +182,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if s.fleet, err = fleet.New(fleet.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
+		return err
+	}
+	if s.drift, err = reconcile.New(reconcile.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
 		return err
 	}
 	if err := s.invite(starting); err != nil {
@@ -255,7 +260,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 		ErrorLog:          zap.NewStdLog(s.log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
 	var all sync.WaitGroup
-	ended := make(chan error, 4)
+	ended := make(chan error, 5)
 	all.Go(func() {
 		if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			ended <- fmt.Errorf("http: %w", err)
@@ -268,7 +273,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 		}
 	})
 	all.Go(func() { s.people.Run(ctx) })
-	for what, run := range map[string]func(context.Context) error{"requests": s.requests.Run, "fleet": s.fleet.Run} {
+	for what, run := range map[string]func(context.Context) error{"requests": s.requests.Run, "fleet": s.fleet.Run, "reconcile": s.drift.Run} {
 		all.Go(func() {
 			if err := run(ctx); ctx.Err() == nil {
 				ended <- fmt.Errorf("this server can not work on %s: %w", what, err)

@@ -35,6 +35,7 @@ func (s *server) register(mux *http.ServeMux) {
 	s.registerPeople()
 	s.registerRequests()
 	s.registerFleet()
+	s.registerDrift()
 	s.registerAudit()
 }
 

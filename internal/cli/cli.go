@@ -84,6 +84,7 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newAuditCommand(a),
 		newShadowCommand(a),
 		newStressCommand(a),
+		newDriftCommand(a),
 		newBackupCommand(a),
 		newRestoreCommand(a),
 	)
