@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -114,7 +115,7 @@ func (m poolMain) Run() int {
 	for _, all := range m.p.idle {
 		for _, k := range all {
 			if err := k.env.Close(); err != nil {
-				fmt.Println(err)
+				fmt.Fprintln(os.Stderr, err) // there is no test any more that could say it
 				code = max(code, 1)
 			}
 		}
