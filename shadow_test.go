@@ -408,6 +408,20 @@ func TestAShadowGroupStopsWhenTheSessionIsLost(t *testing.T) {
 	})
 }
 
+// toggler switches the shadow group on, has it handle a message, and switches it off.
+func (w *world) toggler(client *turnout.Client, in *sides) func() {
+	n := 0
+	return func() {
+		w.flag("t", `{"enable":"1"}`)
+		n++
+		body := fmt.Sprint(n)
+		w.sendMarked(client, body)
+		w.has(&in.shadow, body)
+		w.flag("t", `{"enable":"0"}`)
+		w.shadowIs(metadata.ShadowStopped)
+	}
+}
+
 // A shadow group that is enabled and disabled again and again leaves nothing behind in the process.
 func TestTogglesLeaveNothingBehind(t *testing.T) { // alone, because it counts
 	backends, err := testenv.Backends()
@@ -422,16 +436,7 @@ func TestTogglesLeaveNothingBehind(t *testing.T) { // alone, because it counts
 			var in sides
 			_, err := client.Subscribe(w.ctx(), w.group, in.listen)
 			require.NoError(t, err)
-			n := 0
-			toggle := func() {
-				w.flag("t", `{"enable":"1"}`)
-				n++
-				body := fmt.Sprint(n)
-				w.sendMarked(client, body)
-				w.has(&in.shadow, body)
-				w.flag("t", `{"enable":"0"}`)
-				w.shadowIs(metadata.ShadowStopped)
-			}
+			toggle := w.toggler(client, &in)
 			for range 3 {
 				toggle()
 			}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/turnout-mq/turnout/metadata"
 	"github.com/turnout-mq/turnout/testenv"
 )
 
@@ -39,16 +38,7 @@ func TestTogglesOfARocketMQShadowGroupLeaveNothingBehind(t *testing.T) { // alon
 		var in sides
 		_, err := client.Subscribe(w.ctx(), w.group, in.listen)
 		require.NoError(t, err)
-		n := 0
-		toggle := func() {
-			w.flag("t", `{"enable":"1"}`)
-			n++
-			body := fmt.Sprint(n)
-			w.sendMarked(client, body)
-			w.has(&in.shadow, body)
-			w.flag("t", `{"enable":"0"}`)
-			w.shadowIs(metadata.ShadowStopped)
-		}
+		toggle := w.toggler(client, &in)
 		for range 3 {
 			toggle()
 		}
