@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,6 +25,7 @@ const (
 	longest   = time.Minute // that a request may take, waiting included
 	liveLimit = 5 * time.Second
 	bodyMost  = 1 << 20 // bytes
+	drainMost = 8 << 20 // bytes of a request that are taken in after it was answered
 	pageMost  = 1000    // migrations or events in one answer
 	eventPoll = 100 * time.Millisecond
 )
@@ -50,7 +52,21 @@ func (s *server) handler() http.Handler {
 	all.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, map[string]bool{"ok": true}) })
 	all.HandleFunc("GET /readyz", s.ready)
 	all.Handle("/", s.recognized(calls))
-	return s.logged(all)
+	return s.logged(drained(all))
+}
+
+// drained takes in what is left of a request when it was answered early, as for a body that is too large: a client that
+// still writes when the connection is closed may see the end of the connection in place of the answer. What is larger
+// still is cut; [http.Server.ReadTimeout] bounds the time.
+func drained(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := r.Body
+		r.Body = io.NopCloser(body) // net/http closes its own
+		next.ServeHTTP(w, r)
+		if r.Header.Get("Expect") == "" { // who waits to be told to go on may never send it
+			_, _ = io.CopyN(io.Discard, body, drainMost)
+		}
+	})
 }
 
 // described is err as it is answered. What nobody foresaw is logged.
