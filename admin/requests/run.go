@@ -383,9 +383,11 @@ func (r *Run) finish(ctx context.Context, ch store.RequestChanges) error {
 
 // update stores the request; errAgain: somebody else has.
 func (r *Run) update(ctx context.Context, ch store.RequestChanges, tell string) error {
+	if tell != "" {
+		ch.Tell = r.s.telling(store.System, tell)
+	}
 	err := r.s.db.UpdateRequest(ctx, r.r, ch)
-	switch {
-	case errors.Is(err, errs.ErrConflict):
+	if errors.Is(err, errs.ErrConflict) {
 		stored, read := r.s.db.ChangeRequest(ctx, r.r.ID)
 		if read != nil {
 			return read
@@ -398,8 +400,6 @@ func (r *Run) update(ctx context.Context, ch store.RequestChanges, tell string) 
 			return waited
 		}
 		return fmt.Errorf("%w: %w", errAgain, err)
-	case err == nil && tell != "":
-		r.s.tell(r.r, store.System, tell)
 	}
 	return err
 }
@@ -489,13 +489,11 @@ func (s *Service) Expire(ctx context.Context) error {
 	for _, r := range late {
 		until := cmp.Or(r.ExpiresAt, &time.Time{}).Format(time.RFC3339)
 		s.end(r, store.Expired, store.System, "nobody decided until "+until)
-		err := s.db.UpdateRequest(ctx, r, store.RequestChanges{Action: "expire", Events: []store.RequestEvent{{Kind: "expired", Text: r.Decision}}})
+		err := s.db.UpdateRequest(ctx, r, store.RequestChanges{Action: "expire", Events: []store.RequestEvent{{Kind: "expired", Text: r.Decision}}, Tell: s.telling(store.System, "expired")})
 		switch {
 		case errors.Is(err, errs.ErrConflict): // somebody decided it just now, or another server was faster
 		case err != nil:
 			failed = append(failed, err)
-		default:
-			s.tell(r, store.System, "expired")
 		}
 	}
 	return errors.Join(failed...)

@@ -68,7 +68,6 @@ type Service struct {
 	meta     *metadata.Store
 	log      *zap.Logger
 	handlers map[string]Handler
-	hooks    chan Notice
 
 	mu   sync.Mutex
 	wake chan struct{} // closed and replaced: look at once
@@ -96,7 +95,7 @@ func NewService(cfg Config) (*Service, error) {
 			return nil, err
 		}
 	}
-	s := &Service{cfg: cfg, db: cfg.Store, meta: cfg.Meta, log: cfg.Logger, wake: make(chan struct{}), hooks: make(chan Notice, maxNotices)}
+	s := &Service{cfg: cfg, db: cfg.Store, meta: cfg.Meta, log: cfg.Logger, wake: make(chan struct{})}
 	s.handlers = map[string]Handler{
 		KindTopic: topicHandler{s}, KindGroup: groupHandler{s}, KindCluster: clusterHandler{s}, KindSettings: settingsHandler{s},
 		KindMigration: migrationHandler{s}, KindDeletion: deletionHandler{s}, KindClaim: claimHandler{s}, KindOffsets: offsetsHandler{s},
@@ -173,11 +172,10 @@ func (s *Service) Draft(ctx context.Context, who people.Principal, n New) (*stor
 		return nil, err
 	}
 	r := &store.ChangeRequest{Kind: kind, State: store.Draft, Applicant: who.Name, App: target.App, Subject: target.Subject, Reason: n.Reason, Spec: spec}
-	err = s.db.CreateRequest(ctx, r, store.RequestChanges{Action: "draft", Events: []store.RequestEvent{said(who, "drafted", "")}})
+	err = s.db.CreateRequest(ctx, r, store.RequestChanges{Action: "draft", Events: []store.RequestEvent{said(who, "drafted", "")}, Tell: s.telling(who.Name, "drafted")})
 	if err != nil {
 		return nil, err
 	}
-	s.tell(r, who.Name, "drafted")
 	return r, nil
 }
 
@@ -243,14 +241,13 @@ func (s *Service) Submit(ctx context.Context, who people.Principal, id string, v
 		}
 		events = append(events, store.RequestEvent{Who: store.System, Kind: "approved", Text: r.Decision})
 	}
-	ch := store.RequestChanges{Action: "submit", Events: events}
+	ch := store.RequestChanges{Action: "submit", Events: events, Tell: s.telling(who.Name, string(r.State))}
 	if r.State == store.Approved {
 		ch.FirstOwner = firstOwner(r)
 	}
 	if err := s.db.UpdateRequest(ctx, r, ch); err != nil {
 		return nil, err
 	}
-	s.tell(r, who.Name, string(r.State))
 	s.Kick()
 	return r, nil
 }
@@ -326,10 +323,9 @@ func (s *Service) Edit(ctx context.Context, who people.Principal, id string, ver
 	}
 	e := said(who, "edited", "")
 	e.Data = data
-	if err := s.db.UpdateRequest(ctx, r, store.RequestChanges{Action: "edit", Events: []store.RequestEvent{e}}); err != nil {
+	if err := s.db.UpdateRequest(ctx, r, store.RequestChanges{Action: "edit", Events: []store.RequestEvent{e}, Tell: s.telling(who.Name, "edited")}); err != nil {
 		return nil, err
 	}
-	s.tell(r, who.Name, "edited")
 	return r, nil
 }
 
@@ -412,14 +408,13 @@ func (s *Service) decide(ctx context.Context, who people.Principal, id string, v
 }
 
 func (s *Service) decided(ctx context.Context, who people.Principal, r *store.ChangeRequest, action, kind string) (*store.ChangeRequest, error) {
-	ch := store.RequestChanges{Action: action, Events: []store.RequestEvent{said(who, kind, r.Decision)}}
+	ch := store.RequestChanges{Action: action, Events: []store.RequestEvent{said(who, kind, r.Decision)}, Tell: s.telling(who.Name, kind)}
 	if r.State == store.Approved {
 		ch.FirstOwner = firstOwner(r)
 	}
 	if err := s.db.UpdateRequest(ctx, r, ch); err != nil {
 		return nil, err
 	}
-	s.tell(r, who.Name, kind)
 	s.Kick()
 	return r, nil
 }
@@ -482,10 +477,10 @@ func (s *Service) Retry(ctx context.Context, who people.Principal, id string, ve
 	}
 	r.State, r.Attempts, r.Error, r.NextAt, r.EndedAt = store.Executing, 0, "", nil, nil
 	r.Step = "" // the world has changed since: it is looked at anew
-	if err := s.db.UpdateRequest(ctx, r, store.RequestChanges{Action: "retry", Events: []store.RequestEvent{said(who, "retried", "")}}); err != nil {
+	ch := store.RequestChanges{Action: "retry", Events: []store.RequestEvent{said(who, "retried", "")}, Tell: s.telling(who.Name, "retried")}
+	if err := s.db.UpdateRequest(ctx, r, ch); err != nil {
 		return nil, err
 	}
-	s.tell(r, who.Name, "retried")
 	s.Kick()
 	return r, nil
 }

@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"go.uber.org/zap"
 
 	"github.com/turnout-mq/turnout/admin/store"
@@ -23,9 +22,10 @@ import (
 	"github.com/turnout-mq/turnout/metadata"
 )
 
-// Webhook is told of every change of a request's state by the server that made it: a POST of a Notice as JSON, tried up to 5 times within
-// about a minute. It is a convenience and never waited for: what is not delivered when the server ends is lost, and the API
-// has it all.
+// Webhook is told of every change of a request's state: a POST of a Notice as JSON. A notice is stored together with the change, so it
+// outlives the server, and is told by one server at a time until the receiver takes it (status 2xx), refuses it (4xx, but not
+// 408 and 429), or it is a day old. Notices come at least once; those of one request in their order. Nothing waits for them.
+// All servers of a store are given the same one.
 type Webhook struct {
 	URL string // http or https, without user and password
 	// Secret refers to the key that notices are signed with: env:NAME or file:PATH, read for each notice. "": not signed.
@@ -57,9 +57,10 @@ type Notice struct {
 }
 
 const (
-	maxNotices  = 1000 // that wait
-	noticeTries = 5
-	noticeLimit = 10 * time.Second
+	noticeLimit = 10 * time.Second // for one try
+	noticeHeld  = time.Minute      // by a server that died
+	noticeAge   = 24 * time.Hour   // then it is given up
+	leaveLimit  = 2 * time.Second
 )
 
 func (w *Webhook) check() error {
@@ -89,24 +90,22 @@ func (w *Webhook) key() ([]byte, error) {
 	return []byte(text), nil
 }
 
-// tell puts a notice in the line. It never waits.
-func (s *Service) tell(r *store.ChangeRequest, who, event string) {
+// telling makes the notice of a change that who has made; nil: there is no webhook.
+func (s *Service) telling(who, event string) func(*store.ChangeRequest) (json.RawMessage, error) {
 	if s.cfg.Webhook == nil {
-		return
+		return nil
 	}
-	text := r.Decision
-	if r.State == store.RequestBad {
-		text = r.Error
-	}
-	n := Notice{Event: event, Request: r.ID, Kind: r.Kind, State: r.State, Version: r.Version, App: r.App, Subject: r.Subject, Applicant: r.Applicant, Who: who, At: r.UpdatedAt, Text: text}
-	select {
-	case s.hooks <- n:
-	default:
-		s.log.Warn("a notice is dropped: the webhook does not keep up", zap.String("request", r.ID), zap.String("event", event))
+	return func(r *store.ChangeRequest) (json.RawMessage, error) {
+		text := r.Decision
+		if r.State == store.RequestBad {
+			text = r.Error
+		}
+		return json.Marshal(Notice{Event: event, Request: r.ID, Kind: r.Kind, State: r.State, Version: r.Version, App: r.App, Subject: r.Subject,
+			Applicant: r.Applicant, Who: who, At: r.UpdatedAt, Text: text})
 	}
 }
 
-// notify sends notices, in order, until ctx ends.
+// notify tells the webhook what waits, the oldest first, until ctx ends.
 func (s *Service) notify(ctx context.Context) {
 	w := s.cfg.Webhook
 	if w == nil {
@@ -118,32 +117,68 @@ func (s *Service) notify(ctx context.Context) {
 		defer transport.CloseIdleConnections()
 		client = &http.Client{Transport: transport, Timeout: noticeLimit, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
-	for {
+	for tries := 0; ; {
+		wake := s.kicked()
+		told, err := s.notifyOne(ctx, client)
+		if err != nil && ctx.Err() == nil {
+			tries++
+			s.log.Warn("the webhook was not told, trying again", zap.Int("tries", tries), zap.Error(err))
+			if wait(ctx, s.cfg.pause(tries)) != nil {
+				return
+			}
+			continue
+		}
+		tries = 0
+		if told {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case n := <-s.hooks:
-			pauses := backoff.NewExponentialBackOff()
-			pauses.InitialInterval, pauses.MaxInterval = s.cfg.pause(1), time.Minute
-			_, err := backoff.Retry(ctx, func() (struct{}, error) { return struct{}{}, w.send(ctx, client, n) },
-				backoff.WithBackOff(pauses), backoff.WithMaxTries(noticeTries))
-			if err != nil && ctx.Err() == nil {
-				s.log.Warn("the webhook did not take a notice", zap.String("request", n.Request), zap.String("event", n.Event), zap.Error(err))
-			}
+		case <-wake:
+		case <-time.After(scan):
 		}
 	}
 }
 
-func (w *Webhook) send(ctx context.Context, client *http.Client, n Notice) error {
-	body, err := json.Marshal(n)
-	if err != nil {
-		return backoff.Permanent(err)
+// notifyOne tells the oldest notice, if there is one that no other server tells.
+func (s *Service) notifyOne(ctx context.Context, client *http.Client) (told bool, err error) {
+	now := s.cfg.now()
+	n, err := s.db.HoldNotice(ctx, s.cfg.Server, now, now.Add(noticeHeld))
+	if err != nil || n == nil {
+		return false, err
 	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
+		defer cancel()
+		err = errors.Join(err, s.db.LeaveNotice(ending, s.cfg.Server, n.N))
+	}()
+	err = s.cfg.Webhook.send(ctx, client, n.Doc)
+	if refused := errors.As(err, new(*refusedError)); refused || err != nil && now.Sub(n.CreatedAt) > noticeAge {
+		s.log.Error("a notice is given up: the webhook did not take it", zap.ByteString("notice", n.Doc), zap.Error(err))
+		err = nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, s.db.DropNotice(ctx, n.N)
+}
+
+// refusedError is an answer that says that trying again is of no use.
+type refusedError struct{ status int }
+
+// Error is that of error.
+func (e *refusedError) Error() string { return fmt.Sprintf("status %d", e.status) }
+
+func (w *Webhook) send(ctx context.Context, client *http.Client, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, noticeLimit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(body))
 	if err != nil {
-		return backoff.Permanent(err)
+		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if w.Secret != "" {
@@ -169,7 +204,7 @@ func (w *Webhook) send(ctx context.Context, client *http.Client, n Notice) error
 	case code < 300:
 		return nil
 	case code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests:
-		return backoff.Permanent(fmt.Errorf("status %d", code))
+		return &refusedError{code}
 	default:
 		return fmt.Errorf("status %d", code)
 	}

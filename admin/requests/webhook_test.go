@@ -89,6 +89,38 @@ func TestTheWebhookIsToldInOrderAndSigned(t *testing.T) {
 	require.GreaterOrEqual(t, drafted, 3, "it was refused twice")
 }
 
+func TestNoticesOutliveTheServerThatMadeThem(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	url, notices := hook(t, "", http.StatusBadRequest) // a notice that is refused is in the way of nothing
+	server := func(name string) *Service {
+		return s.service(func(c *Config) { c.Webhook, c.Server = &Webhook{URL: url}, name })
+	}
+	gone := server("first") // tells nobody: it never runs
+	var ids []string
+	for _, app := range []string{"order_service", "bill_service"} {
+		ids = append(ids, s.file(gone, alice, New{Claim: &ClaimSpec{App: app}}).ID)
+	}
+	held, err := s.db.HoldNotice(t.Context(), "dead", time.Now().Add(-2*noticeHeld), time.Now().Add(-noticeHeld))
+	require.NoError(t, err)
+	require.NotNil(t, held, "and what a dead server held is told, too")
+	for _, name := range []string{"second", "third"} {
+		s.run(server(name))
+	}
+	told := map[string][]string{}
+	for range 4 {
+		n := next(t, notices)
+		told[n.Request] = append(told[n.Request], n.Event)
+	}
+	for _, id := range ids {
+		require.Equal(t, []string{"drafted", "submitted"}, told[id])
+	}
+	require.Eventually(t, func() bool {
+		n, err := s.db.HoldNotice(t.Context(), "nobody", time.Now(), time.Now())
+		return err == nil && n == nil
+	}, patience, tick, "nothing is left")
+}
+
 func TestAWebhookThatDoesNotAnswerIsInNobodysWay(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)

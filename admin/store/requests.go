@@ -89,6 +89,8 @@ type RequestChanges struct {
 	Owner string
 	// FirstOwner becomes the owner of the request's App if that has none, and there is such a user.
 	FirstOwner string
+	// Tell, if not nil, makes the notice of the webhook from the request as it is stored now.
+	Tell func(now *ChangeRequest) (json.RawMessage, error)
 }
 
 // RequestFilter says which requests are asked for. What is empty matches all.
@@ -253,6 +255,15 @@ func (q query) requestChanges(n int64, before, now *ChangeRequest, ch RequestCha
 	}
 	if ch.FirstOwner != "" {
 		if err := q.addFirstOwner(now.App, ch.FirstOwner, now.ID); err != nil {
+			return err
+		}
+	}
+	if ch.Tell != nil {
+		doc, err := ch.Tell(now)
+		if err != nil {
+			return err
+		}
+		if err := q.putNotice(doc); err != nil {
 			return err
 		}
 	}
