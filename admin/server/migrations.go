@@ -29,7 +29,7 @@ type MigrationID struct {
 
 func (s *server) registerMigrations() {
 	call(s, people.Read, http.MethodGet, "/migrations", "list-migrations", "List migrations, the newest first", s.list)
-	call(s, people.Read, http.MethodPost, "/migrations/plan", "plan-migration", "Look whether a topic can be moved; changes nothing", s.plan)
+	call(s, people.Read, http.MethodPost, "/migrations/plan", "plan-migration", "Look whether a topic can be moved; changes nothing", s.plan, harmless)
 	call(s, people.Operate, http.MethodPost, "/migrations", "start-migration", "Start a migration", s.start, created)
 	call(s, people.Read, http.MethodGet, "/migrations/{id}", "get-migration", "Read a migration", s.get)
 	call(s, people.Read, http.MethodGet, "/migrations/{id}/events", "list-migration-events", "What happened, oldest first", s.events)

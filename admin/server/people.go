@@ -142,7 +142,7 @@ func (s *server) registerUsers() {
 			return nil, err
 		}
 		return &reply[invited]{invited{*u, i}}, nil
-	}, created)
+	}, created, shownOnce)
 	call(s, people.Read, http.MethodGet, "/users/{name}", "get-user", "Read a user; who is no administrator only the own one", func(ctx context.Context, in *UserName) (*userAt, error) {
 		return atVersion(s.people.GetUser(ctx, people.From(ctx), in.Name))
 	})
@@ -181,7 +181,7 @@ func (s *server) registerUsers() {
 	call(s, people.Admin, http.MethodPost, "/users/{name}/invitation", "invite-user", "Make a one-time token for setting a password", func(ctx context.Context, in *UserName) (*reply[*people.Invitation], error) {
 		i, err := s.people.Invite(ctx, people.From(ctx), in.Name)
 		return &reply[*people.Invitation]{i}, err
-	}, created)
+	}, created, shownOnce)
 }
 
 func (s *server) registerTokens() {
@@ -205,7 +205,7 @@ func (s *server) registerTokens() {
 			return nil, err
 		}
 		return &reply[madeToken]{madeToken{*t, secret}}, nil
-	}, created)
+	}, created, shownOnce)
 	call(s, people.Read, http.MethodDelete, "/tokens/{id}", "revoke-token", "End a token", func(ctx context.Context, in *struct {
 		ID string `path:"id" example:"t-3" doc:"The token."`
 	}) (*none, error) {

@@ -109,7 +109,7 @@ func call[I, O any](s *server, need people.Permission, method, path, id, summary
 	op := huma.Operation{
 		Method: method, Path: "/api/v1" + path, OperationID: id, Summary: summary,
 		Tags:         []string{strings.Split(strings.Trim(path, "/"), "/")[0]},
-		MaxBodyBytes: bodyMost, BodyReadTimeout: -1, // the server's own is in force
+		MaxBodyBytes: -1, BodyReadTimeout: -1, // the server's own are in force
 		Security: []map[string][]string{{"token": {}}, {"session": {}}},
 		Errors:   []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
 	}
@@ -120,6 +120,9 @@ func call[I, O any](s *server, need people.Permission, method, path, id, summary
 	}
 	for _, change := range more {
 		change(&op)
+	}
+	if need != anybody && method != http.MethodGet && op.Metadata[harmlessCall] == nil {
+		s.repeatable(&op, need)
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, longest)

@@ -150,7 +150,7 @@ func (s *server) registerRequests() {
 	call(s, people.Apply, http.MethodPost, "/offsets/plan", "plan-offsets", "What a request for other positions would do; changes nothing", func(ctx context.Context, in *struct{ Body requests.OffsetsSpec }) (*reply[*requests.OffsetsPlan], error) {
 		p, err := s.requests.PlanOffsets(ctx, in.Body)
 		return &reply[*requests.OffsetsPlan]{p}, err
-	})
+	}, harmless)
 	s.registerPolicies()
 	s.registerCatalog()
 }

@@ -117,6 +117,8 @@ type server struct {
 	meta *metadata.Store
 	api  huma.API
 
+	calls *http.ServeMux // of the API
+
 	ctl      *migrate.Controller
 	people   *people.Service
 	requests *requests.Service
@@ -273,6 +275,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 		}
 	})
 	all.Go(func() { s.people.Run(ctx) })
+	all.Go(func() { s.sweepKeys(ctx) })
 	for what, run := range map[string]func(context.Context) error{"requests": s.requests.Run, "fleet": s.fleet.Run, "reconcile": s.drift.Run} {
 		all.Go(func() {
 			if err := run(ctx); ctx.Err() == nil {

@@ -459,9 +459,11 @@ func TestClientAsksAnotherServer(t *testing.T) {
 	var asked atomic.Int64
 	dead := httptest.NewServer(http.NotFoundHandler())
 	dead.Close()
+	keys := make(chan string, 10) // that have arrived at good
 	cutting := flaky(t, func(w http.ResponseWriter, _ *http.Request) { asked.Add(1); cut(w) })
 	good := flaky(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
+			keys <- r.Header.Get(api.KeyHeader)
 			_, _ = io.WriteString(w, `{"id":"m-1"}`)
 			return
 		}
@@ -471,14 +473,26 @@ func TestClientAsksAnotherServer(t *testing.T) {
 	_, err := client(t, fixed(dead.URL, cutting, good), api.Options{}).List(t.Context(), store.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, int64(1), asked.Load())
-	// What starts something goes on only where it did not arrive.
+	// What starts something goes on, too, with the same key.
 	c := client(t, fixed(dead.URL, good), api.Options{})
 	m, err := c.Start(t.Context(), api.Request{})
 	require.NoError(t, err)
 	require.Equal(t, "m-1", m.ID)
-	_, err = client(t, fixed(cutting, good), api.Options{}).Start(t.Context(), api.Request{})
+	m, err = client(t, fixed(cutting, good), api.Options{}).Start(t.Context(), api.Request{})
+	require.NoError(t, err)
+	require.Equal(t, "m-1", m.ID)
+	require.Equal(t, int64(2), asked.Load())
+	require.Len(t, keys, 2)
+	one := <-keys
+	require.NotEmpty(t, one)
+	require.NotEqual(t, one, <-keys, "each call has its own")
+	// Where its answer was lost everywhere, or there are no keys, nobody knows.
+	_, err = client(t, fixed(cutting, dead.URL), api.Options{}).Start(t.Context(), api.Request{})
 	require.ErrorIs(t, err, errs.ErrTimeout)
-	require.Equal(t, int64(2), asked.Load(), "asked once")
+	require.ErrorContains(t, err, "it may have happened or not")
+	require.ErrorIs(t, client(t, fixed(cutting, good), api.Options{}).Once(t.Context(), "POST", "/claim", nil, nil), errs.ErrTimeout)
+	require.Equal(t, int64(4), asked.Load(), "asked once")
+	require.Empty(t, keys)
 
 	// Nobody answers: at once without patience, and in time with it.
 	_, err = client(t, fixed(dead.URL), api.Options{}).List(t.Context(), store.Filter{})

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -43,15 +44,15 @@ func (s *server) register(mux *http.ServeMux) {
 
 // handler is all that the server answers.
 func (s *server) handler() http.Handler {
-	calls := http.NewServeMux()
-	s.register(calls)
-	calls.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	s.calls = http.NewServeMux()
+	s.register(s.calls)
+	s.calls.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, fmt.Errorf("%w: %s %s is nothing that this server answers; /api/v1/openapi.json says what is", errs.ErrNotFound, r.Method, r.URL.Path))
 	})
 	all := http.NewServeMux()
 	all.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, map[string]bool{"ok": true}) })
 	all.HandleFunc("GET /readyz", s.ready)
-	all.Handle("/", s.recognized(calls))
+	all.Handle("/", s.recognized(s.read(s.calls)))
 	return s.logged(drained(all))
 }
 
@@ -66,6 +67,23 @@ func drained(next http.Handler) http.Handler {
 		if r.Header.Get("Expect") == "" { // who waits to be told to go on may never send it
 			_, _ = io.CopyN(io.Discard, body, drainMost)
 		}
+	})
+}
+
+// read takes in the body of a request, up to its limit, before anything is done with it.
+func (s *server) read(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, bodyMost+1))
+		switch {
+		case err != nil:
+			s.fail(w, r, fmt.Errorf("%w: the body of the request can not be read: %w", errs.ErrInvalid, err))
+			return
+		case len(body) > bodyMost:
+			s.fail(w, r, fmt.Errorf("%w: the body of the request is larger than %d bytes", errs.ErrTooLarge, bodyMost))
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
 	})
 }
 

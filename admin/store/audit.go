@@ -80,7 +80,10 @@ func (q query) audit(a Audit) error {
 	_, err := q.exec(`INSERT INTO audit (at, who, via, address, action, kind, subject, request, before, after)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 		moment(stored(a.At)), actor.Name, readable(actor.Via), readable(actor.Address), a.Action, a.Kind, a.Subject, a.Request, document(a.Before), document(a.After))
-	return err
+	if err != nil {
+		return err
+	}
+	return q.noteKeyed(a.Kind, a.Subject)
 }
 
 // audited is audit of a change from one state to another; nil is none. What can not be written as JSON is a fault of the

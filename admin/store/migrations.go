@@ -80,6 +80,9 @@ func (s *Store) CreateMigration(ctx context.Context, m *Migration, ch Changes) e
 			return err
 		}
 		made.ID = n.String()
+		if err := q.noteKeyed("migration", made.ID); err != nil {
+			return err
+		}
 		return q.changes(n, &made, ch)
 	})
 	if err != nil {

@@ -102,7 +102,7 @@ func (p *platform) loginAt(ctx context.Context, url, name, once, password string
 		c := api.New(func(context.Context) ([]string, error) { return []string{url}, nil }, api.Options{})
 		defer c.Close()
 		body := map[string]string{"token": once, "name": name, "password": password}
-		if err := c.Change(ctx, http.MethodPost, "/claim", 0, body, nil); err != nil {
+		if err := c.Once(ctx, http.MethodPost, "/claim", body, nil); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
@@ -22,10 +24,16 @@ func (c *Client) Read(ctx context.Context, path string, query url.Values, into a
 	return c.ask(ctx, question{method: http.MethodGet, path: path, query: query, harmless: true}, into)
 }
 
-// Change asks for a change; version is that of what was read before, 0 where none is needed; in and into may be nil. It is sent
-// once: errs.ErrTimeout when its answer was lost.
+// Change asks for a change; version is that of what was read before, 0 where none is needed; in and into may be nil. It is sent with a
+// key, so that it happens once when another server has to be asked.
 func (c *Client) Change(ctx context.Context, method, path string, version int64, in, into any) error {
-	return c.ask(ctx, question{method: method, path: path, in: in, version: version}, into)
+	return c.ask(ctx, question{method: method, path: path, in: in, version: version, key: uuid.NewString()}, into)
+}
+
+// Once asks for a change for which one need not be logged in, such as a claim. There are no keys for these: it is sent to another server
+// only when it certainly did not arrive.
+func (c *Client) Once(ctx context.Context, method, path string, in, into any) error {
+	return c.ask(ctx, question{method: method, path: path, in: in}, into)
 }
 
 // LogIn makes a token for a user with name and password, on one server; without scopes it has all that the user may. The session that it takes for that is ended.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,16 +30,16 @@ const (
 type Options struct {
 	// Token is sent as a bearer token; "": none.
 	Token string
-	// Patience is how long a question is asked again while no server answers. What changes something is asked again only
-	// when it certainly did not arrive.
+	// Patience is how long a question is asked again while no server answers. What changes something is asked again with the same key
+	// (KeyHeader), so that it happens once.
 	Patience time.Duration
 	// Trouble, if not nil, is told why a question has to be asked again.
 	Trouble func(error)
 }
 
 // Client asks the servers of a platform. Its methods may be called concurrently and end with ctx. Errors: *Error as the
-// server says it; ErrUnavailable; ErrTimeout: a change was sent and its answer was lost, so that it may have happened or
-// not; errs.ErrNotFound where find finds no server; ctx's.
+// server says it; ErrUnavailable; ErrTimeout: a change was sent and its answer was lost, at every server that was asked, so that it may
+// have happened or not; errs.ErrNotFound where find finds no server; ctx's.
 type Client struct {
 	find func(ctx context.Context) ([]string, error)
 	opt  Options
@@ -73,8 +74,9 @@ type question struct {
 	method, path string // below /api/v1
 	query        url.Values
 	in           any
-	harmless     bool  // it may arrive twice
-	version      int64 // that was read before; 0: none
+	harmless     bool   // it changes nothing, or the same when it arrives twice
+	version      int64  // that was read before; 0: none
+	key          string // with which it may arrive twice, too; "": none
 }
 
 // ask asks one server after the other, and again as long as Patience allows.
@@ -86,13 +88,17 @@ func (c *Client) ask(ctx context.Context, q question, into any) error {
 			return err
 		}
 	}
+	var lostOnce error
 	begin := time.Now()
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, pauseMost
 	for {
-		err := c.askAll(ctx, q, body, into)
+		err := c.askAll(ctx, q, body, into, &lostOnce)
 		again := errors.Is(err, ErrUnavailable) || errors.Is(err, errNoServer)
 		if !again || ctx.Err() != nil || time.Since(begin) >= c.opt.Patience {
+			if again && lostOnce != nil {
+				return lostOnce
+			}
 			return err
 		}
 		if c.opt.Trouble != nil {
@@ -109,8 +115,9 @@ func (c *Client) ask(ctx context.Context, q question, into any) error {
 // errNoServer: find has named none, or failed.
 var errNoServer = errors.New("no server was found")
 
-// askAll asks each server once; those that were found first, then those that are there now.
-func (c *Client) askAll(ctx context.Context, q question, body []byte, into any) error {
+// askAll asks each server once; those that were found first, then those that are there now. lostOnce becomes the error of a change whose
+// answer was lost.
+func (c *Client) askAll(ctx context.Context, q question, body []byte, into any, lostOnce *error) error {
 	var last error
 	asked := map[string]bool{}
 	for _, fresh := range []bool{false, true} {
@@ -127,6 +134,12 @@ func (c *Client) askAll(ctx context.Context, q question, body []byte, into any) 
 			}
 			asked[u] = true
 			err := c.askOne(ctx, u, q, body, into)
+			if errors.Is(err, errLost) {
+				*lostOnce = err
+				if q.key != "" {
+					err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+				}
+			}
 			if !errors.Is(err, ErrUnavailable) {
 				c.prefer(u)
 				return err
@@ -193,6 +206,9 @@ func (c *Client) askOne(ctx context.Context, server string, q question, body []b
 	if q.version > 0 {
 		req.Header.Set("If-Match", ifMatch(q.version))
 	}
+	if q.key != "" {
+		req.Header.Set(KeyHeader, strconv.Quote(q.key))
+	}
 	if c.opt.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.opt.Token)
 	}
@@ -209,6 +225,9 @@ func (c *Client) askOne(ctx context.Context, server string, q question, body []b
 	return err
 }
 
+// errLost: a change was sent and its answer was lost.
+var errLost = fmt.Errorf("%w", errs.ErrTimeout)
+
 // failed is the error of a question without an answer.
 func (c *Client) failed(ctx context.Context, server string, q question, err error) error {
 	if ended := ctx.Err(); ended != nil {
@@ -221,7 +240,7 @@ func (c *Client) failed(ctx context.Context, server string, q question, err erro
 	}
 	var op *net.OpError
 	if dialed := errors.As(err, &op) && op.Op == "dial"; !dialed && !q.harmless {
-		return fmt.Errorf("%w: server %s: the answer was lost, it may have happened or not: %w; look before it is repeated", errs.ErrTimeout, server, err)
+		return fmt.Errorf("%w: server %s: the answer was lost, it may have happened or not: %w; look before it is repeated", errLost, server, err)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, server, err)
 }

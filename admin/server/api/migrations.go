@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/admin/store"
 )
@@ -21,7 +23,7 @@ func (c *Client) Plan(ctx context.Context, r Request) (*migrate.Plan, error) {
 // preflight blocks it.
 func (c *Client) Start(ctx context.Context, r Request) (*store.Migration, error) {
 	m := &store.Migration{}
-	return m, c.ask(ctx, question{method: http.MethodPost, path: "/migrations", in: r}, m)
+	return m, c.ask(ctx, question{method: http.MethodPost, path: "/migrations", in: r, key: uuid.NewString()}, m)
 }
 
 // List reads migrations, the newest first.
@@ -84,7 +86,7 @@ const (
 // Do asks for an action and returns the migration as it is then; errs.ErrConflict: it has ended.
 func (c *Client) Do(ctx context.Context, id string, what Action, a Ask) (*store.Migration, error) {
 	m := &store.Migration{}
-	return m, c.ask(ctx, question{method: http.MethodPost, path: "/migrations/" + url.PathEscape(id) + "/" + string(what), in: a, harmless: true}, m)
+	return m, c.ask(ctx, question{method: http.MethodPost, path: "/migrations/" + url.PathEscape(id) + "/" + string(what), in: a, key: uuid.NewString()}, m)
 }
 
 func (c *Client) get(ctx context.Context, id, what string, values url.Values, into any) error {

@@ -113,6 +113,21 @@ func (e *Error) GetHeaders() http.Header {
 // ContentType is the media type of the document.
 func (e *Error) ContentType(string) string { return ProblemType }
 
+// The headers of calls that may be repeated.
+const (
+	// KeyHeader holds what the client has chosen for one call, see the description of the API.
+	KeyHeader = "Idempotency-Key"
+	// ReplayHeader is in an answer to a call that was carried out before.
+	ReplayHeader = "Idempotency-Replayed"
+)
+
+// KeyReused is the error of a key that was sent with another call before.
+func KeyReused() *Error {
+	e := NewError(http.StatusUnprocessableEntity, KeyHeader+": it was sent with another call, another body or another If-Match before: a key stands for one call; choose a new one")
+	e.Code = "key-reused"
+	return e
+}
+
 // ErrRefused: the preflight has found something that is an error, or a warning that was not accepted.
 var ErrRefused = errors.New("refused")
 
@@ -131,6 +146,7 @@ var codes = []struct {
 	{"refused", http.StatusUnprocessableEntity, ErrRefused},
 	{"conflict", http.StatusConflict, errs.ErrConflict},
 	{"invalid", http.StatusBadRequest, errs.ErrInvalid},
+	{"key-reused", http.StatusUnprocessableEntity, errs.ErrInvalid}, // by hand, see KeyReused
 	{"too-large", http.StatusRequestEntityTooLarge, errs.ErrTooLarge},
 	{"unsupported", http.StatusUnprocessableEntity, errs.ErrUnsupported},
 	{"unauthorized", http.StatusUnauthorized, people.ErrUnauthenticated},
