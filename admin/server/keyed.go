@@ -102,10 +102,10 @@ func (s *server) turn(r *http.Request) (call *store.KeyedCall, mine bool, err er
 	defer cancel()
 	who := sha256.Sum256([]byte(people.From(ctx).Name + "\x00" + key))
 	// Of a body with a password no more is stored than can be tried out by who knows the key, which is not stored.
-	print := hmac.New(sha256.New, []byte(key))
-	fmt.Fprintf(print, "%s %s\n%s\n", r.Method, r.URL.RequestURI(), r.Header.Get("If-Match"))
-	print.Write(body)
-	wanted := store.KeyedCall{Hash: hex.EncodeToString(who[:]), Fingerprint: hex.EncodeToString(print.Sum(nil)), Server: s.id}
+	seal := hmac.New(sha256.New, []byte(key))
+	fmt.Fprintf(seal, "%s %s\n%s\n", r.Method, r.URL.RequestURI(), r.Header.Get("If-Match"))
+	seal.Write(body)
+	wanted := store.KeyedCall{Hash: hex.EncodeToString(who[:]), Fingerprint: hex.EncodeToString(seal.Sum(nil)), Server: s.id}
 	for {
 		wanted.Since = time.Now()
 		wanted.Expires = wanted.Since.Add(keyLife)
