@@ -14,14 +14,24 @@ import (
 )
 
 const (
-	pullMax     = 32               // messages of a pull: what brokers give at most
-	pullSuspend = 15 * time.Second // how long a broker holds a pull that finds nothing
-	readAhead   = 32               // messages beside those of the pull that is being handed over
+	pullMax   = 32 // messages of a pull: what brokers give at most
+	readAhead = 32 // messages beside those of the pull that is being handed over
 	// A queue lock ends after 60 s at the broker. It is renewed in good time, and a member that could not renew it stops
 	// reading before that.
 	lockRenew = 20 * time.Second
 	lockTrust = 50 * time.Second
 )
+
+// times of reading a queue. Tests have shorter ones.
+type times struct {
+	suspend time.Duration // how long a broker is to hold a pull that finds nothing
+	// A pull is made again when it was not answered in this time. A broker looks every 5 s, and later when it is busy, for
+	// those that it has held long enough; whether it is there at all the heartbeats tell.
+	pull  time.Duration
+	check time.Duration // between looks at the stored position of a queue that is idle
+}
+
+var usualTimes = times{suspend: 15 * time.Second, pull: 30 * time.Second, check: 10 * time.Second}
 
 // claim is a queue that this member was given. It lives from assignment to assignment; within that it may read several
 // times (session): again after the queue was made anew, or after its lock was lost.
@@ -86,11 +96,12 @@ func (c *claim) read() (enough bool) {
 		defer wg.Wait()
 		defer cancel()
 	}
+	begin := time.Now()
 	start, err := c.position(ctx)
 	if err != nil {
 		return false // only when ctx ended
 	}
-	enough, err = newSession(c, start).run(ctx)
+	enough, err = newSession(c, start, begin).run(ctx)
 	if err != nil {
 		c.m.log.Warn("the last position could not be stored; what is above the one before will be delivered again",
 			zap.String("partition", partition(c.queue)), zap.Error(err))
@@ -214,20 +225,24 @@ func (c *claim) tryPosition(ctx context.Context) (at int64, err error) {
 			at = max(committed, first)
 			return nil
 		}
-		if err := client.UpdateConsumerOffset(ctx, addr, group, q, start); err != nil {
-			return err
-		}
-		committed, found, _, err = client.ConsumerOffset(ctx, addr, group, q)
-		if err != nil {
-			return err
-		}
-		if !found || committed != start {
-			return fmt.Errorf("position %d was stored and does not show (found %v, %d)", start, found, committed)
-		}
 		at = start
-		return nil
+		return c.put(ctx, addr, start)
 	})
 	return at, err
+}
+
+// put stores a position and sees that it shows. RocketMQ keeps only one of the first positions of a group on a topic that are
+// stored at the same moment, and acknowledges all (ConsumerOffsetManager.commitOffset of 5.5).
+func (c *claim) put(ctx context.Context, addr string, at int64) error {
+	group, client := c.m.want.Group, c.m.client
+	if err := client.UpdateConsumerOffset(ctx, addr, group, c.queue, at); err != nil {
+		return err
+	}
+	committed, found, _, err := client.ConsumerOffset(ctx, addr, group, c.queue)
+	if err == nil && (!found || committed != at) {
+		err = fmt.Errorf("position %d was stored and does not show (found %v, %d)", at, found, committed)
+	}
+	return err
 }
 
 // session is one reading of a queue; it implements broker.Claim.
@@ -241,13 +256,14 @@ type session struct {
 	handed  int64 // everything below was handed over, or need not be
 	scanned int64 // between handed and this nothing is for this group
 	stored  int64
+	sure    time.Time // stored was seen at the broker after this
 }
 
 var _ broker.Claim = (*session)(nil)
 
-func newSession(c *claim, start int64) *session {
+func newSession(c *claim, start int64, sure time.Time) *session {
 	return &session{claim: c, messages: make(chan *broker.Delivery, readAhead), dirty: make(chan struct{}, 1),
-		next: start, handed: start, scanned: start, stored: start}
+		next: start, handed: start, scanned: start, stored: start, sure: sure}
 }
 
 // Topic implements broker.Claim.
@@ -292,15 +308,16 @@ func (s *session) touch() {
 	}
 }
 
-// target is the position to be stored: past what nobody here is to read, once all before it is finished.
-func (s *session) target() (at int64, changed bool) {
+// target is the position to be stored: past what nobody here is to read, once all before it is finished. stored is the one
+// that the broker had at sure.
+func (s *session) target() (at, stored int64, sure time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at = s.next
 	if s.next >= s.handed {
 		at = max(s.next, s.scanned)
 	}
-	return at, at > s.stored
+	return at, s.stored, s.sure
 }
 
 // run hands messages to the membership until ctx ends or the handling does, and stores the position last. The handling
@@ -319,7 +336,7 @@ func (s *session) run(ctx context.Context) (enough bool, err error) {
 		enough = ctx.Err() == nil
 	})
 	wg.Go(func() { s.storeLoop(ctx) })
-	s.pullLoop(ctx, first)
+	back := s.pullLoop(ctx, first)
 	cancel()
 drain: // what was not taken belongs to the next owner
 	for {
@@ -331,95 +348,124 @@ drain: // what was not taken belongs to the next owner
 	}
 	close(s.messages)
 	wg.Wait()
-	return enough, s.storeLast()
+	return enough, s.storeLast(back)
 }
 
-// storeLoop stores the position at most every commitInterval while it changes.
+// storeLoop stores the position at most every commitInterval while it changes, and looks from time to time whether it is
+// still there.
 func (s *session) storeLoop(ctx context.Context) {
 	for {
+		look := time.NewTimer(s.m.c.times.check)
+		idle := false
 		select {
 		case <-s.dirty:
+			if sleep(ctx, commitInterval*9/10) != nil {
+				look.Stop()
+				return
+			}
+		case <-look.C:
+			idle = true
 		case <-ctx.Done():
+			look.Stop()
 			return
 		}
-		if sleep(ctx, commitInterval*9/10) != nil {
-			return
-		}
-		if err := s.store(ctx); err != nil && ctx.Err() == nil {
+		look.Stop()
+		if err := s.store(ctx, idle); err != nil && ctx.Err() == nil {
 			s.m.log.Debug("storing a position", zap.String("partition", partition(s.queue)), zap.Error(err))
 			s.touch()
 		}
 	}
 }
 
-func (s *session) store(ctx context.Context) error {
-	at, changed := s.target()
-	if !changed {
+// store stores the position if it has changed, or if the broker may have lost the one that it had: a broker that is killed
+// forgets the last seconds, and see put. look: ask the broker in any case.
+func (s *session) store(ctx context.Context, look bool) error {
+	begin := time.Now()
+	at, stored, sure := s.target()
+	lost := s.m.lostAfter(sure)
+	if at == stored && !lost && !look {
 		return nil
 	}
 	err := s.broker(ctx, heartbeatTimeout, func(ctx context.Context, addr string) error {
-		// The broker takes a lower position than it has. A listener that ends after its queue went to another member must
-		// not set that member's progress back: nobody would store it again, and the group would never be at the end.
 		committed, found, _, err := s.m.client.ConsumerOffset(ctx, addr, s.m.want.Group, s.queue)
-		if err != nil || found && committed >= at {
+		switch {
+		case err != nil:
 			return err
+		case found && committed >= at:
+			// The broker takes a lower position than it has. A listener that ends after its queue went to another member must
+			// not set that member's progress back: nobody would store it again, and the group would never be at the end.
+			return nil
+		case found && at == stored && !lost: // somebody has set it back; a pull will tell
+			return nil
 		}
-		return s.m.client.UpdateConsumerOffset(ctx, addr, s.m.want.Group, s.queue, at)
+		return s.put(ctx, addr, at)
 	})
 	if err == nil {
 		s.mu.Lock()
-		s.stored = at
+		s.stored, s.sure = at, begin
 		s.mu.Unlock()
 	}
 	return err
 }
 
-// storeLast stores the position when the handling has ended; the member may be leaving.
-func (s *session) storeLast() (err error) {
+// storeLast stores the position when the handling has ended; the member may be leaving. back: somebody has set it to this, and
+// what was finished meanwhile must not change that; negative: nobody has.
+func (s *session) storeLast(back int64) (err error) {
 	for range 3 {
-		if err = s.store(context.Background()); err == nil {
-			return nil
+		if back < 0 {
+			err = s.store(context.Background(), false)
+		} else {
+			err = s.broker(context.Background(), heartbeatTimeout, func(ctx context.Context, addr string) error { return s.put(ctx, addr, back) })
 		}
-		if sleep(context.Background(), minBackoff) != nil {
+		if err == nil || sleep(context.Background(), minBackoff) != nil {
 			break
 		}
 	}
 	return err
 }
 
-// pullLoop hands over r and what comes after it until ctx ends, or until the queue turns out to be another one than the
-// positions are of.
-func (s *session) pullLoop(ctx context.Context, r *remoting.PullResult) {
+// pullLoop hands over r and what comes after it until ctx ends, or until the positions are no longer those of the queue: because
+// somebody has set them back (to back, else negative), or because it is another queue.
+func (s *session) pullLoop(ctx context.Context, r *remoting.PullResult) (back int64) {
 	for at := s.scanned; r != nil; r = s.pull(ctx, at) {
 		if r.Status == remoting.PullOffsetMoved {
-			log := s.m.log.With(zap.String("partition", partition(s.queue)), zap.Int64("position", at),
+			log := s.m.log.With(zap.String("partition", partition(s.queue)), zap.Int64("position", at), zap.Int64("next", r.Next),
 				zap.Int64("first", r.Min), zap.Int64("end", r.Max))
-			if r.Next < at {
+			switch {
+			case r.Reset && r.Next < at:
+				log.Info("the position was set back by a tool")
+				return r.Next
+			case r.Reset:
+				log.Info("the position was set forward by a tool")
+			case r.Next < at:
 				log.Warn("the position lies beyond the end: the topic was made anew, or its broker lost messages")
 				s.set(false, nil)
-				return
+				return -1
+			default:
+				log.Warn("messages were deleted before they were read")
 			}
-			log.Warn("messages were deleted before they were read")
 		}
 		if !s.hand(ctx, r.Messages, at) {
-			return
+			return -1
 		}
 		stuck := r.Status == remoting.PullRetryImmediately && r.Next <= at
 		at = max(at, r.Next)
 		s.mu.Lock()
 		s.scanned = at
 		s.mu.Unlock()
-		if _, changed := s.target(); changed {
+		if at, stored, _ := s.target(); at != stored {
 			s.touch()
 		}
 		if stuck && sleep(ctx, minBackoff) != nil {
-			return
+			return -1
 		}
 	}
+	return -1
 }
 
 // pull reads what there is from at on, or waits for it. It tries until it succeeds; nil: ctx ended.
 func (s *session) pull(ctx context.Context, at int64) *remoting.PullResult {
+	failed := false
 	for backoff := minBackoff / 2; ; backoff = min(2*backoff, maxBackoff) {
 		r, err := s.tryPull(ctx, at)
 		if ctx.Err() != nil {
@@ -427,8 +473,12 @@ func (s *session) pull(ctx context.Context, at int64) *remoting.PullResult {
 		}
 		if err == nil {
 			s.set(true, nil)
+			if failed {
+				s.touch() // the broker may have been away, and without the position that it had
+			}
 			return r
 		}
+		failed = true
 		s.set(s.isAnswered(), fmt.Errorf("%s: pull: %w", partition(s.queue), err))
 		if !errors.Is(err, remoting.ErrDisconnected) {
 			s.m.round() // the route or the group may have changed
@@ -447,14 +497,13 @@ func (s *session) isAnswered() bool {
 
 func (s *session) tryPull(ctx context.Context, at int64) (r *remoting.PullResult, err error) {
 	p := remoting.Pull{Group: s.m.want.Group, Queue: s.queue, Offset: at, Max: pullMax, Subscription: s.sub}
+	limit := callTimeout
 	if s.isAnswered() { // the first answer says that the broker is there: it is not to wait for a message
-		p.Suspend = pullSuspend
+		p.Suspend, limit = s.m.c.times.suspend, s.m.c.times.pull
 	}
-	err = s.broker(ctx, p.Suspend+callTimeout, func(ctx context.Context, addr string) error {
+	// One that is not answered says nothing of the connection, which carries the pulls of other queues.
+	err = s.broker(ctx, limit, func(ctx context.Context, addr string) error {
 		r, err = s.m.client.PullMessages(ctx, addr, p)
-		if errors.Is(err, context.DeadlineExceeded) {
-			s.m.client.Disconnect(addr)
-		}
 		return err
 	})
 	return r, err

@@ -27,6 +27,7 @@ var instances atomic.Int64
 type Cluster struct {
 	cfg      broker.Config
 	levels   []time.Duration // of delays
+	times    times
 	log      *zap.Logger
 	admin    *remoting.Client // for questions; members have clients of their own
 	routes   *routes
@@ -57,7 +58,7 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 		host, _ := os.Hostname()
 		cfg.ClientID = fmt.Sprintf("%s@%d", host, os.Getpid())
 	}
-	c := &Cluster{cfg: cfg, levels: levels, log: cfg.Logger.With(zap.String("cluster", cfg.Name)), members: map[*member]struct{}{}}
+	c := &Cluster{cfg: cfg, levels: levels, times: usualTimes, log: cfg.Logger.With(zap.String("cluster", cfg.Name)), members: map[*member]struct{}{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.admin = remoting.NewClient(c.remotingOptions())
 	c.routes = newRoutes(cfg.Addresses, c.admin, cfg.ClusterID)

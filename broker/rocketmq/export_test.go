@@ -22,3 +22,9 @@ func WaitForLibrary(ctx context.Context, t *testing.T, c broker.Cluster, topic s
 	}, 2*time.Minute, 100*time.Millisecond)
 	require.NoError(t, ctx.Err())
 }
+
+// Hurry shortens how long a broker of c holds pulls, after how long they are made again, and the time between looks at stored
+// positions; for members that join from now on.
+func Hurry(c broker.Cluster, suspend, pull, check time.Duration) {
+	c.(*Cluster).times = times{suspend: suspend, pull: pull, check: check}
+}

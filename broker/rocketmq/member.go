@@ -19,7 +19,7 @@ import (
 
 const (
 	roundInterval    = 10 * time.Second       // heartbeat and division of queues, when nothing happens
-	heartbeatTimeout = 3 * time.Second        // a broker that takes longer has its connection ended
+	heartbeatTimeout = 3 * time.Second        // a broker that says nothing for so long has its connection ended
 	minBackoff       = 100 * time.Millisecond // after a failure
 	maxBackoff       = time.Second
 	// graceAfterLoss: after its connection was lost an exclusive member takes no new queue for so long: the list of
@@ -299,7 +299,7 @@ func (m *member) heartbeats(addrs map[string]string) error {
 			begin := time.Now()
 			err := m.client.Heartbeat(ctx, addr, beat)
 			if errors.Is(err, context.DeadlineExceeded) && m.ctx.Err() == nil {
-				m.client.Disconnect(addr) // its pulls hang as well
+				m.client.DisconnectSilent(addr, begin) // its pulls hang as well
 			}
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -336,7 +336,9 @@ func (m *member) memberIDs(addrs map[string]string) ([]string, error) {
 			return m.client.ConsumerIDs(ctx, addrs[name], m.want.Group)
 		})
 		if err == nil {
-			return ids, nil
+			// A broker that has not noticed the end of a member's old connection lists it twice.
+			slices.Sort(ids)
+			return slices.Compact(ids), nil
 		}
 		failed = errors.Join(failed, fmt.Errorf("broker %q: members: %w", name, err))
 	}

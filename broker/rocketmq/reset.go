@@ -57,8 +57,8 @@ func (c *Cluster) storedAt(ctx context.Context, addr string, q remoting.Queue, a
 }
 
 // SetPositions stores positions of a group on topic, also smaller ones than before; queues that are not named keep theirs.
-// ErrConflict: the group has members, who would write theirs over these; a member that comes at the same moment is not noticed.
-// ErrUnknownTopic; ErrInvalid: no such queue.
+// ErrConflict: the group has members, who would write theirs over these, or got one meanwhile; in the latter case what was stored is
+// unknown. ErrUnknownTopic; ErrInvalid: no such queue.
 func (c *Cluster) SetPositions(ctx context.Context, group, topic string, positions broker.Offsets) error {
 	ctx, cancel, err := c.ask(ctx)
 	if err != nil {
@@ -89,29 +89,59 @@ func (c *Cluster) setPositions(ctx context.Context, group, topic string, positio
 	if len(members) > 0 {
 		return fmt.Errorf("%w: the group has members: %q", errs.ErrConflict, members)
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(maxParallel)
+	byBroker := map[string]map[remoting.Queue]int64{}
 	for name, offset := range positions {
 		q := known[name]
-		g.Go(func() error {
-			addr := addrs[q.Broker]
-			update := func() error {
-				_, err := call(ctx, func(ctx context.Context) (struct{}, error) {
-					return struct{}{}, c.admin.UpdateConsumerOffset(ctx, addr, group, q, offset)
-				})
-				return err
-			}
-			err := update()
-			if remoting.HasCode(err, remoting.GroupNotExist) {
-				if err = createGroup(ctx, c.admin, addr, group); err == nil {
-					err = update()
-				}
-			}
-			if err != nil {
-				return fmt.Errorf("queue %s: %w", name, err)
-			}
-			return nil
-		})
+		if byBroker[q.Broker] == nil {
+			byBroker[q.Broker] = map[remoting.Queue]int64{}
+		}
+		byBroker[q.Broker][q] = offset
 	}
-	return g.Wait()
+	g, within := errgroup.WithContext(ctx)
+	g.SetLimit(maxParallel)
+	for name, offsets := range byBroker {
+		g.Go(func() error { return c.setAt(within, addrs[name], group, offsets) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	// A member registers before it reads where to begin: one that is not here yet begins at these.
+	stored, err := c.positions(ctx, group, topic)
+	if err != nil {
+		return err
+	}
+	if members, err = c.groupMembers(ctx, group); err != nil {
+		return err
+	}
+	if len(members) > 0 {
+		return fmt.Errorf("%w: the group has got members meanwhile: %q; let them leave and set the positions again", errs.ErrConflict, members)
+	}
+	for name, offset := range positions {
+		if stored[name] != offset {
+			return fmt.Errorf("%w: somebody else has set queue %s to %d meanwhile; set the positions again", errs.ErrConflict, name, stored[name])
+		}
+	}
+	return nil
+}
+
+// setAt stores positions at one broker, one after the other: it keeps only one of the first ones of a group that come together.
+func (c *Cluster) setAt(ctx context.Context, addr, group string, offsets map[remoting.Queue]int64) error {
+	for q, offset := range offsets {
+		update := func() error {
+			_, err := call(ctx, func(ctx context.Context) (struct{}, error) {
+				return struct{}{}, c.admin.UpdateConsumerOffset(ctx, addr, group, q, offset)
+			})
+			return err
+		}
+		err := update()
+		if remoting.HasCode(err, remoting.GroupNotExist) {
+			if err = createGroup(ctx, c.admin, addr, group); err == nil {
+				err = update()
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("queue %s: %w", partition(q), err)
+		}
+	}
+	return nil
 }

@@ -63,7 +63,7 @@
 //   - Registration at the name server is immediate and never fails; a broker that
 //     stops is forgotten at once.
 //   - Positions are stored with the request; a real broker that is killed forgets
-//     the last seconds.
+//     the last seconds, which LosePositions plays.
 //   - Delayed messages come within 20 ms of their time and held pulls end so,
 //     where a real broker takes 100 ms and up to 5 s.
 //   - Deleting a topic succeeds; 5.5.0 without timer messages deletes it and

@@ -12,12 +12,13 @@ import (
 var SendCodes = []int{remoting.ReqSendMessage, remoting.ReqSendMessageV2, remoting.ReqSendBatch}
 
 // Fault is something that goes wrong with requests. What is not set of Codes,
-// Topic and Group matches all; what is set of the rest happens together.
+// Topic, Queues and Group matches all; what is set of the rest happens together.
 type Fault struct {
-	Codes []int  // of requests
-	Topic string // that the request names
-	Group string // of consumers or producers, that the request names
-	Count int    // how many requests have it; 0: all until Remove or Stop
+	Codes  []int  // of requests
+	Topic  string // that the request names
+	Queues []int  // numbers of queues, of which the request names one
+	Group  string // of consumers or producers, that the request names
+	Count  int    // how many requests have it; 0: all until Remove or Stop
 
 	// Delay puts the request aside for so long; those after it go on.
 	Delay time.Duration
@@ -91,8 +92,23 @@ func (f *Fault) matches(r *remoting.Command) bool {
 	names := func(want string, fields ...string) bool {
 		return want == "" || slices.ContainsFunc(fields, func(field string) bool { return r.Fields[field] == want })
 	}
-	if r.Code == remoting.ReqSendMessageV2 || r.Code == remoting.ReqSendBatch {
-		return names(f.Topic, "b") && names(f.Group, "a")
+	queue := func(field string) bool {
+		return len(f.Queues) == 0 || slices.ContainsFunc(f.Queues, func(id int) bool { return r.Fields[field] == str(id) })
 	}
-	return names(f.Topic, "topic", "originTopic") && names(f.Group, "consumerGroup", "producerGroup", "group", "groupName")
+	if r.Code == remoting.ReqSendMessageV2 || r.Code == remoting.ReqSendBatch {
+		return names(f.Topic, "b") && queue("e") && names(f.Group, "a")
+	}
+	return names(f.Topic, "topic", "originTopic") && queue("queueId") && names(f.Group, "consumerGroup", "producerGroup", "group", "groupName")
+}
+
+// LosePositions plays what real brokers do to the positions of a group: one that
+// is killed forgets those of the last seconds, and of the first ones of a topic
+// that are stored at the same moment one stays, with all acknowledged.
+func (b *Broker) LosePositions(group string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.store == nil {
+		return fmt.Errorf("rmqserver: broker %s has given its data up: with Dir it has them while it runs", b.opt.Name)
+	}
+	return b.store.keep(entryOffsetsGone, nameEntry{group})
 }

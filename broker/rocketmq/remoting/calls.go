@@ -282,6 +282,7 @@ type Pull struct {
 // PullResult is the answer to a Pull.
 type PullResult struct {
 	Status   int   // Success, PullNotFound, PullRetryImmediately (nothing matched) or PullOffsetMoved (see Next)
+	Reset    bool  // PullOffsetMoved because a tool has set the group's position to Next (5.0 and later)
 	Next     int64 // where to go on
 	Min, Max int64 // of the queue
 	Messages []*Message
@@ -301,7 +302,7 @@ func (c *Client) PullMessages(ctx context.Context, addr string, p Pull) (*PullRe
 	if err != nil {
 		return nil, err
 	}
-	r := &PullResult{Status: a.Code}
+	r := &PullResult{Status: a.Code, Reset: a.Code == PullOffsetMoved && a.Remark == "OFFSET_RESET"}
 	if r.Next, err = a.Int("nextBeginOffset"); err != nil {
 		return nil, err
 	}

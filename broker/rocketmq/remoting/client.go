@@ -105,16 +105,17 @@ func (c *Client) Connect(ctx context.Context, addr string) error {
 	return err
 }
 
-// Disconnect ends the connection to addr, if there is one: for a peer that accepts connections and answers nothing.
-func (c *Client) Disconnect(addr string) {
+// DisconnectSilent ends the connection to addr if nothing has come over it since then: for a peer that accepts connections
+// and answers nothing.
+func (c *Client) DisconnectSilent(addr string, since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p := c.peers[addr]; p != nil && p.conn != nil {
-		p.conn.fail(errGivenUp)
+	if p := c.peers[addr]; p != nil && p.conn != nil && p.conn.silent(since) {
+		p.conn.fail(errSilent)
 	}
 }
 
-var errGivenUp = errors.New("given up")
+var errSilent = errors.New("the other side says nothing")
 
 // Call sends req to addr and waits for the answer, which is an error (ResponseError) when its code is not one of ok, or
 // not Success when ok is empty. It returns when ctx ends, and at once when the connection is lost (ErrDisconnected).

@@ -163,13 +163,32 @@ func TestDeadlineIsHonoured(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-func TestDisconnectFailsWhatHangs(t *testing.T) {
+func TestDisconnectSilentFailsWhatHangs(t *testing.T) {
 	got := make(chan struct{}, 1)
-	s := serve(t, "127.0.0.1:0", func(*Command) *Command { got <- struct{}{}; return nil })
+	s := serve(t, "127.0.0.1:0", func(r *Command) *Command {
+		if r.Code == 2 {
+			return echo(r)
+		}
+		got <- struct{}{}
+		return nil
+	})
 	c := client(t, Options{})
-	go func() { <-got; c.Disconnect(s.addr()) }()
-	_, err := c.Call(t.Context(), s.addr(), NewRequest(1, nil))
-	require.ErrorIs(t, err, ErrDisconnected)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := c.Call(t.Context(), s.addr(), NewRequest(1, nil))
+		failed <- err
+	}()
+	<-got
+	asked := time.Now()
+	_, err := c.Call(t.Context(), s.addr(), NewRequest(2, nil))
+	require.NoError(t, err)
+	c.DisconnectSilent(s.addr(), asked)
+	_, err = c.Call(t.Context(), s.addr(), NewRequest(2, nil))
+	require.NoError(t, err)
+	require.Len(t, s.connections(), 1)
+	require.Empty(t, failed, "something came since")
+	c.DisconnectSilent(s.addr(), time.Now().Add(time.Second))
+	require.ErrorIs(t, <-failed, ErrDisconnected)
 }
 
 func TestCloseFailsPendingCalls(t *testing.T) {

@@ -19,7 +19,7 @@ const (
 // Codec is how the header of a frame is written.
 type Codec byte
 
-// The two codecs. A server answers with the codec of the request.
+// The two codecs. Servers take both; RocketMQ 5.5.0 answers in JSON, whatever it was asked in.
 const (
 	JSON     Codec = 0
 	RocketMQ Codec = 1

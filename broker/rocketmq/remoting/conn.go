@@ -30,6 +30,8 @@ type conn struct {
 	out     chan []byte
 	opaque  atomic.Int32
 	signer  atomic.Pointer[signer]
+	began   time.Time
+	heard   atomic.Int64  // when a frame came last, in nanoseconds after began
 	done    chan struct{} // closed when the connection is of no more use; err says why
 
 	mu      sync.Mutex
@@ -38,7 +40,7 @@ type conn struct {
 }
 
 func newConn(addr string, nc net.Conn, h Handler) *conn {
-	return &conn{addr: addr, nc: nc, handler: h, out: make(chan []byte, 64), done: make(chan struct{}),
+	return &conn{addr: addr, nc: nc, handler: h, began: time.Now(), out: make(chan []byte, 64), done: make(chan struct{}),
 		pending: map[int32]chan *Command{}}
 }
 
@@ -61,6 +63,11 @@ func (c *conn) fail(err error) {
 	c.err = fmt.Errorf("%s: %w: %w", c.addr, ErrDisconnected, err)
 	_ = c.nc.Close()
 	close(c.done)
+}
+
+// silent says that the connection is older than since and nothing has come over it from then on.
+func (c *conn) silent(since time.Time) bool {
+	return c.began.Add(time.Duration(c.heard.Load())).Before(since)
 }
 
 func (c *conn) alive() bool {
@@ -121,6 +128,7 @@ func (c *conn) readLoop() error {
 		if err != nil {
 			return err
 		}
+		c.heard.Store(int64(time.Since(c.began)))
 		if cmd.IsResponse() {
 			c.mu.Lock()
 			answer := c.pending[cmd.Opaque]
