@@ -149,6 +149,9 @@ type Admin interface {
 	DescribeTopic(ctx context.Context, topic string) (TopicInfo, error)
 	// Topics lists the names of the topics that are not the broker's own.
 	Topics(ctx context.Context) ([]string, error)
+	// GroupTopics are all groups, whoever made them, that have a committed position, each with the topics on which it has one,
+	// sorted; only those that this user may see, and without the broker's own.
+	GroupTopics(ctx context.Context) (map[string][]string, error)
 	// GroupMembers are the client ids that are connected as members of the group now.
 	GroupMembers(ctx context.Context, group string) ([]string, error)
 	// Describe asks the cluster who it is.

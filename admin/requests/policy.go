@@ -158,15 +158,15 @@ type candidate struct {
 func (s *Service) allot(ctx context.Context, t TopicSpec, named, by string) (cluster, why string, err error) {
 	chosen := cmp.Or(named, t.Cluster)
 	if chosen != "" {
-		doc, _, err := s.meta.GetCluster(ctx, chosen)
+		kind, _, err := s.clusterOr(ctx, chosen)
 		if errors.Is(err, errs.ErrNotFound) {
 			return "", "", fmt.Errorf("%w: cluster %q is not registered: name another, or register it first", errs.ErrNotFound, chosen)
 		}
 		if err != nil {
 			return "", "", err
 		}
-		if err := t.fits(doc.Kind); err != nil {
-			return "", "", fmt.Errorf("%w: cluster %s is of kind %s: %w", errs.ErrInvalid, chosen, doc.Kind, err)
+		if err := t.fits(kind); err != nil {
+			return "", "", fmt.Errorf("%w: cluster %s is of kind %s: %w", errs.ErrInvalid, chosen, kind, err)
 		}
 		if named != "" {
 			return chosen, "named by " + by, nil

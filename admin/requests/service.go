@@ -68,6 +68,7 @@ type Service struct {
 	meta     *metadata.Store
 	log      *zap.Logger
 	handlers map[string]Handler
+	names    names
 
 	mu   sync.Mutex
 	wake chan struct{} // closed and replaced: look at once
@@ -171,7 +172,7 @@ func (s *Service) Draft(ctx context.Context, who people.Principal, n New) (*stor
 	if err := s.mayFile(ctx, who, kind, target.App); err != nil {
 		return nil, err
 	}
-	r := &store.ChangeRequest{Kind: kind, State: store.Draft, Applicant: who.Name, App: target.App, Subject: target.Subject, Reason: n.Reason, Spec: spec}
+	r := &store.ChangeRequest{Kind: kind, State: store.Draft, Applicant: who.Name, App: target.App, Subject: target.Subject, Batch: n.Batch, Reason: n.Reason, Spec: spec}
 	err = s.db.CreateRequest(ctx, r, store.RequestChanges{Action: "draft", Events: []store.RequestEvent{said(who, "drafted", "")}, Tell: s.telling(who.Name, "drafted")})
 	if err != nil {
 		return nil, err

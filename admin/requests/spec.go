@@ -34,9 +34,10 @@ const (
 // Kinds are all of them.
 var Kinds = []string{KindTopic, KindGroup, KindCluster, KindSettings, KindMigration, KindStress, KindDeletion, KindClaim, KindOffsets}
 
-// New is what somebody applies for: exactly one of the fields beside Reason.
+// New is what somebody applies for: exactly one of the fields beside Reason and Batch.
 type New struct {
 	Reason    string          `json:"reason,omitempty" maxLength:"2000" doc:"why; for whoever decides"`
+	Batch     string          `json:"batch,omitempty" pattern:"^[a-zA-Z0-9_-]{0,120}$" doc:"a name that requests have in common which are filed together; an edit does not change it"`
 	Topic     *TopicSpec      `json:"topic,omitempty" doc:"a new topic"`
 	Group     *GroupSpec      `json:"group,omitempty" doc:"a new consumer group"`
 	Cluster   *ClusterSpec    `json:"cluster,omitempty" doc:"registration of a cluster, or a change of how it is reached"`
@@ -74,7 +75,28 @@ func (n New) spec() (kind string, doc json.RawMessage, err error) {
 	if len(doc) > maxSpec {
 		return "", nil, fmt.Errorf("%w: the %s has %d bytes as JSON: use at most %d", errs.ErrTooLarge, kind, len(doc), maxSpec)
 	}
+	if n.Batch != "" {
+		if err := metadata.CheckName("batch", n.Batch); err != nil {
+			return "", nil, err
+		}
+	}
 	return kind, doc, words("reason", n.Reason)
+}
+
+// Validate is ErrInvalid for fields of a new topic, group or cluster that are not acceptable, whatever there is in the world.
+func (n New) Validate() error {
+	_, _, err := n.spec()
+	switch {
+	case err != nil:
+		return err
+	case n.Topic != nil:
+		return n.Topic.validate()
+	case n.Group != nil:
+		return n.Group.validate()
+	case n.Cluster != nil:
+		return n.Cluster.validate()
+	}
+	return nil
 }
 
 // words is ErrInvalid for a text of people that is too long, or that does something to a terminal.

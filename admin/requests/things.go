@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
@@ -95,16 +94,34 @@ func (s topicHandler) Check(ctx context.Context, raw json.RawMessage, submitted 
 	if spec.Cluster == "" {
 		return target, nil
 	}
-	doc, _, err := s.meta.GetCluster(ctx, spec.Cluster)
+	kind, _, err := s.clusterOr(ctx, spec.Cluster)
 	if errors.Is(err, errs.ErrNotFound) {
-		return target, fmt.Errorf("%w: cluster %q is not registered: name another, or leave it out", errs.ErrInvalid, spec.Cluster)
+		return target, fmt.Errorf("%w: cluster %q is not registered, and nobody asks for it: name another, or leave it out", errs.ErrInvalid, spec.Cluster)
 	}
 	if err == nil {
-		if unfit := spec.fits(doc.Kind); unfit != nil {
-			err = fmt.Errorf("%w: cluster %q is of kind %s: %w", errs.ErrInvalid, spec.Cluster, doc.Kind, unfit)
+		if unfit := spec.fits(kind); unfit != nil {
+			err = fmt.Errorf("%w: cluster %q is of kind %s: %w", errs.ErrInvalid, spec.Cluster, kind, unfit)
 		}
 	}
 	return target, err
+}
+
+// clusterOr is the kind of a cluster that is registered, or that a request asks for, which is then waited for. ErrNotFound: neither.
+// The requests are read first: one that ends in between has registered it.
+func (s *Service) clusterOr(ctx context.Context, cluster string) (kind broker.Kind, waits *store.ChangeRequest, err error) {
+	asked, err := s.db.ChangeRequests(ctx, store.RequestFilter{Kind: KindCluster, Subject: cluster, States: undone, Limit: 1})
+	if err != nil {
+		return "", nil, err
+	}
+	if err := s.meta.Sync(ctx, s.meta.ClusterPath(cluster)); err != nil {
+		return "", nil, err
+	}
+	doc, _, err := s.meta.GetCluster(ctx, cluster)
+	if !errors.Is(err, errs.ErrNotFound) || len(asked) == 0 {
+		return doc.Kind, nil, err
+	}
+	spec, err := decode[ClusterSpec](KindCluster, asked[0].Spec)
+	return spec.Kind, asked[0], err
 }
 
 func (s topicHandler) Execute(ctx context.Context, run *Run) error {
@@ -114,13 +131,20 @@ func (s topicHandler) Execute(ctx context.Context, run *Run) error {
 	}
 	return run.carry(ctx, func(ctx context.Context) (change, error) {
 		cluster := run.r.Cluster
+		_, waits, err := s.clusterOr(ctx, cluster)
+		if err == nil && waits != nil {
+			err = fmt.Errorf("%w for cluster %s: %s is %s", errWaits, cluster, waits.ID, waits.State)
+		}
+		if err != nil {
+			return change{}, err
+		}
 		doc := TopicDoc{Cluster: cluster, Order: spec.Order, Replicas: spec.Replicas, Config: spec.Config, Settings: spec.settings(cluster)}
 		if doc.Order == "" {
 			doc.Order = metadata.OrderNone
 		}
 		physical := doc.Settings.Physical(spec.Name, cluster)
 		existed := false
-		err := s.on(ctx, cluster, func(c *clusters.Conn) (err error) {
+		err = s.on(ctx, cluster, func(c *clusters.Conn) (err error) {
 			existed, err = provide(ctx, c, physical, spec)
 			return err
 		})
@@ -134,45 +158,6 @@ func (s topicHandler) Execute(ctx context.Context, run *Run) error {
 		item.App, item.Cluster, item.Partitions, item.Labels = spec.App, cluster, spec.Partitions, spec.Labels
 		return change{after: doc, item: item}, err
 	})
-}
-
-// nameFree is final when a topic has the name of another one on its cluster.
-func (s *Service) nameFree(ctx context.Context, name, cluster, physical string) error {
-	names, err := s.meta.ListTopics(ctx)
-	if err != nil {
-		return err
-	}
-	taken := make([]string, len(names))
-	read, ctx := errgroup.WithContext(ctx)
-	read.SetLimit(32)
-	for i, other := range names {
-		if other == name {
-			continue
-		}
-		read.Go(func() error {
-			n, err := s.meta.Read(ctx, s.meta.SettingsPath(other))
-			if err != nil {
-				return err
-			}
-			theirs := metadata.DefaultTopicSettings()
-			if n.Exists {
-				theirs, _ = metadata.ParseTopicSettings(n.Data) // what nobody can read names nothing
-			}
-			if theirs.Physical(other, cluster) == physical {
-				taken[i] = other
-			}
-			return nil
-		})
-	}
-	if err := read.Wait(); err != nil {
-		return err
-	}
-	for _, other := range taken {
-		if other != "" {
-			return Final(fmt.Errorf("%w: physical %q on cluster %s is topic %s: choose another name there", errs.ErrConflict, physical, cluster, other))
-		}
-	}
-	return nil
 }
 
 // provide creates a topic on its cluster. One that existed is compared and never changed.
@@ -206,7 +191,7 @@ func compare(name string, info broker.TopicInfo, spec TopicSpec) error {
 	differs := func(field string, wanted, is any) {
 		p.add(field, is, "the topic exists on the cluster already, and %v is wanted: ask for what is there, or have it changed there, then retry", wanted)
 	}
-	if partitions := perBroker(info.Partitions); partitions != spec.Partitions {
+	if partitions := PerBroker(info.Partitions); partitions != spec.Partitions {
 		differs("partitions", spec.Partitions, partitions)
 	}
 	if spec.Replicas > 0 && info.Replicas != spec.Replicas {
@@ -230,8 +215,8 @@ func compare(name string, info broker.TopicInfo, spec TopicSpec) error {
 	return Final(fmt.Errorf("topic %s: %w: %w", name, errs.ErrConflict, errors.Join(p...)))
 }
 
-// perBroker is how many partitions a topic of Kafka has, or queues on each broker of RocketMQ; where brokers differ, the most.
-func perBroker(partitions []string) int {
+// PerBroker is how many partitions a topic of Kafka has, or queues on each broker of RocketMQ; where brokers differ, the most.
+func PerBroker(partitions []string) int {
 	most := map[string]int{}
 	for _, name := range partitions {
 		b := ""

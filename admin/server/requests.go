@@ -40,10 +40,11 @@ func (s *server) registerRequests() {
 		Applicant string               `query:"applicant" doc:"Filed by this user."`
 		App       string               `query:"app" doc:"Of this application."`
 		Subject   string               `query:"subject" doc:"About the thing of this name."`
+		Batch     string               `query:"batch" doc:"Filed together, under this name."`
 		Text      string               `query:"text" doc:"Part of the name of the thing."`
 		Others    bool                 `query:"others" doc:"Only those that somebody else has filed, such as those that one can decide."`
 	}) (*reply[pageOf[*store.ChangeRequest]], error) {
-		f := store.RequestFilter{States: in.State, Kind: in.Kind, Applicant: in.Applicant, App: in.App, Subject: in.Subject, Text: in.Text, Before: in.After, Limit: in.Limit}
+		f := store.RequestFilter{States: in.State, Kind: in.Kind, Applicant: in.Applicant, App: in.App, Subject: in.Subject, Batch: in.Batch, Text: in.Text, Before: in.After, Limit: in.Limit}
 		if in.Others {
 			f.NotApplicant = people.From(ctx).Name
 		}

@@ -41,6 +41,7 @@ type ChangeRequest struct {
 	Applicant string       `json:"applicant" doc:"who has filed it"`
 	App       string       `json:"app,omitempty" doc:"the application that it is for"`
 	Subject   string       `json:"subject" doc:"name of the topic, group, cluster or application that it changes"`
+	Batch     string       `json:"batch,omitempty" doc:"the name that requests have in common which were filed together"`
 	Reason    string       `json:"reason,omitempty" doc:"why, in the applicant's words"`
 	// Spec is what is asked for; it holds no secrets.
 	Spec          json.RawMessage `json:"spec"`
@@ -97,6 +98,7 @@ type RequestChanges struct {
 type RequestFilter struct {
 	States                        []RequestState
 	Kind, Applicant, App, Subject string
+	Batch                         string
 	DecidedBy                     string
 	NotApplicant                  string    // those that somebody else has filed
 	Text                          string    // part of the subject, in any case
@@ -111,7 +113,7 @@ const requestLetter = "r"
 func parseRequestID(s string) (int64, error) { return parseLabel("request", requestLetter, s) }
 
 const requestColumns = `n, kind, state, applicant, app, subject, reason, spec, cluster, cluster_reason, version, created_at, updated_at,
-	submitted_at, expires_at, decided_by, decided_at, decision, step, attempts, error, next_at, ended_at, result`
+	submitted_at, expires_at, decided_by, decided_at, decision, step, attempts, error, next_at, ended_at, result, batch`
 
 func scanRequest(row scanner) (*ChangeRequest, error) {
 	var r ChangeRequest
@@ -119,7 +121,7 @@ func scanRequest(row scanner) (*ChangeRequest, error) {
 	var spec, result document
 	var created, updated, submitted, expires, decided, next, ended moment
 	err := row.Scan(&n, &r.Kind, &r.State, &r.Applicant, &r.App, &r.Subject, &r.Reason, &spec, &r.Cluster, &r.ClusterReason, &r.Version,
-		&created, &updated, &submitted, &expires, &r.DecidedBy, &decided, &r.Decision, &r.Step, &r.Attempts, &r.Error, &next, &ended, &result)
+		&created, &updated, &submitted, &expires, &r.DecidedBy, &decided, &r.Decision, &r.Step, &r.Attempts, &r.Error, &next, &ended, &result, &r.Batch)
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +138,7 @@ func (r *ChangeRequest) normalized() (ChangeRequest, error) {
 	c.name("Applicant", r.Applicant)
 	c.name("Subject", r.Subject)
 	c.text("App", r.App)
+	c.text("Batch", r.Batch)
 	c.text("Reason", r.Reason)
 	c.text("Cluster", r.Cluster)
 	c.text("DecidedBy", r.DecidedBy)
@@ -172,9 +175,9 @@ func (s *Store) CreateRequest(ctx context.Context, r *ChangeRequest, ch RequestC
 	err = s.write(ctx, "create request", func(q query) error {
 		var n int64
 		err := q.row(`INSERT INTO requests (state, app, subject, reason, spec, cluster, cluster_reason, updated_at, submitted_at, expires_at, decided_by,
-				decided_at, decision, step, attempts, error, next_at, ended_at, result, kind, applicant, version, created_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23) RETURNING n`,
-			append(made.values(), made.Kind, made.Applicant, made.Version, moment(made.CreatedAt))...).Scan(&n)
+				decided_at, decision, step, attempts, error, next_at, ended_at, result, kind, applicant, batch, version, created_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24) RETURNING n`,
+			append(made.values(), made.Kind, made.Applicant, made.Batch, made.Version, moment(made.CreatedAt))...).Scan(&n)
 		if err != nil {
 			return err
 		}
@@ -189,7 +192,7 @@ func (s *Store) CreateRequest(ctx context.Context, r *ChangeRequest, ch RequestC
 
 // UpdateRequest stores r and what changed with it, if the stored version is still r.Version; then r.Version is one more and
 // r.UpdatedAt is now. ErrConflict: somebody else changed it, or one of the catalog's items; nothing was stored and r is as it was.
-// ErrNotFound. Kind, Applicant and CreatedAt are not changed by it.
+// ErrNotFound. Kind, Applicant, Batch and CreatedAt are not changed by it.
 func (s *Store) UpdateRequest(ctx context.Context, r *ChangeRequest, ch RequestChanges) error {
 	n, err := parseRequestID(r.ID)
 	if err != nil {
@@ -403,6 +406,7 @@ func (f RequestFilter) where() (w where, err error) {
 	w.equal("applicant", f.Applicant)
 	w.equal("app", f.App)
 	w.equal("subject", f.Subject)
+	w.equal("batch", f.Batch)
 	w.equal("decided_by", f.DecidedBy)
 	if f.NotApplicant != "" {
 		w.add("applicant <> $%d", f.NotApplicant)

@@ -204,6 +204,18 @@ func (s *suite) groups() {
 	require.NoError(s, s.Commit(s.ctx(), elsewhere, other))
 	listed(topic, ours, left, foreign)
 	listed(other, elsewhere)
+	require.NoError(s, s.Commit(s.ctx(), elsewhere, topic))
+	both := []string{topic, other}
+	slices.Sort(both)
+	s.eventually(func() error {
+		all, err := s.c.GroupTopics(s.ctx())
+		for group, want := range map[string][]string{ours: {topic}, left: {topic}, foreign: {topic}, elsewhere: both} {
+			if err == nil && !slices.Equal(want, all[group]) {
+				err = fmt.Errorf("%s: %v, want %v", group, all[group], want)
+			}
+		}
+		return err
+	})
 	_, err := s.c.Groups(s.ctx(), s.name())
 	require.ErrorIs(s, err, errs.ErrUnknownTopic)
 }

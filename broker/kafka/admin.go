@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -474,6 +475,73 @@ func (c *Cluster) Groups(ctx context.Context, topic string) ([]string, error) {
 		slices.Sort(found)
 		return found, err
 	})
+}
+
+// GroupTopics implements broker.Admin. Share groups keep no positions of this kind and are not among them.
+func (c *Cluster) GroupTopics(ctx context.Context) (map[string][]string, error) {
+	return call(ctx, c, "groups", func() (map[string][]string, error) {
+		known, err := c.groups(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var mu sync.Mutex
+		found := map[string][]string{}
+		all, ctx := errgroup.WithContext(ctx)
+		all.SetLimit(16)
+		for _, group := range known {
+			all.Go(func() error {
+				var topics []string
+				err := c.coordinated(ctx, group, func(b *sarama.Broker) (err error) {
+					topics, err = topicsWithPosition(b, c.set.version, group)
+					return err
+				})
+				if err != nil {
+					return fmt.Errorf("group %s: %w", group, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if len(topics) > 0 {
+					found[group] = topics
+				}
+				return nil
+			})
+		}
+		err = all.Wait()
+		return found, err
+	})
+}
+
+// topicsWithPosition asks for the positions of a group on all topics at once.
+func topicsWithPosition(b *sarama.Broker, version sarama.KafkaVersion, group string) ([]string, error) {
+	resp, err := b.FetchOffset(sarama.NewOffsetFetchRequest(version, group, nil))
+	if err != nil {
+		return nil, err
+	}
+	switch err := resp.GroupError(); err {
+	case sarama.ErrNoError:
+	case sarama.ErrGroupIDNotFound: // it has gone
+		return nil, nil
+	default:
+		return nil, err
+	}
+	blocks := resp.Blocks
+	for _, g := range resp.Groups {
+		blocks = g.Blocks
+	}
+	var topics []string
+	for topic, partitions := range blocks {
+		if strings.HasPrefix(topic, "__") {
+			continue
+		}
+		for _, p := range partitions {
+			if p.Err == sarama.ErrNoError && p.Offset >= 0 {
+				topics = append(topics, topic)
+				break
+			}
+		}
+	}
+	slices.Sort(topics)
+	return topics, nil
 }
 
 // groups of the whole cluster; each broker knows those that it coordinates.

@@ -2,10 +2,14 @@ package rocketmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
@@ -80,6 +84,37 @@ func (c *Cluster) groups(ctx context.Context, topic string) ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// GroupTopics implements broker.Admin: brokers are asked for each topic.
+func (c *Cluster) GroupTopics(ctx context.Context) (map[string][]string, error) {
+	topics, err := c.Topics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	found := map[string][]string{}
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(16)
+	for _, topic := range topics {
+		all.Go(func() error {
+			groups, err := c.Groups(ctx, topic)
+			if errors.Is(err, errs.ErrUnknownTopic) { // deleted a moment ago
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, group := range groups {
+				found[group] = append(found[group], topic)
+			}
+			return err
+		})
+	}
+	err = all.Wait()
+	for _, topics := range found {
+		slices.Sort(topics)
+	}
+	return found, err
 }
 
 // Peek implements broker.Mover.

@@ -383,6 +383,22 @@ func (c *MemoryConn) Groups(ctx context.Context, topic string) (names []string, 
 	return names, nil
 }
 
+// GroupTopics implements broker.Cluster.
+func (c *MemoryConn) GroupTopics(ctx context.Context) (map[string][]string, error) {
+	if err := c.gate(ctx, c.m.Name, "GroupTopics"); err != nil {
+		return nil, err
+	}
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	found := map[string][]string{}
+	for name, g := range c.m.groups {
+		if topics := slices.Sorted(maps.Keys(g.positions)); len(topics) > 0 {
+			found[name] = topics
+		}
+	}
+	return found, nil
+}
+
 // Fence implements broker.Cluster. Leaders act on it when Memory.Act says so.
 func (c *MemoryConn) Fence(ctx context.Context, topic string) error {
 	t, unlock, err := c.ask(ctx, "Fence", topic)
