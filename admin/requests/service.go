@@ -192,7 +192,7 @@ func (s *Service) read(ctx context.Context, id string, version int64) (*store.Ch
 		return nil, err
 	}
 	if version != 0 && r.Version != version {
-		return nil, fmt.Errorf("%w: %s is at version %d (state %s) and the change was made of version %d: read it again, decide again", errs.ErrConflict, id, r.Version, r.State, version)
+		return nil, fmt.Errorf("%w: %s is at version %d (state %s) and the change was made of version %d: read it again, decide again", store.ErrChanged, id, r.Version, r.State, version)
 	}
 	return r, nil
 }

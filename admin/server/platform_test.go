@@ -12,6 +12,9 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server"
+	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/testenv"
 )
 
@@ -139,7 +142,7 @@ func TestTwoPeopleAndAPlatform(t *testing.T) {
 	id := file(alice, topic)
 	alice.refused(403, "POST", "/requests/"+id+"/approve", map[string]any{}, "If-Match", `"2"`)
 	bob.refused(428, "POST", "/requests/"+id+"/approve", map[string]any{})
-	bob.refused(409, "POST", "/requests/"+id+"/approve", map[string]any{}, "If-Match", `"1"`)
+	require.Contains(t, bob.refused(412, "POST", "/requests/"+id+"/approve", map[string]any{}, "If-Match", `"1"`), `"code":"changed"`)
 	bob.does("POST", "/requests/"+id+"/comments", map[string]string{"text": "why two?"})
 	bob.does("POST", "/requests/"+id+"/approve", map[string]any{"cluster": "kafka-a", "note": "fine"}, "If-Match", `"2"`)
 	done(id)
@@ -208,6 +211,10 @@ func TestTokensAndSessionsOverHTTP(t *testing.T) {
 
 	_, headers, _ := admin.call("GET", "/users/bob", nil)
 	admin.refused(428, "POST", "/users/bob/disable", nil)
+	all := alice.does("POST", "/tokens", map[string]any{"name": "all", "scopes": []string{"read", "apply"}})["secret"].(string)
+	err := client(t, fixed(s.URL), api.Options{Token: all}).Change(t.Context(), "POST", "/requests/r-1/withdraw", 7, nil, nil)
+	require.ErrorIs(t, err, errs.ErrConflict)
+	require.ErrorIs(t, err, store.ErrChanged)
 	admin.does("POST", "/users/bob/disable", nil, "If-Match", headers.Get("ETag"))
 	bob.refused(401, "GET", "/session", nil)
 	alice.does("DELETE", "/session", nil)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -113,6 +114,10 @@ func call[I, O any](s *server, need people.Permission, method, path, id, summary
 		Security: []map[string][]string{{"token": {}}, {"session": {}}},
 		Errors:   []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
 	}
+	_, conditional := any(new(I)).(interface{ version() (int64, error) })
+	if conditional {
+		op.Errors = append(op.Errors, http.StatusPreconditionFailed, http.StatusPreconditionRequired)
+	}
 	if need == anybody {
 		op.Security = nil
 	} else {
@@ -136,7 +141,11 @@ func call[I, O any](s *server, need people.Permission, method, path, id, summary
 			out, err = f(ctx, in)
 		}
 		if err != nil {
-			return nil, s.described(method, path, err)
+			e := s.described(method, path, err)
+			if conditional && errors.Is(err, store.ErrChanged) {
+				e = e.Changed()
+			}
+			return nil, e
 		}
 		return out, nil
 	})

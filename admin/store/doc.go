@@ -29,7 +29,7 @@
 //
 // All methods may be called concurrently and end with the error of ctx when ctx ends. Sentinels of internal/errs:
 // ErrInvalid (an argument, named in the text), ErrNotFound, ErrConflict (somebody else was faster: read again, decide
-// again), ErrClosed (after Close). After any other error, that of ctx included, a change may have happened or not: read
+// again; ErrChanged where that is a version), ErrClosed (after Close). After any other error, that of ctx included, a change may have happened or not: read
 // again. A database that is locked and a transaction that PostgreSQL could not order are tried again inside, for up to 30
 // seconds.
 package store

@@ -224,5 +224,5 @@ func (s *Store) IgnoreDrift(ctx context.Context, id string, version int64, reaso
 
 // StaleDrift is ErrConflict: the difference is not what was looked at.
 func StaleDrift(id string, version int64) error {
-	return fmt.Errorf("%s is not at version %d any more, what differs has changed: look at it again, decide again: %w", id, version, errs.ErrConflict)
+	return fmt.Errorf("%s is not at version %d any more, what differs has changed: look at it again, decide again: %w", id, version, ErrChanged)
 }

@@ -165,7 +165,7 @@ func (q query) updateUser(name string, version int64, c UserChange) (after User,
 		return after, err
 	}
 	if version != 0 && version != before.Version {
-		return after, fmt.Errorf("user %s is at version %d and the change was made of version %d: read it again, decide again: %w", name, before.Version, version, errs.ErrConflict)
+		return after, fmt.Errorf("user %s is at version %d and the change was made of version %d: read it again, decide again: %w", name, before.Version, version, ErrChanged)
 	}
 	after = before
 	if c.Role != nil {

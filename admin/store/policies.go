@@ -66,7 +66,7 @@ func (s *Store) PutRequestPolicy(ctx context.Context, p *RequestPolicy) error {
 			return err
 		}
 		if changed == 0 || was.Version != p.Version {
-			return fmt.Errorf("the policy of %s is at version %d and the change was made of version %d: read it again, decide again: %w", p.Kind, was.Version, p.Version, errs.ErrConflict)
+			return fmt.Errorf("the policy of %s is at version %d and the change was made of version %d: read it again, decide again: %w", p.Kind, was.Version, p.Version, ErrChanged)
 		}
 		return q.audited("change", "policy", p.Kind, "", before, next)
 	})
@@ -138,7 +138,7 @@ func (s *Store) PutAllotmentRule(ctx context.Context, r *StoredRule) error {
 			return err
 		}
 		if changed == 0 || was.Version != r.Version {
-			return fmt.Errorf("the allotment rule %s is at version %d and the change was made of version %d: read it again, decide again: %w", r.Name, was.Version, r.Version, errs.ErrConflict)
+			return fmt.Errorf("the allotment rule %s is at version %d and the change was made of version %d: read it again, decide again: %w", r.Name, was.Version, r.Version, ErrChanged)
 		}
 		return q.audited("change", "allotment rule", r.Name, "", before, next.Doc)
 	})
@@ -163,7 +163,7 @@ func (s *Store) DeleteAllotmentRule(ctx context.Context, name string, version in
 			return err
 		}
 		if changed == 0 {
-			return fmt.Errorf("the allotment rule %s is at version %d and not at %d: read it again, decide again: %w", name, was.Version, version, errs.ErrConflict)
+			return fmt.Errorf("the allotment rule %s is at version %d and not at %d: read it again, decide again: %w", name, was.Version, version, ErrChanged)
 		}
 		return q.audited("delete", "allotment rule", name, "", was.Doc, nil)
 	})

@@ -216,7 +216,7 @@ func (s *Store) UpdateRequest(ctx context.Context, r *ChangeRequest, ch RequestC
 			return err
 		}
 		if changed == 0 {
-			return fmt.Errorf("%s is at version %d (state %s) and the change was made of version %d: read it again, decide again: %w", r.ID, before.Version, before.State, r.Version, errs.ErrConflict)
+			return fmt.Errorf("%s is at version %d (state %s) and the change was made of version %d: read it again, decide again: %w", r.ID, before.Version, before.State, r.Version, ErrChanged)
 		}
 		return q.requestChanges(n, before, &next, ch)
 	})

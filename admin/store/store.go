@@ -23,6 +23,9 @@ const patience = 30 * time.Second
 //go:embed schema
 var schemas embed.FS
 
+// ErrChanged: what is to be changed is not at the version that was read any more. It is ErrConflict too.
+var ErrChanged = fmt.Errorf("%w", errs.ErrConflict)
+
 // Store is an open store.
 type Store struct {
 	db  *database

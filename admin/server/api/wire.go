@@ -145,6 +145,7 @@ var codes = []struct {
 	{"not-found", http.StatusNotFound, errs.ErrNotFound},
 	{"refused", http.StatusUnprocessableEntity, ErrRefused},
 	{"conflict", http.StatusConflict, errs.ErrConflict},
+	{"changed", http.StatusPreconditionFailed, store.ErrChanged}, // by hand, see Changed
 	{"invalid", http.StatusBadRequest, errs.ErrInvalid},
 	{"key-reused", http.StatusUnprocessableEntity, errs.ErrInvalid}, // by hand, see KeyReused
 	{"too-large", http.StatusRequestEntityTooLarge, errs.ErrTooLarge},
@@ -194,6 +195,13 @@ func Describe(err error) *Error {
 		}
 	}
 	return e
+}
+
+// Changed is e as the answer to a request with an If-Match that does not fit any more.
+func (e *Error) Changed() *Error {
+	is := *e
+	is.Code, is.Status, is.Title = "changed", http.StatusPreconditionFailed, http.StatusText(http.StatusPreconditionFailed)
+	return &is
 }
 
 // blockedBy says in which way a preflight blocks: something named does not exist, or the topic is in somebody else's hands,
