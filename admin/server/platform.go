@@ -113,7 +113,7 @@ func (s *server) announce(ctx context.Context, done chan<- struct{}) {
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	for {
-		doc, err := json.Marshal(api.Server{V: api.Version, URL: s.cfg.URL, Leader: s.leads.Load(), Load: s.underWay.Load()})
+		doc, err := json.Marshal(api.Server{V: api.Version, URL: s.cfg.URL, Leader: s.leads.Load(), Load: s.underWay.Load(), NoLogin: s.cfg.NoLogin})
 		if err == nil {
 			_, err = node.Ensure(ctx, doc)
 		}

@@ -149,7 +149,7 @@ func TestTwoPeopleAndAPlatform(t *testing.T) {
 	written, err := meta.GetTopic(t.Context(), "order_topic")
 	require.NoError(t, err)
 	require.Equal(t, "kafka-a", written.Wish.Cluster)
-	require.Equal(t, "kafka-a", alice.does("GET", "/catalog/topic/order_topic", nil)["cluster"])
+	require.Equal(t, "kafka-a", alice.does("GET", "/topics/order_topic", nil)["cluster"])
 	require.Equal(t, []any{"alice"}, alice.does("GET", "/applications/order_service/owners", nil)["owners"], "who files the first request owns the application")
 
 	own := file(bob, map[string]any{"claim": map[string]any{"app": "billing"}})

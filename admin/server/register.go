@@ -16,6 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
 )
 
 // What huma itself finds wrong with a request becomes the same document as all other errors. The library has one such
@@ -86,7 +87,14 @@ func newAPI(mux *http.ServeMux) huma.API {
 		"token":   {Type: "http", Scheme: "bearer", Description: "A token of a user."},
 		"session": {Type: "apiKey", In: "cookie", Name: "__Host-turnout", Description: "A session; what changes something also needs the header X-CSRF-Token. By http on the machine of the server the cookie is called turnout."},
 	}
-	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
+	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
+	schemas.RegisterTypeAlias(reflect.TypeFor[metadata.Zxid](), reflect.TypeFor[string]())
+	for _, document := range []reflect.Type{ // they are open to fields of other versions; docs/metadata.md describes them
+		reflect.TypeFor[metadata.Wish](), reflect.TypeFor[metadata.Route](), reflect.TypeFor[metadata.TopicSettings](), reflect.TypeFor[metadata.Group](), reflect.TypeFor[metadata.Cluster](),
+	} {
+		schemas.RegisterTypeAlias(document, reflect.TypeFor[map[string]any]())
+	}
+	config.Components.Schemas = schemas
 	return humago.New(mux, config)
 }
 

@@ -153,7 +153,6 @@ func (s *server) registerRequests() {
 		return &reply[*requests.OffsetsPlan]{p}, err
 	}, harmless)
 	s.registerPolicies()
-	s.registerCatalog()
 }
 
 // submit lets a new request be decided; one that can not be is taken back, so that it is not left behind as a draft.
@@ -199,25 +198,5 @@ func (s *server) registerPolicies() {
 			return nil, err
 		}
 		return nil, s.requests.DeleteRule(ctx, people.From(ctx), in.Name, v)
-	})
-}
-
-func (s *server) registerCatalog() {
-	call(s, people.Read, http.MethodGet, "/catalog/{kind}", "list-catalog", "What the platform manages", func(ctx context.Context, in *struct {
-		Page
-		Kind    string `path:"kind" enum:"cluster,topic,group" doc:"Of which kind."`
-		App     string `query:"app" doc:"Of this application."`
-		Cluster string `query:"cluster" doc:"On this cluster."`
-		Text    string `query:"text" doc:"Part of the name."`
-	}) (*reply[pageOf[*store.CatalogItem]], error) {
-		list, err := s.db.Catalog(ctx, store.CatalogFilter{Kind: in.Kind, App: in.App, Cluster: in.Cluster, Text: in.Text, After: in.After, Limit: in.Limit})
-		return paged(list, in.Limit, func(i *store.CatalogItem) string { return i.Name }), err
-	})
-	call(s, people.Read, http.MethodGet, "/catalog/{kind}/{name}", "get-catalog-item", "Read something that the platform manages", func(ctx context.Context, in *struct {
-		Kind string `path:"kind" enum:"cluster,topic,group" doc:"Of which kind."`
-		Name string `path:"name" doc:"Which one."`
-	}) (*reply[*store.CatalogItem], error) {
-		i, err := s.db.CatalogItem(ctx, in.Kind, in.Name)
-		return &reply[*store.CatalogItem]{i}, err
 	})
 }

@@ -37,6 +37,7 @@ func (s *server) register(mux *http.ServeMux) {
 	s.registerMigrations()
 	s.registerPeople()
 	s.registerRequests()
+	s.registerInventory()
 	s.registerFleet()
 	s.registerDrift()
 	s.registerAudit()

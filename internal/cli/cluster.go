@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
@@ -34,7 +35,7 @@ func newClusterGet(a *app) *cobra.Command {
 				if err != nil {
 					return remedy(err, errs.ErrNotFound, `"turnout cluster list" shows what there is`)
 				}
-				return a.show(newEntry(args[0], c, n), func(w io.Writer) {
+				return a.show(inventory.NewEntry(args[0], c, n), func(w io.Writer) {
 					field(w, "cluster", c.Name)
 					field(w, "version", fmt.Sprintf("%d (zxid %s)", n.Version, n.Mzxid))
 					field(w, "kind", c.Kind)
@@ -59,30 +60,40 @@ func newClusterGet(a *app) *cobra.Command {
 }
 
 func newClusterList(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "List the clusters",
-		Example: `  turnout cluster list`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withStore(cmd.Context(), func(ctx context.Context, s *metadata.Store) error {
-				entries, err := readClusters(ctx, s)
-				if err != nil {
-					return err
-				}
-				return a.show(entries, func(w io.Writer) {
-					row(w, "CLUSTER", "KIND", "ADDRESSES", "CLUSTER ID", "VERSION")
-					for _, e := range entries {
-						if c := e.Document; c != nil {
-							row(w, e.Name, c.Kind, strings.Join(c.Addresses, ","), c.ClusterID, e.Version)
-						} else {
-							row(w, e.Name, "invalid: "+oneLine([]byte(e.Error)), "", "", e.Version)
-						}
-					}
-				})
-			})
-		},
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the clusters",
+		Long:  "List the clusters.\n\n" + whichIsAsked,
+		Example: `  turnout cluster list
+  turnout cluster list --kind rocketmq`,
+		Args: cobra.NoArgs,
 	}
+	l := newListing(a, cmd)
+	kind := cmd.Flags().String("kind", "", "only those of this kind: kafka or rocketmq")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if l.filter.Kind = broker.Kind(*kind); *kind != "" && l.filter.Kind != broker.Kafka && l.filter.Kind != broker.RocketMQ {
+			return usagef("--kind %q: must be kafka or rocketmq", *kind)
+		}
+		clusters, err := list(cmd, l, "/clusters", (*inventory.Inventory).Clusters)
+		if err != nil {
+			return err
+		}
+		return a.show(clusters, func(w io.Writer) {
+			row(w, "CLUSTER", "KIND", "ADDRESSES", "CLUSTER ID", "VERSION", "TOPICS", "NOTE")
+			for _, e := range clusters {
+				allotted := ""
+				if e.Load != nil {
+					allotted = fmt.Sprint(e.Load.Topics)
+				}
+				if c := e.Document; c != nil {
+					row(w, e.Name, c.Kind, strings.Join(c.Addresses, ","), c.ClusterID, e.Version, allotted, stateNote(e.State))
+				} else {
+					row(w, e.Name, unreadable(e.State, e.Error), "", "", e.Version, allotted)
+				}
+			}
+		})
+	}
+	return cmd
 }
 
 func readClusters(ctx context.Context, s *metadata.Store) ([]*entry[metadata.Cluster], error) {

@@ -72,9 +72,9 @@ func TestClusterCommands(t *testing.T) {
 	require.Len(t, d.Changes, 2)
 
 	list := z.turnout(t, "cluster", "list").stdout
-	require.Regexp(t, `(?m)^CLUSTER +KIND +ADDRESSES +CLUSTER ID +VERSION$`, list)
-	require.Regexp(t, `(?m)^kafka-a +kafka +h3:9092 +id-1 +2$`, list)
-	require.Regexp(t, `(?m)^rocketmq-a +rocketmq +n:9876 +- +0$`, list)
+	require.Regexp(t, `(?m)^CLUSTER +KIND +ADDRESSES +CLUSTER ID +VERSION +TOPICS +NOTE$`, list)
+	require.Regexp(t, `(?m)^kafka-a +kafka +h3:9092 +id-1 +2 +- +-$`, list)
+	require.Regexp(t, `(?m)^rocketmq-a +rocketmq +n:9876 +- +0 +- +-$`, list)
 
 	require.Equal(t, "cluster rocketmq-a deleted\n", z.turnout(t, "cluster", "delete", "rocketmq-a").stdout)
 	require.Len(t, decode[[]doc](t, z.turnout(t, "cluster", "list", "-o", "json").stdout), 1)

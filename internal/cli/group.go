@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
@@ -71,7 +72,7 @@ within half of --timeout is said not to.`,
 				if err != nil {
 					return remedy(err, errs.ErrUnknownGroup, `"turnout group list" shows what there is, "turnout group put" creates one`)
 				}
-				v := groupView{entry: newEntry(args[0], g, n)}
+				v := groupView{entry: inventory.NewEntry(args[0], g, n)}
 				topics, err := groupTopics(ctx, s, g.Topics)
 				if err != nil {
 					return err
@@ -100,7 +101,7 @@ func groupTopics(ctx context.Context, s *metadata.Store, names []string) ([]*top
 	return forEach(ctx, names, func(ctx context.Context, name string) (*topicState, error) {
 		t, err := readTopic(ctx, s, name, clusters)
 		if errors.Is(err, errs.ErrUnknownTopic) {
-			return &topicState{Topic: metadata.Topic{Name: name, Settings: metadata.DefaultTopicSettings()}}, nil
+			return newTopicState(name), nil
 		}
 		return t, err
 	})
@@ -160,30 +161,42 @@ func defaultText(text, otherwise string) string {
 }
 
 func newGroupList(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "List the groups",
-		Example: `  turnout group list`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withStore(cmd.Context(), func(ctx context.Context, s *metadata.Store) error {
-				groups, err := readGroups(ctx, s)
-				if err != nil {
-					return err
-				}
-				return a.show(groups, func(w io.Writer) {
-					row(w, "GROUP", "APP", "TOPICS", "START", "ORDER", "CONCURRENCY", "RATE", "PAUSED", "VERSION")
-					for _, e := range groups {
-						if g := e.Document; g != nil {
-							row(w, e.Name, g.App, strings.Join(g.Topics, ","), g.Start, g.Order, g.Concurrency, g.Rate, g.Paused, e.Version)
-						} else {
-							row(w, e.Name, "not valid: "+oneLine([]byte(e.Error)))
-						}
-					}
-				})
-			})
-		},
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the groups",
+		Long:  "List the groups.\n\n" + whichIsAsked,
+		Example: `  turnout group list
+  turnout group list --topic order_topic`,
+		Args: cobra.NoArgs,
 	}
+	l := newListing(a, cmd)
+	cmd.Flags().StringVar(&l.filter.App, "app", "", "only those of this application")
+	cmd.Flags().StringVar(&l.filter.Topic, "topic", "", "only those that read this topic")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		groups, err := list(cmd, l, "/groups", (*inventory.Inventory).Groups)
+		if err != nil {
+			return err
+		}
+		return a.show(groups, func(w io.Writer) {
+			row(w, "GROUP", "APP", "TOPICS", "START", "ORDER", "CONCURRENCY", "RATE", "PAUSED", "VERSION", "NOTE")
+			for _, e := range groups {
+				if g := e.Document; g != nil {
+					row(w, e.Name, e.App, strings.Join(g.Topics, ","), g.Start, g.Order, g.Concurrency, g.Rate, g.Paused, e.Version, stateNote(e.State))
+				} else {
+					row(w, e.Name, e.App, unreadable(e.State, e.Error))
+				}
+			}
+		})
+	}
+	return cmd
+}
+
+// unreadable says why there is no document.
+func unreadable(s inventory.State, why string) string {
+	if why == "" {
+		return stateNote(s)
+	}
+	return "invalid: " + oneLine([]byte(why))
 }
 
 func newGroupPut(a *app) *cobra.Command {

@@ -115,7 +115,7 @@ func TestGroupCommands(t *testing.T) {
 		require.Regexp(t, `(?m)^TOPIC +CLUSTER +POSITION +END +UNREAD +DELAYED +RETRIES +DEAD LETTERS$`, text)
 		require.Regexp(t, `(?m)^order_topic +kafka-a +none +\[\d,\d\] +2 +0 +0 +0$`, text)
 		list := w.turnout(t, "group", "list").stdout
-		require.Regexp(t, `(?m)^late +- +order_topic +latest +key +8 +0 +false +1$`, list)
+		require.Regexp(t, `(?m)^late +- +order_topic +latest +key +8 +0 +false +1 +-$`, list)
 		w.turnout(t, "group", "delete", "late")
 		w.refused(t, 4, "group", "delete", "late")
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -85,13 +86,13 @@ func listInstances(ctx context.Context, s *metadata.Store, app string) ([]instan
 	if err != nil {
 		return nil, err
 	}
-	topics, err := listTopics(ctx, s)
+	topics, err := (&inventory.Inventory{Meta: s}).Topics(ctx, inventory.Filter{})
 	if err != nil {
 		return nil, err
 	}
 	used := map[string][]instanceTopic{}
 	for _, t := range topics {
-		for _, p := range t.participants {
+		for _, p := range t.Parts {
 			it := instanceTopic{Topic: t.Name, Applied: p.Applied, Error: p.Error}
 			if p.Document != nil {
 				it.Zxid, it.Write, it.Error = p.Document.Zxid, p.Document.Write, p.Document.Error

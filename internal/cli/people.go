@@ -16,7 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/store"
 )
 
-// pages reads a whole list, some of it at a time.
+// pages reads a whole list, some of it at a time; at most so much of it, 0: all.
 func pages[T any](ctx context.Context, c *api.Client, path string, query url.Values, most int) ([]T, error) {
 	all := []T{}
 	for {
@@ -24,12 +24,16 @@ func pages[T any](ctx context.Context, c *api.Client, path string, query url.Val
 			Items []T    `json:"items"`
 			Next  string `json:"next"`
 		}
-		query.Set("limit", strconv.Itoa(min(most-len(all), 1000)))
+		some := 1000
+		if most > 0 {
+			some = min(most-len(all), some)
+		}
+		query.Set("limit", strconv.Itoa(some))
 		if err := c.Read(ctx, path, query, &page); err != nil {
 			return nil, err
 		}
 		all = append(all, page.Items...)
-		if page.Next == "" || len(all) >= most {
+		if page.Next == "" || most > 0 && len(all) >= most {
 			return all, nil
 		}
 		query.Set("after", page.Next)

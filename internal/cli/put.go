@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -117,7 +118,7 @@ func put[T any](ctx context.Context, a *app, docs documents[T], name, file strin
 	if err != nil {
 		return err
 	}
-	return showPut(a, docs.kind, old, newEntry(name, now, n))
+	return showPut(a, docs.kind, old, inventory.NewEntry(name, now, n))
 }
 
 // fieldChange is one field that a put changed.

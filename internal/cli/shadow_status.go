@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -66,7 +67,7 @@ type shadowTopicStatus struct {
 	shadowSide
 	Clusters []progress `json:"clusters"`
 
-	participants []participant // of the shadow topic
+	participants []inventory.Participant // of the shadow topic
 }
 
 func newShadowStatus(a *app) *cobra.Command {
@@ -217,7 +218,7 @@ func (st *shadowStatus) look(ctx context.Context, s *metadata.Store, fleet *flee
 			return line, err
 		}
 		line.Clusters = done.Clusters
-		line.participants, err = line.state.participants(ctx, s)
+		line.participants, err = line.state.Participants(ctx, s)
 		return line, err
 	})
 	for _, t := range st.Topics {

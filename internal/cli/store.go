@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -52,18 +53,8 @@ func (a *app) connect(ctx context.Context, s *metadata.Store) error {
 	return s.Sync(ctx, s.Root)
 }
 
-// entry is one document as it was read. Document is nil when it is invalid, which Error says.
-type entry[T any] struct {
-	Name     string        `json:"name"`
-	Version  int32         `json:"version"`
-	Zxid     metadata.Zxid `json:"zxid"`
-	Document *T            `json:"document,omitempty"`
-	Error    string        `json:"error,omitempty"`
-}
-
-func newEntry[T any](name string, doc T, n metadata.Node) *entry[T] {
-	return &entry[T]{Name: name, Version: n.Version, Zxid: n.Mzxid, Document: &doc}
-}
+// entry is one document as it was read.
+type entry[T any] = inventory.Entry[T]
 
 // listEntries gets the documents of those names; what is not valid is an entry too, what is gone is not.
 func listEntries[T any](ctx context.Context, names []string, get func(context.Context, string) (T, metadata.Node, error)) ([]*entry[T], error) {
@@ -71,7 +62,7 @@ func listEntries[T any](ctx context.Context, names []string, get func(context.Co
 		doc, n, err := get(ctx, name)
 		switch {
 		case err == nil:
-			return newEntry(name, doc, n), nil
+			return inventory.NewEntry(name, doc, n), nil
 		case errors.Is(err, errs.ErrNotFound):
 			return nil, nil
 		case invalid(err):

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -11,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/broker"
-	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -27,13 +26,13 @@ func newTopicCommand(a *app) *cobra.Command {
 
 // topicView is what "topic get" prints.
 type topicView struct {
-	topicFields
-	Clusters     []topicCluster  `json:"clusters"`
-	Stays        []stayState     `json:"stays"` // of the route in force
-	Participants []participant   `json:"participants"`
-	Groups       []groupProgress `json:"groups"`
-	Shadow       *shadowSide     `json:"shadow,omitempty"`   // not of a shadow topic
-	ShadowOf     string          `json:"shadowOf,omitempty"` // the topic that it is the shadow of, as far as that is known
+	inventory.TopicFields
+	Clusters     []topicCluster          `json:"clusters"`
+	Stays        []stayState             `json:"stays"` // of the route in force
+	Participants []inventory.Participant `json:"participants"`
+	Groups       []groupProgress         `json:"groups"`
+	Shadow       *shadowSide             `json:"shadow,omitempty"`   // not of a shadow topic
+	ShadowOf     string                  `json:"shadowOf,omitempty"` // the topic that it is the shadow of, as far as that is known
 
 	state *topicState
 }
@@ -80,8 +79,8 @@ func (a *app) viewTopic(ctx context.Context, s *metadata.Store, name string) (*t
 	if err != nil {
 		return nil, err
 	}
-	v := &topicView{topicFields: state.fields(), Clusters: resolve(state, clusters), state: state}
-	if v.Participants, err = state.participants(ctx, s); err != nil {
+	v := &topicView{TopicFields: state.Fields(), Clusters: resolve(state, clusters), state: state}
+	if v.Participants, err = state.Participants(ctx, s); err != nil {
 		return nil, err
 	}
 	if !state.Settings.IsShadow(name) {
@@ -144,7 +143,7 @@ func resolve(t *topicState, clusters []*entry[metadata.Cluster]) []topicCluster 
 	if t.InForce != nil {
 		names = t.InForce.Clusters()
 	}
-	if !t.wishInvalid() && !slices.Contains(names, t.Wish.Cluster) {
+	if !t.WishInvalid() && !slices.Contains(names, t.Wish.Cluster) {
 		names = append(names, t.Wish.Cluster)
 	}
 	out := []topicCluster{}
@@ -164,7 +163,7 @@ func resolve(t *topicState, clusters []*entry[metadata.Cluster]) []topicCluster 
 func (v *topicView) text(w io.Writer) {
 	t := v.state
 	field(w, "topic", v.Name)
-	if t.wishInvalid() {
+	if t.WishInvalid() {
 		field(w, "wish", fmt.Sprintf("invalid (version %d, zxid %s)", t.WishNode.Version, t.WishNode.Mzxid))
 	} else {
 		field(w, "wish", fmt.Sprintf("%s (version %d, zxid %s)", t.Wish.Cluster, t.WishNode.Version, t.WishNode.Mzxid))
@@ -313,97 +312,62 @@ func participation(p *metadata.Participant) string {
 	return strings.Join(parts, ", ")
 }
 
-// topicRow is a line of "topic list".
-type topicRow struct {
-	topicFields
-	Kind         broker.Kind `json:"kind"`
-	OpenStays    []string    `json:"openStays"`
-	Participants int         `json:"participants"`
-	Applied      int         `json:"applied"`
-
-	state        *topicState
-	participants []participant
-}
-
 func newTopicList(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "List the topics and where they are",
-		Example: `  turnout topic list`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withStore(cmd.Context(), func(ctx context.Context, s *metadata.Store) error {
-				rows, err := listTopics(ctx, s)
-				if err != nil {
-					return err
-				}
-				return a.show(rows, func(w io.Writer) {
-					row(w, "TOPIC", "CLUSTER", "KIND", "OPEN STAYS", "PARTICIPANTS", "NOTE")
-					for _, r := range rows {
-						cluster, note := "", ""
-						if r.InForce != nil {
-							cluster = r.InForce.Write
-						}
-						switch {
-						case r.state.wishInvalid():
-							note = "wish not valid"
-						case r.state.routeInvalid():
-							note = "route not valid"
-						case r.Error != "":
-							note = "settings not valid"
-						case !r.Answered:
-							note = "wish not answered yet"
-						case r.Kind == "":
-							note = "cluster unknown"
-						}
-						row(w, r.Name, cluster, r.Kind, strings.Join(r.OpenStays, ", "), fmt.Sprintf("%d of %d applied", r.Applied, r.Participants), note)
-					}
-				})
-			})
-		},
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the topics and where they are",
+		Long:  "List the topics and where they are.\n\n" + whichIsAsked,
+		Example: `  turnout topic list
+  turnout topic list --app order_service --output json
+  turnout topic list --cluster kafka-a --direct`,
+		Args: cobra.NoArgs,
 	}
+	l := newListing(a, cmd)
+	cmd.Flags().StringVar(&l.filter.App, "app", "", "only those of this application")
+	cmd.Flags().StringVar(&l.filter.Cluster, "cluster", "", "only those that are, were or shall be on this cluster")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		topics, err := list(cmd, l, "/topics", (*inventory.Inventory).Topics)
+		if err != nil {
+			return err
+		}
+		return a.show(topics, func(w io.Writer) {
+			row(w, "TOPIC", "APP", "CLUSTER", "KIND", "OPEN STAYS", "PARTICIPANTS", "NOTE")
+			for _, t := range topics {
+				row(w, t.Name, t.App, t.Cluster, t.Kind, strings.Join(t.OpenStays, ", "), fmt.Sprintf("%d of %d applied", t.Applied, t.Participants), topicNote(t))
+			}
+		})
+	}
+	return cmd
 }
 
-func listTopics(ctx context.Context, s *metadata.Store) ([]*topicRow, error) {
-	clusters, err := readClusters(ctx, s)
-	if err != nil {
-		return nil, err
+// topicNote says what is to be seen to.
+func topicNote(t *inventory.TopicState) string {
+	switch {
+	case t.State == inventory.Invalid && t.Wish != nil && t.Wish.Document == nil:
+		return "wish not valid"
+	case t.State == inventory.Invalid && t.Route != nil && t.Route.Document == nil:
+		return "route not valid"
+	case t.State == inventory.Invalid && t.Wish != nil:
+		return "settings not valid"
+	case t.State == inventory.Unanswered:
+		return "wish not answered yet"
+	case t.State == inventory.Settled && t.Kind == "":
+		return "cluster unknown"
 	}
-	kinds := map[string]broker.Kind{}
-	for _, c := range clusters {
-		if c.Document != nil {
-			kinds[c.Name] = c.Document.Kind
-		}
+	return stateNote(t.State)
+}
+
+// stateNote says what is to be seen to, of topics, groups and clusters.
+func stateNote(s inventory.State) string {
+	switch s {
+	case inventory.Creating:
+		return "being created"
+	case inventory.Deleting:
+		return "being deleted"
+	case inventory.Missing:
+		return "gone from ZooKeeper, see turnout drift list"
+	case inventory.Invalid:
+		return "not valid"
 	}
-	names, err := s.ListTopics(ctx)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := forEach(ctx, names, func(ctx context.Context, name string) (*topicRow, error) {
-		t, err := readTopic(ctx, s, name, entryNames(clusters))
-		if errors.Is(err, errs.ErrUnknownTopic) { // just deleted
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		r := &topicRow{topicFields: t.fields(), OpenStays: []string{}, state: t}
-		if t.InForce != nil {
-			r.Kind = kinds[t.InForce.Write]
-			for _, stay := range t.InForce.Stays {
-				if stay.Open() {
-					r.OpenStays = append(r.OpenStays, stay.Cluster)
-				}
-			}
-		}
-		r.participants, err = t.participants(ctx, s)
-		for _, p := range r.participants {
-			r.Participants++
-			if p.Applied {
-				r.Applied++
-			}
-		}
-		return r, err
-	})
-	return slices.DeleteFunc(rows, func(r *topicRow) bool { return r == nil }), err
+	return ""
 }

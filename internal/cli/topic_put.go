@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -119,7 +120,7 @@ func merge(old, changes map[string]string) map[string]string {
 
 // topicPutResult is what "topic put" prints.
 type topicPutResult struct {
-	topicFields
+	inventory.TopicFields
 	From         string        `json:"from"`         // the cluster before; "": the topic is new
 	CreatedThere bool          `json:"createdThere"` // the topic was created on the cluster
 	Changes      []fieldChange `json:"changes"`      // of route and settings
@@ -137,10 +138,10 @@ func (a *app) putTopic(ctx context.Context, s *metadata.Store, p topicPut) (*top
 	case isNew && p.cluster == "":
 		return nil, usagef("topic %s is new: say where it shall be with --cluster", p.name)
 	case isNew:
-		before = &topicState{Topic: metadata.Topic{Name: p.name, Settings: metadata.DefaultTopicSettings()}}
+		before = newTopicState(p.name)
 	case err != nil:
 		return nil, err
-	case p.cluster == "" && before.wishInvalid():
+	case p.cluster == "" && before.WishInvalid():
 		return nil, fmt.Errorf("topic %s: its wish is not valid: %w; say where it shall be with --cluster", p.name, before.Err)
 	case p.cluster == "":
 		p.cluster = before.Wish.Cluster
@@ -180,7 +181,7 @@ func (a *app) putTopic(ctx context.Context, s *metadata.Store, p topicPut) (*top
 			return nil, err
 		}
 	}
-	result.topicFields = now.fields()
+	result.TopicFields = now.Fields()
 	result.Changes, err = compareTopics(before, now)
 	return result, err
 }
@@ -332,7 +333,7 @@ func (r *topicPutResult) text(w io.Writer) {
 	}
 	on := r.InForce.Write
 	if r.CreatedThere {
-		fmt.Fprintf(w, "topic %s %screated on cluster %s\n", r.physical(on), would, on)
+		fmt.Fprintf(w, "topic %s %screated on cluster %s\n", r.Physical(on), would, on)
 	}
 	switch {
 	case len(r.Changes) == 0:
@@ -350,14 +351,6 @@ func (r *topicPutResult) text(w io.Writer) {
 	if !r.DryRun && r.From != on {
 		fmt.Fprintf(w, "who has applied it, and what is still unread on %s: turnout topic get %s\n", r.From, r.Name)
 	}
-}
-
-// physical is the topic's name on a cluster.
-func (f topicFields) physical(cluster string) string {
-	if f.Settings == nil || f.Settings.Document == nil {
-		return f.Name
-	}
-	return f.Settings.Document.Physical(f.Name, cluster)
 }
 
 func newTopicDelete(a *app) *cobra.Command {

@@ -6,89 +6,26 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
 // topicState is what ZooKeeper says of a topic.
-type topicState struct {
-	metadata.Topic
-	Answered bool // the route answers the wish. If not, InForce is what running instances make of the two
-	// InForce is nil when wish or route can not be read: instances stay with the last good route, which only they know.
-	InForce *metadata.Route
+type topicState struct{ inventory.Topic }
+
+// newTopicState is a topic that is not there yet.
+func newTopicState(name string) *topicState {
+	return &topicState{inventory.Topic{Topic: metadata.Topic{Name: name, Settings: metadata.DefaultTopicSettings()}}}
 }
 
 // readTopic reads a topic; clusters are the names of all.
 func readTopic(ctx context.Context, s *metadata.Store, name string, clusters []string) (*topicState, error) {
-	doc, err := s.GetTopic(ctx, name)
+	t, err := inventory.ReadTopic(ctx, s, name, clusters)
 	if err != nil {
 		return nil, remedy(err, errs.ErrUnknownTopic, `"turnout topic list" shows what there is, "turnout topic put" creates one`)
 	}
-	t := &topicState{Topic: doc}
-	if t.routeInvalid() || t.wishInvalid() {
-		return t, nil
-	}
-	t.Answered = metadata.Answered(t.Route, t.WishNode)
-	next := metadata.Complete(t.Wish, t.WishNode, t.Route, clusters)
-	t.InForce = &next
-	return t, nil
-}
-
-func (t *topicState) wishInvalid() bool  { return t.Wish.Cluster == "" }
-func (t *topicState) routeInvalid() bool { return t.RouteNode.Exists && t.Route == nil }
-
-// topicFields are the parts of topicState in JSON.
-type topicFields struct {
-	Name     string                         `json:"name"`
-	Wish     *entry[metadata.Wish]          `json:"wish"`
-	Route    *entry[metadata.Route]         `json:"route"`    // as it is written; null: none yet
-	Settings *entry[metadata.TopicSettings] `json:"settings"` // null: the defaults are in force
-	Error    string                         `json:"error,omitempty"`
-	Answered bool                           `json:"answered"`
-	InForce  *metadata.Route                `json:"inForce"`
-}
-
-func (t *topicState) fields() topicFields {
-	f := topicFields{Name: t.Name, Answered: t.Answered, InForce: t.InForce, Wish: newEntry(t.Name, t.Wish, t.WishNode)}
-	if t.wishInvalid() {
-		f.Wish.Document = nil
-	}
-	if t.RouteNode.Exists {
-		f.Route = &entry[metadata.Route]{Name: t.Name, Version: t.RouteNode.Version, Zxid: t.RouteNode.Mzxid, Document: t.Route}
-	}
-	if t.SettingsNode.Exists {
-		f.Settings = newEntry(t.Name, t.Settings, t.SettingsNode)
-	}
-	if t.Err != nil {
-		f.Error = t.Err.Error()
-	}
-	return f
-}
-
-// participant is an instance's part in a topic.
-type participant struct {
-	Instance string                `json:"instance"`
-	Applied  bool                  `json:"applied"` // it has applied the route that is written
-	Document *metadata.Participant `json:"document,omitempty"`
-	Error    string                `json:"error,omitempty"` // of the document
-}
-
-func (t *topicState) participants(ctx context.Context, s *metadata.Store) ([]participant, error) {
-	entries, err := s.ListParticipants(ctx, t.Name)
-	if err != nil {
-		return nil, err
-	}
-	list := []participant{}
-	for _, e := range entries {
-		p := participant{Instance: e.ID}
-		if e.Err != nil {
-			p.Error = e.Err.Error()
-		} else {
-			p.Document, p.Applied = &e.Participant, e.Zxid == t.RouteNode.Mzxid
-		}
-		list = append(list, p)
-	}
-	return list, nil
+	return &topicState{*t}, nil
 }
 
 // groupProgress is how far a group is with a topic, a cluster at a time.

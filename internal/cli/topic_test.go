@@ -186,8 +186,8 @@ func TestTopicPutCreatesAndMoves(t *testing.T) {
 		require.Len(t, info.Partitions, 6)
 
 		list := w.turnout(t, "topic", "list").stdout
-		require.Regexp(t, `(?m)^order_topic +kafka-a +kafka +kafka-b, kafka-a +0 of 0 applied +-$`, list)
-		require.Regexp(t, `(?m)^second +kafka-b +kafka +kafka-a, kafka-b +0 of 0 applied +-$`, list)
+		require.Regexp(t, `(?m)^order_topic +order_service +kafka-a +kafka +kafka-b, kafka-a +0 of 0 applied +-$`, list)
+		require.Regexp(t, `(?m)^second +- +kafka-b +kafka +kafka-a, kafka-b +0 of 0 applied +-$`, list)
 
 		require.Contains(t, w.refused(t, 5, "cluster", "delete", "kafka-a"), "order_topic")
 		require.Equal(t, "topic second deleted\n", w.turnout(t, "topic", "delete", "second").stdout)

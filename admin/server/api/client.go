@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,7 +47,7 @@ type Client struct {
 	http *http.Client
 
 	mu    sync.Mutex
-	known []string // URLs, the one that answered last in front
+	known []string // URLs, the one to ask next in front
 }
 
 // New makes a client. find says where the servers are; it is called before the first question and when none of those that
@@ -115,8 +116,8 @@ func (c *Client) ask(ctx context.Context, q question, into any) error {
 // errNoServer: find has named none, or failed.
 var errNoServer = errors.New("no server was found")
 
-// askAll asks each server once; those that were found first, then those that are there now. lostOnce becomes the error of a change whose
-// answer was lost.
+// askAll asks each server once; those that were found first, then those that are there now. The one that answers is the last to be
+// asked the next time: they take turns. lostOnce becomes the error of a change whose answer was lost.
 func (c *Client) askAll(ctx context.Context, q question, body []byte, into any, lostOnce *error) error {
 	var last error
 	asked := map[string]bool{}
@@ -133,7 +134,8 @@ func (c *Client) askAll(ctx context.Context, q question, body []byte, into any, 
 				continue
 			}
 			asked[u] = true
-			err := c.askOne(ctx, u, q, body, into)
+			err := c.askOne(ctx, u, q, body, into, len(urls) > 1)
+			c.asked(u)
 			if errors.Is(err, errLost) {
 				*lostOnce = err
 				if q.key != "" {
@@ -141,7 +143,6 @@ func (c *Client) askAll(ctx context.Context, q question, body []byte, into any, 
 				}
 			}
 			if !errors.Is(err, ErrUnavailable) {
-				c.prefer(u)
 				return err
 			}
 			last = err
@@ -172,27 +173,33 @@ func (c *Client) servers(ctx context.Context, fresh bool) ([]string, error) {
 	return urls, nil
 }
 
-func (c *Client) prefer(server string) {
+// asked puts a server behind the others.
+func (c *Client) asked(server string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	urls := []string{server}
-	for _, u := range c.known {
-		if u != server {
-			urls = append(urls, u)
-		}
+	if at := slices.Index(c.known, server); at >= 0 {
+		c.known = append(slices.Delete(slices.Clone(c.known), at, at+1), server)
 	}
-	c.known = urls
 }
 
-// askOne asks one server. ErrUnavailable: another one may be asked.
-func (c *Client) askOne(ctx context.Context, server string, q question, body []byte, into any) error {
+// patience is how long one server may take to answer what only looks, so that there is time to ask another.
+func patience(ctx context.Context, others bool) time.Duration {
+	limit := tryLimit
+	if end, ends := ctx.Deadline(); ends && others {
+		limit = min(limit, time.Until(end)/2)
+	}
+	return limit
+}
+
+// askOne asks one server; others says that there are more. ErrUnavailable: another one may be asked.
+func (c *Client) askOne(ctx context.Context, server string, q question, body []byte, into any, others bool) error {
 	address := strings.TrimSuffix(server, "/") + "/api/v1" + q.path
 	if len(q.query) > 0 {
 		address += "?" + q.query.Encode()
 	}
 	trying, cancel := ctx, context.CancelFunc(func() {})
 	if q.method == http.MethodGet {
-		trying, cancel = context.WithTimeout(ctx, tryLimit)
+		trying, cancel = context.WithTimeout(ctx, patience(ctx, others))
 	}
 	defer cancel()
 	req, err := http.NewRequestWithContext(trying, q.method, address, bytes.NewReader(body))

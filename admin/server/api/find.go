@@ -1,10 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,6 +21,8 @@ type Server struct {
 	URL    string `json:"url"`
 	Leader bool   `json:"leader"` // it runs the migrations
 	Load   int64  `json:"load"`   // requests that were under way a moment ago
+	// NoLogin: everybody who reaches it may do everything.
+	NoLogin bool `json:"noLogin,omitempty"`
 }
 
 // Platform says that a platform manages a root. Node: {root}/admin/platform, persistent.
@@ -43,8 +47,25 @@ func Managed(ctx context.Context, s *metadata.Store) (bool, error) {
 	return n.Exists, err
 }
 
-// Find returns the URLs of the servers that are registered, the one to ask first in front. ErrNotFound: there is none.
+// Find returns the URLs of the servers that are registered, those that have little to do in front, else in any order, so that they
+// take turns. ErrNotFound: there is none.
 func Find(ctx context.Context, s *metadata.Store) ([]string, error) {
+	servers, err := Servers(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if len(servers) == 0 {
+		return nil, fmt.Errorf("%w: no server of the platform is registered under %s: start one with turnout serve, or name one with --server", errs.ErrNotFound, ServersPath(s.Layout))
+	}
+	urls := make([]string, len(servers))
+	for i, s := range servers {
+		urls[i] = s.URL
+	}
+	return urls, nil
+}
+
+// Servers returns those that are registered, in the order of Find.
+func Servers(ctx context.Context, s *metadata.Store) ([]Server, error) {
 	dir := ServersPath(s.Layout)
 	ids, err := s.Children(ctx, dir)
 	if err != nil && !errors.Is(err, errs.ErrNotFound) {
@@ -62,25 +83,9 @@ func Find(ctx context.Context, s *metadata.Store) ([]string, error) {
 		}
 		servers = append(servers, doc)
 	}
-	if len(servers) == 0 {
-		return nil, fmt.Errorf("%w: no server of the platform is registered under %s: start one with turnout serve, or name one with --server", errs.ErrNotFound, dir)
-	}
-	slices.SortStableFunc(servers, func(a, b Server) int {
-		switch {
-		case a.Load != b.Load:
-			return int(a.Load - b.Load)
-		case a.Leader && !b.Leader:
-			return -1
-		case b.Leader && !a.Leader:
-			return 1
-		}
-		return 0
-	})
-	urls := make([]string, len(servers))
-	for i, s := range servers {
-		urls[i] = s.URL
-	}
-	return urls, nil
+	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
+	slices.SortStableFunc(servers, func(a, b Server) int { return cmp.Compare(a.Load, b.Load) })
+	return servers, nil
 }
 
 // CheckURL is ErrInvalid when text is no URL of a server.
