@@ -368,6 +368,7 @@ func stateNote(s inventory.State) string {
 		return "gone from ZooKeeper, see turnout drift list"
 	case inventory.Invalid:
 		return "not valid"
+	case inventory.Unanswered, inventory.Moving, inventory.Settled:
 	}
 	return ""
 }
