@@ -22,6 +22,9 @@ func (e *Env) embeddedRocketMQ(name string) (*cluster, error) {
 	namesAddress, brokerAddress := port, port+1
 	nameServer := rmqserver.NameServerOptions{Port: port, Logger: e.log.Named(name)}
 	broker := rmqserver.BrokerOptions{Cluster: name, Name: name, Port: port + 1, Dir: dir, Logger: e.log.Named(name)}
+	if e.secrets != nil {
+		broker.Users = map[string]string{e.secrets.User: e.secrets.Password}
+	}
 	var nameRelay, brokerRelay *relay
 	if e.spec.Proxy {
 		nameServer.Port, broker.Port = port+2, port+3

@@ -40,8 +40,8 @@ type Spec struct {
 	// always has one.
 	Proxy bool
 	// Secure makes every server refuse strangers: ZooKeeper and Kafka want TLS and the certificate of a client, Kafka a
-	// login (PLAIN or SCRAM) and permissions besides, RocketMQ on Servers a login and permissions (on Embedded anybody
-	// is served). See Env.Security. ExpireSession on Servers and ZkCli are not for it.
+	// login (PLAIN or SCRAM) and permissions besides, RocketMQ a login and, on Servers, permissions (on Embedded a user
+	// may do everything). See Env.Security. ExpireSession on Servers and ZkCli are not for it.
 	Secure bool
 	// Dir is where the servers keep data and logs; it must not be in use by another environment. Empty: a
 	// temporary directory, removed by Close.

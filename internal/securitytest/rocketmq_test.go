@@ -3,6 +3,7 @@ package securitytest
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,6 +11,7 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/testenv"
 )
 
 // The administration of users and permissions of RocketMQ 5.3 and later (RequestCode).
@@ -25,6 +27,7 @@ type rocketAdmin struct {
 	*remoting.Client
 	w      *world
 	broker string
+	users  map[string]bool
 }
 
 func newRocketAdmin(t *testing.T, w *world) *rocketAdmin {
@@ -33,7 +36,7 @@ func newRocketAdmin(t *testing.T, w *world) *rocketAdmin {
 	t.Cleanup(c.Close)
 	info, err := c.ClusterInfo(w.ctx(), w.env.Addresses(rocketMQ)[0])
 	require.NoError(t, err)
-	return &rocketAdmin{Client: c, w: w, broker: info.Brokers[rocketMQ].Master()}
+	return &rocketAdmin{Client: c, w: w, broker: info.Brokers[rocketMQ].Master(), users: map[string]bool{}}
 }
 
 func (a *rocketAdmin) call(t *testing.T, code int, body any, fields ...string) {
@@ -44,8 +47,18 @@ func (a *rocketAdmin) call(t *testing.T, code int, body any, fields ...string) {
 	require.NoError(t, err)
 }
 
-func (a *rocketAdmin) user(t *testing.T, code int, name, password string) {
+// user makes a user, or gives it another password.
+func (a *rocketAdmin) user(t *testing.T, name, password string) {
 	t.Helper()
+	if b := a.w.env.EmbeddedRocketMQ(rocketMQ); b != nil {
+		b.SetUser(name, password)
+		return
+	}
+	code := authCreateUser
+	if a.users[name] {
+		code = authUpdateUser
+	}
+	a.users[name] = true
 	a.call(t, code, map[string]string{"username": name, "password": password, "userType": "Normal"}, "username", name)
 }
 
@@ -65,6 +78,9 @@ func (a *rocketAdmin) revoke(t *testing.T, name string) {
 // grant gives a user without rights these.
 func (a *rocketAdmin) grant(t *testing.T, name string, rights []rocketRight) {
 	t.Helper()
+	if a.w.env.Backend() == testenv.Embedded { // who is a user may do everything
+		return
+	}
 	actions := map[string][]string{}
 	for _, r := range rights {
 		actions[r.resource] = append(actions[r.resource], r.action)
@@ -99,6 +115,51 @@ func rocketStrangers(t *testing.T, w *world) {
 	doc := w.document(rocketMQ, "ACL", "admin")
 	doc.Auth = nil
 	require.ErrorIs(t, send(w.mustOpen(t, doc), topics, "x"), errs.ErrNotAllowed)
+	rocketRefusals(t, w)
+}
+
+// rocketRefusals: what the broker itself answers.
+func rocketRefusals(t *testing.T, w *world) {
+	sec := w.env.Security()
+	raw := remoting.NewClient(remoting.Options{})
+	t.Cleanup(raw.Close)
+	addr := newRocketAdmin(t, w).broker
+	signed := func(user, secret string, change func(*remoting.Command)) *remoting.Command {
+		r := remoting.NewRequest(remoting.ReqHeartbeat, []byte(`{"clientID":"stranger"}`), "a", "1", "B", "2")
+		r.Fields["AccessKey"] = user
+		r.Fields["Signature"] = remoting.Signature(r, secret)
+		if change != nil {
+			change(r)
+		}
+		return r
+	}
+	for _, c := range []struct {
+		request *remoting.Command
+		remark  string // "": it is served
+	}{
+		{signed(sec.User, sec.Password, nil), ""},
+		{remoting.NewRequest(remoting.ReqHeartbeat, []byte(`{"clientID":"stranger"}`)), "username cannot be null."},
+		{signed("", sec.Password, nil), "username cannot be null."},
+		{signed("nobody", sec.Password, nil), "User:nobody is not found."},
+		{signed(sec.User, "another", nil), "check signature failed."},
+		{signed(sec.User, sec.Password, func(r *remoting.Command) { delete(r.Fields, "Signature") }), "check signature failed."},
+		{signed(sec.User, sec.Password, func(r *remoting.Command) { r.Fields["a"] = "2" }), "check signature failed."},
+		{signed(sec.User, sec.Password, func(r *remoting.Command) { r.Fields["c"] = "more" }), "check signature failed."},
+		{signed(sec.User, sec.Password, func(r *remoting.Command) { r.Body = []byte(`{"clientID":"somebody"}`) }), "check signature failed."},
+		{signed(sec.User, sec.Password, func(r *remoting.Command) { r.Code = 59999 }), "request type 59999 not supported"}, // not signed
+	} {
+		_, err := raw.Call(w.ctx(), addr, c.request)
+		if c.remark == "" {
+			require.NoError(t, err)
+			continue
+		}
+		var refused *remoting.ResponseError
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, c.remark, strings.TrimSpace(refused.Remark))
+		if c.request.Code == remoting.ReqHeartbeat {
+			require.Equal(t, remoting.NoPermission, refused.Code)
+		}
+	}
 }
 
 func second[T any](_ T, err error) error { return err }
@@ -108,7 +169,7 @@ func rocketPermissions(t *testing.T, w *world) {
 	admin := newRocketAdmin(t, w)
 	for name, rights := range map[string][]rocketRight{"rocket-app": w.rocketApplication(t), "rocket-mover": w.rocketController()} {
 		t.Run(name, func(t *testing.T) {
-			admin.user(t, authCreateUser, name, name+"-secret")
+			admin.user(t, name, name+"-secret")
 			w.login(name, name, name+"-secret")
 			admin.grant(t, name, rights)
 			c := w.mustOpen(t, w.document(rocketMQ, "ACL", name))
@@ -160,13 +221,13 @@ func (w *world) rocketController() []rocketRight {
 // rocketRotation: a secret key is replaced while a Cluster is open and its connections are.
 func rocketRotation(t *testing.T, w *world) {
 	admin := newRocketAdmin(t, w)
-	admin.user(t, authCreateUser, "rocket-rotating", "secret-1")
+	admin.user(t, "rocket-rotating", "secret-1")
 	w.login("rocket-rotating", "rocket-rotating", "secret-1")
 	admin.grant(t, "rocket-rotating", w.rocketApplication(t))
 	c := w.mustOpen(t, w.document(rocketMQ, "ACL", "rocket-rotating"))
 	works(t, func() error { return send(c, topics, "x") }, "send")
 	require.NoError(t, joins(t, c, groups, topics, false))
-	admin.user(t, authUpdateUser, "rocket-rotating", "secret-2")
+	admin.user(t, "rocket-rotating", "secret-2")
 	require.ErrorIs(t, fails(t, func() error { return send(c, topics, "x") }, "send with the old key"), errs.ErrNotAllowed)
 	w.login("rocket-rotating", "rocket-rotating", "secret-2")
 	require.NoError(t, send(c, topics, "x"))

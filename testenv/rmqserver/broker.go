@@ -48,6 +48,10 @@ type BrokerOptions struct {
 	// how many times. Defaults: RocketMQ's 6 s, 30 s and 15.
 	TransactionTimeout, TransactionInterval time.Duration
 	TransactionChecks                       int
+	// Users are the secret keys by access key. Requests that none of them has
+	// signed are refused; who is a user may do everything. Default (nil): nobody
+	// has to sign. See SetUser.
+	Users map[string]string
 	// Logger is told of connections that are cut for a reason, and of a journal
 	// that had to be mended; nil logs nothing.
 	Logger *zap.Logger
@@ -70,6 +74,7 @@ type Broker struct {
 	held       map[queueKey][]*heldPull
 	locks      map[lockKey]lock
 	resets     map[groupTopic]map[int]int64 // positions set by a tool that no pull has been told, by queue
+	users      map[string]string            // secret keys; nil: nobody has to sign
 	halves     map[int64]*prepared          // transactions that have not ended, by the offset of the prepared message in its queue
 }
 
@@ -117,7 +122,7 @@ func StartBroker(ctx context.Context, opt BrokerOptions) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{server: newServer("broker "+opt.Name, opt.Port, opt.Logger), opt: opt, levels: levels}
+	b := &Broker{server: newServer("broker "+opt.Name, opt.Port, opt.Logger), opt: opt, levels: levels, users: maps.Clone(opt.Users)}
 	b.settings = map[string]string{
 		"brokerClusterName": opt.Cluster, "brokerName": opt.Name, "brokerId": "0", "brokerIP1": "127.0.0.1", "brokerRole": "ASYNC_MASTER",
 		"brokerPermission": "6", "autoCreateTopicEnable": strconv.FormatBool(opt.AutoCreateTopics), "autoCreateSubscriptionGroup": "true",
@@ -314,6 +319,9 @@ var handlers = map[int]func(*Broker, *conn, *remoting.Command) (*remoting.Comman
 
 // handle needs mu.
 func (b *Broker) handle(c *conn, r *remoting.Command) *remoting.Command {
+	if err := b.authenticate(r); err != nil {
+		return answerOf(r, nil, err)
+	}
 	h := handlers[r.Code]
 	if h == nil {
 		return notSupported(r)

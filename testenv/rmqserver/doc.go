@@ -38,7 +38,9 @@
 //     queues, compaction, tiered and RocksDB storage.
 //   - Request and reply (324, 325), filters by SQL92 and by class, multi-tag
 //     topics, message traces, broker containers.
-//   - ACL 1.0 and 2.0: signatures are ignored, everybody may do everything. TLS.
+//   - Permissions of users: without BrokerOptions.Users signatures are ignored,
+//     with them a request must be signed, and who is a user may do everything.
+//     ACL 1.0. TLS.
 //   - Flow control: SYSTEM_BUSY and its like come from Inject only.
 //   - Retention: messages stay until the broker is closed, or Trim removes them,
 //     which frees memory of queues and not of the commit log. All of it is in

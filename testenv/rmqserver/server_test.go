@@ -543,3 +543,46 @@ func BenchmarkSend(b *testing.B) {
 		})
 	}
 }
+
+// With users requests are looked at one by one, over connections that stay open.
+func TestUsersSignTheirRequests(t *testing.T) {
+	t.Parallel()
+	k := start(t, rmqserver.BrokerOptions{Users: map[string]string{"one": "key"}})
+	b, raw := k.brokers[0], remoting.NewClient(remoting.Options{})
+	t.Cleanup(raw.Close)
+	ask := func(user, key string, change func(*remoting.Command)) error {
+		r := remoting.NewRequest(remoting.ReqGetTopics, nil, "AccessKey", user)
+		r.Fields["Signature"] = remoting.Signature(r, key)
+		if change != nil {
+			change(r)
+		}
+		_, err := raw.Call(t.Context(), b.Addr(), r)
+		return err
+	}
+	require.NoError(t, ask("one", "key", nil))
+	refused := func(err error) {
+		t.Helper()
+		require.True(t, remoting.HasCode(err, remoting.NoPermission), err)
+		require.NotContains(t, err.Error(), "key")
+	}
+	refused(ask("two", "key", nil))
+	b.SetUser("two", "key")
+	require.NoError(t, ask("two", "key", nil))
+	b.SetUser("one", "other")
+	refused(ask("one", "key", nil))
+	require.NoError(t, ask("one", "other", nil))
+	b.SetUser("two", "")
+	refused(ask("two", "key", nil))
+	late := func(version int) func(*remoting.Command) {
+		return func(r *remoting.Command) { r.Version, r.Fields["_UNIQUE_KEY_QUERY"] = version, "true" }
+	}
+	require.NoError(t, ask("one", "other", late(remoting.V4_9_3)))
+	refused(ask("one", "other", late(remoting.V4_9_4)))
+	require.NoError(t, b.Restart())
+	require.Eventually(t, func() bool { return ask("one", "other", nil) == nil }, time.Minute, 10*time.Millisecond)
+
+	open := start(t, rmqserver.BrokerOptions{Cluster: "open"}).brokers[0]
+	open.SetUser("one", "key")
+	_, err := raw.Call(t.Context(), open.Addr(), remoting.NewRequest(remoting.ReqGetTopics, nil))
+	require.NoError(t, err, "who begins without users has none")
+}

@@ -97,6 +97,7 @@ const (
 
 // Versions as they stand in frames: the position in RocketMQ's list of releases.
 const (
+	V4_9_3 = 399
 	V4_9_4 = 401 // from here on the name server writes standard JSON routes
 	V5_0_0 = 413 // from here on QueryConsumerOffset tells "none" from 0
 	V5_5_0 = 513
