@@ -8,6 +8,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
 )
 
 // namesAtOnce bounds the names in one question to the store.
@@ -96,27 +97,39 @@ func (s *Service) Group(ctx context.Context, group string) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{Group: group, App: doc.App, Topics: doc.Topics, Paused: doc.Paused, Parts: []GroupOnCluster{}}
+	g := newGroup(doc)
+	var parts []GroupOnCluster
 	for _, f := range found {
 		if !slices.Contains(doc.Topics, f.Topic) {
 			continue // it does not read that any more
 		}
-		if g.Parts, err = more(g.Parts, f); err != nil {
+		if parts, err = more(parts, f); err != nil {
 			return nil, err
 		}
-		p := g.Parts[len(g.Parts)-1]
-		g.Unread, g.Retries, g.DeadLetters = g.Unread+p.Unread, g.Retries+p.Retries, g.DeadLetters+p.DeadLetters
-		if p.Consumed != nil {
-			if g.Consumed == nil {
-				g.Consumed = new(float64)
-			}
-			*g.Consumed += *p.Consumed
-		}
-		if p.Error != "" {
-			g.Error = fmt.Sprintf("topic %s on cluster %s: %s", p.Topic, p.Cluster, p.Error)
-		}
+	}
+	for _, p := range parts {
+		g.add(p)
 	}
 	return g, nil
+}
+
+func newGroup(doc metadata.Group) *Group {
+	return &Group{Group: doc.Name, App: doc.App, Topics: doc.Topics, Paused: doc.Paused, Parts: []GroupOnCluster{}}
+}
+
+// add counts a part in.
+func (g *Group) add(p GroupOnCluster) {
+	g.Parts = append(g.Parts, p)
+	g.Unread, g.Retries, g.DeadLetters = g.Unread+p.Unread, g.Retries+p.Retries, g.DeadLetters+p.DeadLetters
+	if p.Consumed != nil {
+		if g.Consumed == nil {
+			g.Consumed = new(float64)
+		}
+		*g.Consumed += *p.Consumed
+	}
+	if p.Error != "" {
+		g.Error = fmt.Sprintf("topic %s on cluster %s: %s", p.Topic, p.Cluster, p.Error)
+	}
 }
 
 // Top are the n groups, topic by topic and cluster by cluster, that have the most unread; fewer if fewer have any. n must be 1 or

@@ -32,18 +32,10 @@ func (s *Service) look(ctx context.Context, topic string, inv *inventory, before
 	if doc.Err != nil {
 		troubles = append(troubles, doc.Err)
 	}
-	route := doc.Route
-	if doc.Wish.Cluster != "" && (route != nil || !doc.RouteNode.Exists) {
-		next := metadata.Complete(doc.Wish, doc.WishNode, doc.Route, inv.clusters) // what running instances make of the two
-		route = &next
-	}
-	if route != nil {
+	if route := inForce(doc, inv.clusters); route != nil {
 		t.Write, t.Migration = route.Write, route.Migration
-		for _, stay := range route.Stays {
-			if slices.ContainsFunc(t.Clusters, func(c TopicOnCluster) bool { return c.Cluster == stay.Cluster }) {
-				continue
-			}
-			on, groups := s.lookAt(ctx, doc, route, stay.Cluster, inv.readers[topic])
+		for _, cluster := range stays(route) {
+			on, groups := s.lookAt(ctx, doc, route, cluster, inv.readers[topic])
 			t.Clusters, t.Groups = append(t.Clusters, on), append(t.Groups, groups...)
 			if on.Error != "" {
 				troubles = append(troubles, errors.New(on.Error))
@@ -62,6 +54,57 @@ func (s *Service) look(ctx context.Context, topic string, inv *inventory, before
 		t.compare(before)
 	}
 	return t, nil
+}
+
+// inForce is what running instances make of wish and route; clusters are the names of all. nil: only they know.
+func inForce(doc metadata.Topic, clusters []string) *metadata.Route {
+	if doc.Wish.Cluster == "" || doc.Route == nil && doc.RouteNode.Exists {
+		return doc.Route
+	}
+	next := metadata.Complete(doc.Wish, doc.WishNode, doc.Route, clusters)
+	return &next
+}
+
+// stays are the clusters that a route has a stay on, each once.
+func stays(route *metadata.Route) (names []string) {
+	for _, stay := range route.Stays {
+		if !slices.Contains(names, stay.Cluster) {
+			names = append(names, stay.Cluster)
+		}
+	}
+	return names
+}
+
+// LookAt asks the clusters now how far a group is, whichever server monitors its topics. Nothing is stored, and there are no rates.
+// What can not be asked is said in the parts and in Error. Errors as of Group; ZooKeeper's.
+func (s *Service) LookAt(ctx context.Context, group string) (*Group, error) {
+	doc, _, err := s.meta.GetGroup(ctx, group)
+	if err != nil {
+		return nil, err
+	}
+	clusters, err := s.meta.ListClusters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g := newGroup(doc)
+	for _, topic := range doc.Topics {
+		t, err := s.meta.GetTopic(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		route := inForce(t, clusters)
+		if route == nil {
+			g.Error = fmt.Sprintf("topic %s: %v", topic, t.Err)
+			continue
+		}
+		for _, cluster := range stays(route) {
+			_, parts := s.lookAt(ctx, t, route, cluster, []metadata.Group{doc})
+			for _, p := range parts {
+				g.add(p)
+			}
+		}
+	}
+	return g, nil
 }
 
 // uses are what the participants say.

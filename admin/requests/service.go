@@ -33,8 +33,9 @@ type Handler interface {
 
 // Target is what a request concerns.
 type Target struct {
-	App     string // the application; its owners may file the request. "": nobody owns it
-	Subject string // name of what is changed; executions of one subject are done one after the other
+	App     string   // the application; its owners may file the request. "": nobody owns it
+	Apps    []string // further ones, whose owner one must be as well
+	Subject string   // name of what is changed; executions of one subject are done one after the other
 }
 
 // Config says what a Service works with.
@@ -132,22 +133,27 @@ func (s *Service) check(ctx context.Context, h Handler, spec json.RawMessage, su
 }
 
 // mayFile: an application with owners is theirs, and the administrators'. A claim is how one becomes an owner.
-func (s *Service) mayFile(ctx context.Context, who people.Principal, kind, app string) error {
+func (s *Service) mayFile(ctx context.Context, who people.Principal, kind string, t Target) error {
 	if err := who.Need(people.Apply); err != nil {
 		return err
 	}
 	if kind == KindCluster && !who.Can(people.Operate) {
 		return fmt.Errorf("%w: clusters are registered by who has the permission %s: ask an approver to apply for it", errs.ErrNotAllowed, people.Operate)
 	}
-	if app == "" || kind == KindClaim || who.Can(people.Admin) {
+	if kind == KindClaim || who.Can(people.Admin) {
 		return nil
 	}
-	owners, err := s.db.Owners(ctx, app)
-	if err != nil {
-		return err
-	}
-	if len(owners) > 0 && !slices.Contains(owners, who.Name) {
-		return fmt.Errorf("%w: application %s belongs to %s: claim ownership first, or ask them to file the request", errs.ErrNotAllowed, app, strings.Join(owners, ", "))
+	for _, app := range append([]string{t.App}, t.Apps...) {
+		if app == "" {
+			continue
+		}
+		owners, err := s.db.Owners(ctx, app)
+		if err != nil {
+			return err
+		}
+		if len(owners) > 0 && !slices.Contains(owners, who.Name) {
+			return fmt.Errorf("%w: application %s belongs to %s: claim ownership first, or ask them to file the request", errs.ErrNotAllowed, app, strings.Join(owners, ", "))
+		}
 	}
 	return nil
 }
@@ -169,7 +175,7 @@ func (s *Service) Draft(ctx context.Context, who people.Principal, n New) (*stor
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mayFile(ctx, who, kind, target.App); err != nil {
+	if err := s.mayFile(ctx, who, kind, target); err != nil {
 		return nil, err
 	}
 	r := &store.ChangeRequest{Kind: kind, State: store.Draft, Applicant: who.Name, App: target.App, Subject: target.Subject, Batch: n.Batch, Reason: n.Reason, Spec: spec}
@@ -263,7 +269,7 @@ func (s *Service) checked(ctx context.Context, who people.Principal, r *store.Ch
 	if err != nil {
 		return err
 	}
-	if err := s.mayFile(ctx, who, r.Kind, target.App); err != nil {
+	if err := s.mayFile(ctx, who, r.Kind, target); err != nil {
 		return err
 	}
 	open, err := s.db.ChangeRequests(ctx, store.RequestFilter{Kind: r.Kind, Subject: target.Subject, States: undone})
@@ -311,7 +317,7 @@ func (s *Service) Edit(ctx context.Context, who people.Principal, id string, ver
 		if h, err = s.handler(kind); err == nil {
 			if target, err = s.check(ctx, h, spec, false); err == nil {
 				r.App, r.Subject = target.App, target.Subject
-				err = s.mayFile(ctx, who, kind, target.App)
+				err = s.mayFile(ctx, who, kind, target)
 			}
 		}
 	}

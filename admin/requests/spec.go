@@ -36,17 +36,17 @@ var Kinds = []string{KindTopic, KindGroup, KindCluster, KindSettings, KindMigrat
 
 // New is what somebody applies for: exactly one of the fields beside Reason and Batch.
 type New struct {
-	Reason    string          `json:"reason,omitempty" maxLength:"2000" doc:"why; for whoever decides"`
-	Batch     string          `json:"batch,omitempty" pattern:"^[a-zA-Z0-9_-]{0,120}$" doc:"a name that requests have in common which are filed together; an edit does not change it"`
-	Topic     *TopicSpec      `json:"topic,omitempty" doc:"a new topic"`
-	Group     *GroupSpec      `json:"group,omitempty" doc:"a new consumer group"`
-	Cluster   *ClusterSpec    `json:"cluster,omitempty" doc:"registration of a cluster, or a change of how it is reached"`
-	Settings  *SettingsSpec   `json:"settings,omitempty" doc:"other settings of a topic or a group"`
-	Migration *MigrationSpec  `json:"migration,omitempty" doc:"a topic moves to another cluster"`
-	Stress    json.RawMessage `json:"stress,omitempty" doc:"a stress task"`
-	Deletion  *DeletionSpec   `json:"deletion,omitempty" doc:"a topic, group or cluster goes"`
-	Claim     *ClaimSpec      `json:"claim,omitempty" doc:"ownership of an application"`
-	Offsets   *OffsetsSpec    `json:"offsets,omitempty" doc:"other positions of a group on a topic"`
+	Reason    string         `json:"reason,omitempty" maxLength:"2000" doc:"why; for whoever decides"`
+	Batch     string         `json:"batch,omitempty" pattern:"^[a-zA-Z0-9_-]{0,120}$" doc:"a name that requests have in common which are filed together; an edit does not change it"`
+	Topic     *TopicSpec     `json:"topic,omitempty" doc:"a new topic"`
+	Group     *GroupSpec     `json:"group,omitempty" doc:"a new consumer group"`
+	Cluster   *ClusterSpec   `json:"cluster,omitempty" doc:"registration of a cluster, or a change of how it is reached"`
+	Settings  *SettingsSpec  `json:"settings,omitempty" doc:"other settings of a topic or a group"`
+	Migration *MigrationSpec `json:"migration,omitempty" doc:"a topic moves to another cluster"`
+	Stress    *StressSpec    `json:"stress,omitempty" doc:"a stress task"`
+	Deletion  *DeletionSpec  `json:"deletion,omitempty" doc:"a topic, group or cluster goes"`
+	Claim     *ClaimSpec     `json:"claim,omitempty" doc:"ownership of an application"`
+	Offsets   *OffsetsSpec   `json:"offsets,omitempty" doc:"other positions of a group on a topic"`
 }
 
 // spec is the kind of what is asked for and its document.

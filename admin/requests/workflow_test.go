@@ -368,7 +368,7 @@ func TestWhatIsAskedForIsLookedAtEarly(t *testing.T) {
 	}
 	_, err := service.Draft(t.Context(), admin, New{Topic: &TopicSpec{Name: "a", App: "a", Partitions: 1, Config: map[string]string{"x": strings.Repeat("x", 70_000)}}})
 	require.ErrorIs(t, err, errs.ErrTooLarge)
-	_, err = service.Draft(t.Context(), admin, New{Stress: json.RawMessage(`{}`)})
+	_, err = service.Draft(t.Context(), admin, New{Stress: &StressSpec{}})
 	require.ErrorIs(t, err, errs.ErrUnsupported, "nobody does it here")
 	for what, n := range map[string]New{
 		"a topic that is not there": {Settings: &SettingsSpec{Topic: &TopicChange{Name: "nothing", Portable: new(bool)}}},
@@ -473,10 +473,8 @@ type handler struct {
 }
 
 func (h *handler) Check(_ context.Context, spec json.RawMessage, _ bool) (Target, error) {
-	doc, err := decode[struct {
-		Name string `json:"name"`
-	}](KindStress, spec)
-	return Target{App: "order_service", Subject: doc.Name}, err
+	doc, err := ParseStress(spec)
+	return Target{App: "order_service", Subject: doc.Task}, err
 }
 
 func (h *handler) Execute(ctx context.Context, run *Run) error {
@@ -489,6 +487,10 @@ func (h *handler) Execute(ctx context.Context, run *Run) error {
 	}
 }
 
+func stress(task string) New {
+	return New{Stress: &StressSpec{Task: task, Groups: []StressGroup{{Group: "billing"}}, LimitSeconds: 60}}
+}
+
 func TestAKindOfAnotherPackage(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -497,17 +499,15 @@ func TestAKindOfAnotherPackage(t *testing.T) {
 	h.fails <- context.DeadlineExceeded
 	service := s.service(func(c *Config) { c.Handlers = map[string]Handler{KindStress: h} })
 	s.run(service)
-	r := s.done(service, New{Stress: json.RawMessage(`{"name":"sale"}`)}, Approval{})
+	r := s.done(service, stress("sale"), Approval{})
 	require.JSONEq(t, `{"task":"s-1"}`, string(r.Result))
 	require.Len(t, h.executed, 3, "it was tried again")
 	require.Equal(t, []string{"drafted", "submitted", "approved", "executing", "tried", "tried", "step", "done"}, s.kinds(r.ID))
 
-	_, err := service.Draft(t.Context(), alice, New{Stress: json.RawMessage(`{"name":"no name"}`)})
-	require.ErrorIs(t, err, errs.ErrInvalid)
-	_, err = service.Draft(t.Context(), alice, New{Stress: json.RawMessage(`{"nome":"sale"}`)})
+	_, err := service.Draft(t.Context(), alice, stress("no name"))
 	require.ErrorIs(t, err, errs.ErrInvalid)
 	h.fails <- Final(errs.ErrConflict)
-	r = s.ended(s.approved(service, New{Stress: json.RawMessage(`{"name":"sale"}`)}, Approval{}).ID)
+	r = s.ended(s.approved(service, stress("sale"), Approval{}).ID)
 	require.Equal(t, store.RequestBad, r.State)
 	require.Equal(t, "conflict", r.Error)
 	_, err = service.Retry(t.Context(), carol, r.ID, r.Version)

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/shadowack"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -84,7 +84,7 @@ application say of the group.`,
 				return a.show(rows, func(w io.Writer) {
 					row(w, "APP", "TASK", "GROUP", "ENABLED", "INSTANCES")
 					for _, r := range rows {
-						row(w, r.App, r.Task, r.Group, r.text(), countStates(r.Instances))
+						row(w, r.App, r.Task, r.Group, r.text(), shadowack.Count(r.Instances))
 					}
 				})
 			})
@@ -114,27 +114,6 @@ func listShadow(ctx context.Context, s *metadata.Store, app string) ([]shadowRow
 		rows = append(rows, r)
 	}
 	return rows, nil
-}
-
-// countStates is like "2 started, 1 failed".
-func countStates(n map[metadata.ShadowState]int) string {
-	var parts []string
-	for _, state := range []metadata.ShadowState{metadata.ShadowStarted, metadata.ShadowStarting, metadata.ShadowFailed, metadata.ShadowStopping, metadata.ShadowStopped, metadata.ShadowIgnored, ""} {
-		if n[state] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n[state], stateText(state)))
-		}
-	}
-	if parts == nil {
-		return "none runs"
-	}
-	return strings.Join(parts, ", ")
-}
-
-func stateText(s metadata.ShadowState) string {
-	if s == "" {
-		return "unreported"
-	}
-	return string(s)
 }
 
 func newShadowSwitch(a *app, on bool) *cobra.Command {
@@ -232,11 +211,11 @@ type shadowSwitchResult struct {
 }
 
 type shadowSwitchedGroup struct {
-	Group     string           `json:"group"`
-	Enabled   bool             `json:"enabled"`
-	Changed   bool             `json:"changed"`
-	Path      string           `json:"path"`
-	Instances []shadowInstance `json:"instances"` // of the application
+	Group     string               `json:"group"`
+	Enabled   bool                 `json:"enabled"`
+	Changed   bool                 `json:"changed"`
+	Path      string               `json:"path"`
+	Instances []shadowack.Instance `json:"instances"` // of the application
 }
 
 func (r *shadowSwitchResult) text(w io.Writer) {
@@ -252,7 +231,7 @@ func (r *shadowSwitchResult) text(w io.Writer) {
 		for _, i := range g.Instances {
 			states[i.State]++
 		}
-		fmt.Fprintf(w, "%s is %s for task %s (%s); instances of %s: %s\n", g.Group, is, r.Task, g.Path, r.App, countStates(states))
+		fmt.Fprintf(w, "%s is %s for task %s (%s); instances of %s: %s\n", g.Group, is, r.Task, g.Path, r.App, shadowack.Count(states))
 	}
 }
 
@@ -279,9 +258,9 @@ func (a *app) switchShadow(ctx context.Context, s *metadata.Store, p shadowSwitc
 	instances, err := a.awaitShadow(ctx, s, p.app, p.wait, func(instances []metadata.InstanceEntry) (pending []string) {
 		for _, group := range p.groups {
 			if p.on {
-				pending = append(pending, notStarted(instances, group, p.task)...)
+				pending = append(pending, shadowack.NotStarted(instances, group, p.task)...)
 			} else {
-				pending = append(pending, notStopped(instances, group, p.task, others[group] != nil)...)
+				pending = append(pending, shadowack.NotStopped(instances, group, p.task, others[group] != nil)...)
 			}
 		}
 		return pending
@@ -290,7 +269,7 @@ func (a *app) switchShadow(ctx context.Context, s *metadata.Store, p shadowSwitc
 		fmt.Fprintf(a.stderr, "turnout: no instance of %s runs, so nobody consumes; those that start will follow the flag\n", p.app)
 	}
 	for i, g := range r.Groups {
-		r.Groups[i].Instances = shadowInstances(instances, g.Group, "")
+		r.Groups[i].Instances = shadowack.Of(instances, g.Group, "")
 	}
 	return r, err
 }
@@ -415,52 +394,4 @@ func (a *app) awaitShadow(ctx context.Context, s *metadata.Store, app string, li
 		case <-time.After(shadowLook):
 		}
 	}
-}
-
-// notStarted names the instances that have not started the shadow group of a group for task ("": for any). Those that do not
-// subscribe the group are not waited for, if there is one that does.
-func notStarted(instances []metadata.InstanceEntry, group, task string) []string {
-	var missing []string
-	ignored := 0
-	for _, i := range instances {
-		r := i.Shadow[group]
-		seen := task == "" && len(r.Tasks) > 0 || slices.Contains(r.Tasks, task)
-		switch {
-		case seen && r.State == metadata.ShadowStarted:
-		case seen && r.State == metadata.ShadowIgnored:
-			ignored++
-		default:
-			missing = append(missing, pendingText(i, group))
-		}
-	}
-	if missing == nil && len(instances) > 0 && ignored == len(instances) {
-		missing = []string{fmt.Sprintf("an instance that subscribes %s: none of %d does", group, ignored)}
-	}
-	return missing
-}
-
-// notStopped names the instances that have not stopped the shadow group of a group. With goesOn, because other tasks enable it, they
-// need only have seen that task does not.
-func notStopped(instances []metadata.InstanceEntry, group, task string, goesOn bool) []string {
-	var missing []string
-	for _, i := range instances {
-		r := i.Shadow[group]
-		stopped := r.State == "" || r.State == metadata.ShadowStopped || r.State == metadata.ShadowIgnored
-		if slices.Contains(r.Tasks, task) || !goesOn && (!stopped || len(r.Tasks) > 0) {
-			missing = append(missing, pendingText(i, group))
-		}
-	}
-	return missing
-}
-
-func pendingText(i metadata.InstanceEntry, group string) string {
-	r := i.Shadow[group]
-	if r.State == "" {
-		return fmt.Sprintf("%s of %s (its first report)", i.ID, group)
-	}
-	text := fmt.Sprintf("%s of %s (%s", i.ID, group, stateText(r.State))
-	if r.Reason != "" {
-		text += ": " + oneLine([]byte(r.Reason))
-	}
-	return text + ")"
 }

@@ -14,51 +14,19 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/shadowack"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
-// shadowInstance is what an instance says of the shadow group of a group.
-type shadowInstance struct {
-	Instance string               `json:"instance"`
-	State    metadata.ShadowState `json:"state"` // "": it says nothing
-	Since    time.Time            `json:"since,omitzero"`
-	Tasks    []string             `json:"tasks"` // that enable it, as the instance knows them
-	Reason   string               `json:"reason,omitempty"`
-}
-
-// shadowInstances tells of every instance; unflagged is the node below which there is no flag for the group, "" when there is one.
-func shadowInstances(instances []metadata.InstanceEntry, group, unflagged string) []shadowInstance {
-	list := []shadowInstance{}
-	for _, i := range instances {
-		r := i.Shadow[group]
-		line := shadowInstance{Instance: i.ID, State: r.State, Since: r.At, Tasks: r.Tasks, Reason: r.Reason}
-		if line.Tasks == nil {
-			line.Tasks = []string{}
-		}
-		switch {
-		case i.Err != nil:
-			line.Reason = "its node is not valid: " + flat(i.Err)
-		case r.State == "" && unflagged != "":
-			line.Reason = "it reports nothing, because there is no flag for the group below " + unflagged
-		case r.State == "":
-			line.Reason = "it has not reported on the group yet: it or the flag is new, or its version has no shadow groups (" + i.SDK + ")"
-		case r.State == metadata.ShadowIgnored:
-			line.Reason = "it does not subscribe the group"
-		}
-		list = append(list, line)
-	}
-	return list
-}
-
 // shadowStatus is all that there is to be said of the shadow group of a group.
 type shadowStatus struct {
-	App       string              `json:"app"`
-	Group     string              `json:"group"`
-	Enabled   bool                `json:"enabled"` // by at least one task
-	Flags     []shadowFlag        `json:"flags"`
-	Instances []shadowInstance    `json:"instances"` // of the application
-	Topics    []shadowTopicStatus `json:"topics"`    // of the group
-	Notes     []string            `json:"notes"`     // what keeps it from consuming
+	App       string               `json:"app"`
+	Group     string               `json:"group"`
+	Enabled   bool                 `json:"enabled"` // by at least one task
+	Flags     []shadowFlag         `json:"flags"`
+	Instances []shadowack.Instance `json:"instances"` // of the application
+	Topics    []shadowTopicStatus  `json:"topics"`    // of the group
+	Notes     []string             `json:"notes"`     // what keeps it from consuming
 }
 
 // shadowTopicStatus is how far the shadow group is with the shadow topic of a topic.
@@ -124,9 +92,9 @@ func (a *app) shadowStatus(ctx context.Context, s *metadata.Store, app, group st
 	instances, waiting := a.awaitShadow(ctx, s, app, wait, func(instances []metadata.InstanceEntry) (pending []string) {
 		for _, group := range slices.Sorted(maps.Keys(flags)) {
 			if isEnabled(flags[group]) {
-				pending = append(pending, notStarted(instances, group, "")...)
+				pending = append(pending, shadowack.NotStarted(instances, group, "")...)
 			} else {
-				pending = append(pending, notStopped(instances, group, "", false)...)
+				pending = append(pending, shadowack.NotStopped(instances, group, "", false)...)
 			}
 		}
 		return pending
@@ -143,7 +111,7 @@ func (a *app) shadowStatus(ctx context.Context, s *metadata.Store, app, group st
 		if len(flags[group]) == 0 {
 			unflagged = s.ShadowRoot + "/" + app
 		}
-		st := &shadowStatus{App: app, Group: group, Enabled: isEnabled(flags[group]), Flags: flags[group], Instances: shadowInstances(instances, group, unflagged)}
+		st := &shadowStatus{App: app, Group: group, Enabled: isEnabled(flags[group]), Flags: flags[group], Instances: shadowack.Of(instances, group, unflagged)}
 		if err := st.look(ctx, s, fleet); err != nil {
 			return nil, err
 		}
@@ -279,7 +247,7 @@ func (st *shadowStatus) text(w io.Writer) {
 		if i.Reason != "" {
 			reason = oneLine([]byte(i.Reason))
 		}
-		row(w, i.Instance, stateText(i.State), since, strings.Join(i.Tasks, ", "), reason)
+		row(w, i.Instance, shadowack.StateText(i.State), since, strings.Join(i.Tasks, ", "), reason)
 	}
 	if len(st.Topics) > 0 {
 		fmt.Fprintln(w)
