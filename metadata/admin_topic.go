@@ -165,6 +165,16 @@ func (s *Store) putTopic(ctx context.Context, t Topic, put PutTopic) (done bool,
 	return s.replace(ctx, t.WishNode, wishData, also)
 }
 
+// InForce is what running instances make of wish and route; clusters are the names of all. Where the wish can not be read it is the
+// route as it is written; nil: that can not be read, and only they know.
+func (t Topic) InForce(clusters []string) *Route {
+	if t.Wish.Cluster == "" || t.Route == nil && t.RouteNode.Exists {
+		return t.Route
+	}
+	next := Complete(t.Wish, t.WishNode, t.Route, clusters)
+	return &next
+}
+
 // Next is the route that PutTopic would write for put, with these clusters in the metadata; nil: t is that way already.
 func (t Topic) Next(put PutTopic, clusters []string) *Route {
 	valid := t.WishNode.Exists && t.Wish.Cluster != ""

@@ -32,7 +32,7 @@ func (s *Service) look(ctx context.Context, topic string, inv *inventory, before
 	if doc.Err != nil {
 		troubles = append(troubles, doc.Err)
 	}
-	if route := inForce(doc, inv.clusters); route != nil {
+	if route := doc.InForce(inv.clusters); route != nil {
 		t.Write, t.Migration = route.Write, route.Migration
 		for _, cluster := range stays(route) {
 			on, groups := s.lookAt(ctx, doc, route, cluster, inv.readers[topic])
@@ -54,15 +54,6 @@ func (s *Service) look(ctx context.Context, topic string, inv *inventory, before
 		t.compare(before)
 	}
 	return t, nil
-}
-
-// inForce is what running instances make of wish and route; clusters are the names of all. nil: only they know.
-func inForce(doc metadata.Topic, clusters []string) *metadata.Route {
-	if doc.Wish.Cluster == "" || doc.Route == nil && doc.RouteNode.Exists {
-		return doc.Route
-	}
-	next := metadata.Complete(doc.Wish, doc.WishNode, doc.Route, clusters)
-	return &next
 }
 
 // stays are the clusters that a route has a stay on, each once.
@@ -92,7 +83,7 @@ func (s *Service) LookAt(ctx context.Context, group string) (*Group, error) {
 		if err != nil {
 			return nil, err
 		}
-		route := inForce(t, clusters)
+		route := t.InForce(clusters)
 		if route == nil {
 			g.Error = fmt.Sprintf("topic %s: %v", topic, t.Err)
 			continue

@@ -17,31 +17,31 @@ const (
 
 // StressSpec asks for a stress task: shadow groups that are started and stopped together. Package stress carries it out.
 type StressSpec struct {
-	Task         string        `json:"task" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"its name in ZooKeeper" example:"zpt_task_1"`
-	Groups       []StressGroup `json:"groups" minItems:"1" maxItems:"100" doc:"the groups whose shadow groups run while it runs"`
-	Topics       []StressTopic `json:"topics,omitempty" maxItems:"100" doc:"topics that need a shadow topic although none of the groups reads them, because listeners send to them; and topics of the groups whose shadow topic gets another cluster or other partitions than the topic"`
-	LimitSeconds int64         `json:"limitSeconds" minimum:"1" maximum:"604800" doc:"it is stopped so long after each start at the latest"`
-	Guards       []StressGuard `json:"guards,omitempty" maxItems:"100" doc:"it is stopped when one of these trips"`
-	BlindSeconds int64         `json:"blindSeconds,omitempty" minimum:"0" maximum:"3600" doc:"a guard that can not be looked at for so long trips; 0: 60, else 10 or more"`
-	Provision    *bool         `json:"provision,omitempty" doc:"create the shadow topics that are missing; false: all must be there; default true"`
-	Remove       bool          `json:"remove,omitempty" doc:"remove what was created for it, and the task, when its first run has ended"`
+	Task         string            `json:"task" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"its name in ZooKeeper" example:"zpt_task_1"`
+	Groups       []StressGroupSpec `json:"groups" minItems:"1" maxItems:"100" doc:"the groups whose shadow groups run while it runs"`
+	Topics       []StressTopicSpec `json:"topics,omitempty" maxItems:"100" doc:"topics that need a shadow topic although none of the groups reads them, because listeners send to them; and topics of the groups whose shadow topic gets another cluster or other partitions than the topic"`
+	LimitSeconds int64             `json:"limitSeconds" minimum:"1" maximum:"604800" doc:"it is stopped so long after each start at the latest"`
+	Guards       []StressGuardSpec `json:"guards,omitempty" maxItems:"100" doc:"it is stopped when one of these trips"`
+	BlindSeconds int64             `json:"blindSeconds,omitempty" minimum:"0" maximum:"3600" doc:"a guard that can not be looked at for so long trips; 0: 60, else 10 or more"`
+	Provision    *bool             `json:"provision,omitempty" doc:"create the shadow topics that are missing; false: all must be there; default true"`
+	Remove       bool              `json:"remove,omitempty" doc:"remove what was created for it, and the task, when its first run has ended"`
 }
 
-// StressGroup is a group of a stress task.
-type StressGroup struct {
+// StressGroupSpec is a group of a stress task.
+type StressGroupSpec struct {
 	Group string `json:"group" pattern:"^[a-zA-Z0-9_-]{1,120}$" example:"order_bil_group"`
 	App   string `json:"app,omitempty" doc:"the application that subscribes it; empty: the one that the group belongs to"`
 }
 
-// StressTopic is a topic of a stress task.
-type StressTopic struct {
+// StressTopicSpec is a topic of a stress task.
+type StressTopicSpec struct {
 	Topic      string `json:"topic" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"the topic of production"`
 	Cluster    string `json:"cluster,omitempty" doc:"where its shadow topic is created; empty: where the topic is"`
 	Partitions int    `json:"partitions,omitempty" minimum:"0" maximum:"10000" doc:"with which it is created; 0: as many as the topic has"`
 }
 
-// StressGuard stops a stress task when a group of production fares badly. At least one of the two limits is given.
-type StressGuard struct {
+// StressGuardSpec stops a stress task when a group of production fares badly. At least one of the two limits is given.
+type StressGuardSpec struct {
 	Group     string `json:"group" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"a group of production"`
 	MaxUnread *int64 `json:"maxUnread,omitempty" minimum:"0" doc:"unread messages over all its topics and clusters"`
 	MaxErrors *int64 `json:"maxErrors,omitempty" minimum:"0" doc:"dead letters and retries that come within a minute"`
@@ -51,12 +51,13 @@ type StressGuard struct {
 func ParseStress(raw json.RawMessage) (StressSpec, error) {
 	spec, err := decode[StressSpec](KindStress, raw)
 	if err == nil {
-		err = spec.validate()
+		err = spec.Validate()
 	}
 	return spec, err
 }
 
-func (s StressSpec) validate() error {
+// Validate is ErrInvalid with all that is wrong.
+func (s StressSpec) Validate() error {
 	var p problems
 	p.name("task", s.Task)
 	for field, n := range map[string]int{"groups": len(s.Groups), "topics": len(s.Topics), "guards": len(s.Guards)} {

@@ -488,7 +488,7 @@ func (h *handler) Execute(ctx context.Context, run *Run) error {
 }
 
 func stress(task string) New {
-	return New{Stress: &StressSpec{Task: task, Groups: []StressGroup{{Group: "billing"}}, LimitSeconds: 60}}
+	return New{Stress: &StressSpec{Task: task, Groups: []StressGroupSpec{{Group: "billing"}}, LimitSeconds: 60}}
 }
 
 func TestAKindOfAnotherPackage(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/admin/stress"
 	"github.com/turnout-mq/turnout/internal/clusters"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
@@ -124,6 +125,7 @@ type server struct {
 	requests *requests.Service
 	fleet    *fleet.Service
 	drift    *reconcile.Service
+	stress   *stress.Service
 
 	leads    atomic.Bool
 	changed  chan struct{} // has a token when leads has changed
@@ -178,12 +180,16 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer func() { s.closed("clusters", within(pool.Close)) }()
 	s.ctl = migrate.New(s.db, s.meta, pool, s.log, migrate.Options{})
 	s.people = people.New(s.db, people.Options{Log: s.log})
-	if s.requests, err = requests.NewService(requests.Config{
-		Store: s.db, Meta: s.meta, Pool: pool, Open: cfg.Open, Migrations: s.ctl, Server: s.id, Webhook: cfg.Webhook, Logger: s.log,
-	}); err != nil {
+	if s.fleet, err = fleet.New(fleet.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
 		return err
 	}
-	if s.fleet, err = fleet.New(fleet.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
+	if s.stress, err = stress.New(stress.Config{Meta: s.meta, DB: s.db, Pool: pool, Fleet: s.fleet, ID: s.id, Log: s.log}); err != nil {
+		return err
+	}
+	if s.requests, err = requests.NewService(requests.Config{
+		Store: s.db, Meta: s.meta, Pool: pool, Open: cfg.Open, Migrations: s.ctl, Server: s.id, Webhook: cfg.Webhook, Logger: s.log,
+		Handlers: map[string]requests.Handler{requests.KindStress: s.stress.Handler()},
+	}); err != nil {
 		return err
 	}
 	if s.drift, err = reconcile.New(reconcile.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
@@ -276,7 +282,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 	})
 	all.Go(func() { s.people.Run(ctx) })
 	all.Go(func() { s.sweepKeys(ctx) })
-	for what, run := range map[string]func(context.Context) error{"requests": s.requests.Run, "fleet": s.fleet.Run, "reconcile": s.drift.Run} {
+	for what, run := range map[string]func(context.Context) error{"requests": s.requests.Run, "fleet": s.fleet.Run, "reconcile": s.drift.Run, "stress": s.stress.Run} {
 		all.Go(func() {
 			if err := run(ctx); ctx.Err() == nil {
 				ended <- fmt.Errorf("this server can not work on %s: %w", what, err)

@@ -40,6 +40,7 @@ func (s *server) register(mux *http.ServeMux) {
 	s.registerInventory()
 	s.registerFleet()
 	s.registerDrift()
+	s.registerStress()
 	s.registerAudit()
 }
 

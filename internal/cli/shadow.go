@@ -211,11 +211,11 @@ type shadowSwitchResult struct {
 }
 
 type shadowSwitchedGroup struct {
-	Group     string               `json:"group"`
-	Enabled   bool                 `json:"enabled"`
-	Changed   bool                 `json:"changed"`
-	Path      string               `json:"path"`
-	Instances []shadowack.Instance `json:"instances"` // of the application
+	Group     string             `json:"group"`
+	Enabled   bool               `json:"enabled"`
+	Changed   bool               `json:"changed"`
+	Path      string             `json:"path"`
+	Instances []shadowack.Report `json:"instances"` // of the application
 }
 
 func (r *shadowSwitchResult) text(w io.Writer) {

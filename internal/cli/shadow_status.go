@@ -20,13 +20,13 @@ import (
 
 // shadowStatus is all that there is to be said of the shadow group of a group.
 type shadowStatus struct {
-	App       string               `json:"app"`
-	Group     string               `json:"group"`
-	Enabled   bool                 `json:"enabled"` // by at least one task
-	Flags     []shadowFlag         `json:"flags"`
-	Instances []shadowack.Instance `json:"instances"` // of the application
-	Topics    []shadowTopicStatus  `json:"topics"`    // of the group
-	Notes     []string             `json:"notes"`     // what keeps it from consuming
+	App       string              `json:"app"`
+	Group     string              `json:"group"`
+	Enabled   bool                `json:"enabled"` // by at least one task
+	Flags     []shadowFlag        `json:"flags"`
+	Instances []shadowack.Report  `json:"instances"` // of the application
+	Topics    []shadowTopicStatus `json:"topics"`    // of the group
+	Notes     []string            `json:"notes"`     // what keeps it from consuming
 }
 
 // shadowTopicStatus is how far the shadow group is with the shadow topic of a topic.

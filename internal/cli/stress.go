@@ -38,11 +38,11 @@ const (
 func newStressCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "stress",
-		Short:   "Send messages with the stress mark at a held rate",
-		Long:    `Send messages with the stress mark at a held rate. They go to shadow topics and are read by shadow groups only (turnout shadow).`,
+		Short:   "Send messages with the stress mark, and the stress tasks of a platform",
+		Long:    `Send messages with the stress mark at a held rate: they go to shadow topics and are read by shadow groups only (turnout shadow). And the stress tasks of a platform (turnout serve).`,
 		Example: stressExample,
 	}
-	cmd.AddCommand(newStressRun(a))
+	cmd.AddCommand(newStressRun(a), newStressTask(a))
 	return cmd
 }
 

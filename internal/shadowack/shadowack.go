@@ -13,8 +13,8 @@ import (
 	"github.com/turnout-mq/turnout/metadata"
 )
 
-// Instance is what an instance says of the shadow group of a group.
-type Instance struct {
+// Report is what an instance says of the shadow group of a group.
+type Report struct {
 	Instance string               `json:"instance"`
 	State    metadata.ShadowState `json:"state" doc:"started, starting, failed, stopping, stopped, ignored; empty: it says nothing"`
 	Since    time.Time            `json:"since,omitzero"`
@@ -23,11 +23,11 @@ type Instance struct {
 }
 
 // Of tells of every instance; unflagged is the node below which there is no flag for the group, "" when there is one.
-func Of(instances []metadata.InstanceEntry, group, unflagged string) []Instance {
-	list := []Instance{}
+func Of(instances []metadata.InstanceEntry, group, unflagged string) []Report {
+	list := []Report{}
 	for _, i := range instances {
 		r := i.Shadow[group]
-		line := Instance{Instance: i.ID, State: r.State, Since: r.At, Tasks: r.Tasks, Reason: r.Reason}
+		line := Report{Instance: i.ID, State: r.State, Since: r.At, Tasks: r.Tasks, Reason: r.Reason}
 		if line.Tasks == nil {
 			line.Tasks = []string{}
 		}
