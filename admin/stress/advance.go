@@ -211,35 +211,14 @@ var errWaits = errors.New("waits")
 
 // remove removes what was made for a task. errWaits: somebody still uses a shadow topic.
 func (s *Service) remove(ctx context.Context, lock *coord.Held, t *store.StressTask) error {
-	ch := store.StressChanges{}
-	for i := range t.Flags {
-		f := &t.Flags[i]
-		n, err := s.flag(ctx, t, *f)
-		if err != nil {
-			return err
-		}
-		if n.Exists {
-			if err := s.meta.Multi(ctx, lock.Guard(), metadata.DeleteOp(n.Path, n.Version)); err != nil {
-				return err
-			}
-			ch.Audits = append(ch.Audits, store.Audit{Action: "delete", Kind: "flag", Subject: n.Path})
-		}
-		f.Change = ""
-	}
-	for _, app := range t.Apps {
-		path := s.meta.ShadowRoot + "/" + app + "/" + t.Name
-		n, err := s.meta.Read(ctx, path)
-		if err == nil && n.Exists && n.NumChildren == 0 && len(bytes.TrimSpace(n.Data)) == 0 {
-			err = s.meta.Delete(ctx, path, n.Version)
-		}
-		if err != nil && !errors.Is(err, errs.ErrConflict) && !errors.Is(err, errs.ErrNotFound) { // somebody uses it, or was faster
-			return err
-		}
+	if err := s.removeFlags(ctx, lock, t); err != nil {
+		return err
 	}
 	used, err := s.usedByOthers(ctx, t)
 	if err != nil {
 		return err
 	}
+	ch := store.StressChanges{Action: "removed"}
 	for _, topic := range t.Topics {
 		if !topic.Made {
 			continue
@@ -258,8 +237,42 @@ func (s *Service) remove(ctx context.Context, lock *coord.Held, t *store.StressT
 		ch.Events = append(ch.Events, store.StressEvent{Kind: "removed", Text: fmt.Sprintf("shadow topic %s %s", topic.ShadowTopic, where)})
 	}
 	t.State, t.Waiting = store.StressRemoved, ""
-	ch.Action = "removed"
 	ch.Events = append(ch.Events, store.StressEvent{Kind: "removed"})
+	return s.db.UpdateStressTask(ctx, t, ch)
+}
+
+// removeFlags deletes the flags, and the node above them if nothing is left in it and below it.
+func (s *Service) removeFlags(ctx context.Context, lock *coord.Held, t *store.StressTask) error {
+	var ch store.StressChanges
+	for i := range t.Flags {
+		f := &t.Flags[i]
+		n, err := s.flag(ctx, t, *f)
+		if err != nil {
+			return err
+		}
+		if n.Exists {
+			if err := s.meta.Multi(ctx, lock.Guard(), metadata.DeleteOp(n.Path, n.Version)); err != nil {
+				return err
+			}
+		}
+		if n.Exists || f.Change != "" { // by an earlier try, or by hand
+			ch.Audits = append(ch.Audits, store.Audit{Action: "delete", Kind: "flag", Subject: n.Path, Before: off})
+		}
+		f.Enabled, f.Change = false, ""
+	}
+	for _, app := range t.Apps {
+		path := s.meta.ShadowRoot + "/" + app + "/" + t.Name
+		n, err := s.meta.Read(ctx, path)
+		if err == nil && n.Exists && n.NumChildren == 0 && len(bytes.TrimSpace(n.Data)) == 0 {
+			err = s.meta.Delete(ctx, path, n.Version)
+		}
+		if err != nil && !errors.Is(err, errs.ErrConflict) && !errors.Is(err, errs.ErrNotFound) { // somebody uses it, or was faster
+			return err
+		}
+	}
+	if len(ch.Audits) == 0 {
+		return nil
+	}
 	return s.db.UpdateStressTask(ctx, t, ch)
 }
 

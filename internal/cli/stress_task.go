@@ -225,7 +225,9 @@ func newStressTaskHistory(p *platform) *cobra.Command {
 		Example: "  turnout stress task history s-4\n  turnout stress task history s-4 --output json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var h struct{ Events []store.StressEvent }
-			if err := p.with(cmd, 0, func(ctx context.Context, c *api.Client) error { return c.Read(ctx, stressPath(args[0])+"/events", nil, &h) }); err != nil {
+			if err := p.with(cmd, 0, func(ctx context.Context, c *api.Client) error {
+				return c.Read(ctx, stressPath(args[0])+"/events", nil, &h)
+			}); err != nil {
 				return err
 			}
 			return p.show(h.Events, func(w io.Writer) {
