@@ -238,7 +238,7 @@ func otherStress(q query, name string) error {
 }
 
 // UpdateStressTask stores t and what changed with it, if the stored version is still t.Version; then t.Version is one more and t.UpdatedAt
-// is now. ErrConflict: somebody else changed it, and nothing was stored. ErrNotFound. Name, Request, Applicant, Spec and CreatedAt are not
+// is now. ErrChanged: somebody else changed it, and nothing was stored. ErrNotFound. Name, Request, Applicant, Spec and CreatedAt are not
 // changed by it.
 func (s *Store) UpdateStressTask(ctx context.Context, t *StressTask, ch StressChanges) error {
 	n, err := parseStressID(t.ID)
@@ -266,7 +266,7 @@ func (s *Store) UpdateStressTask(ctx context.Context, t *StressTask, ch StressCh
 			return err
 		}
 		if changed == 0 {
-			return fmt.Errorf("%s is at version %d (%s) and the change was made of version %d: read it again, decide again: %w", t.ID, before.Version, before.State, t.Version, errs.ErrConflict)
+			return fmt.Errorf("%s is at version %d (%s) and the change was made of version %d: read it again, decide again: %w", t.ID, before.Version, before.State, t.Version, ErrChanged)
 		}
 		return q.stressChanges(n, before, &next, ch)
 	})

@@ -186,7 +186,7 @@ func (s *Service) task(ctx context.Context, who people.Principal, id string, ver
 		return nil, err
 	}
 	if version != 0 && t.Version != version {
-		return nil, fmt.Errorf("%w: %s is at version %d (%s) and the change was made of version %d: read it again, decide again", errs.ErrConflict, id, t.Version, t.State, version)
+		return nil, fmt.Errorf("%w: %s is at version %d (%s) and the change was made of version %d: read it again, decide again", store.ErrChanged, id, t.Version, t.State, version)
 	}
 	return t, nil
 }
