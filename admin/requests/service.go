@@ -93,7 +93,7 @@ func NewService(cfg Config) (*Service, error) {
 		cfg.at = func(context.Context, string, string) {}
 	}
 	if cfg.Webhook != nil {
-		if err := cfg.Webhook.check(); err != nil {
+		if err := cfg.Webhook.Check(); err != nil {
 			return nil, err
 		}
 	}

@@ -63,7 +63,8 @@ const (
 	leaveLimit  = 2 * time.Second
 )
 
-func (w *Webhook) check() error {
+// Check is ErrInvalid if notices can not be sent like this; it reads the secret.
+func (w *Webhook) Check() error {
 	u, err := url.Parse(w.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return fmt.Errorf("%w: webhook URL: must be http://… or https://… with a host", errs.ErrInvalid)

@@ -77,7 +77,8 @@ type Info struct {
 	Store string `json:"store"`
 }
 
-func (c *Config) check() error {
+// Check is ErrInvalid with everything that is wrong, as far as that can be seen without connecting.
+func (c *Config) Check() error {
 	var problems []error
 	bad := func(format string, args ...any) {
 		problems = append(problems, fmt.Errorf("%w: "+format, append([]any{errs.ErrInvalid}, args...)...))
@@ -91,6 +92,11 @@ func (c *Config) check() error {
 	}
 	if c.URL != "" {
 		if err := api.CheckURL(c.URL); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if c.Webhook != nil {
+		if err := c.Webhook.Check(); err != nil {
 			problems = append(problems, err)
 		}
 	}
@@ -137,7 +143,7 @@ type server struct {
 // requests that are under way get up to 30 s to end, and everything is closed. Else the error is why it could not begin or
 // go on: ErrInvalid, ErrConflict (the store belongs to another root, see Config.Adopt), ErrNotAllowed, ErrTimeout.
 func Run(ctx context.Context, cfg Config) (err error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return err
 	}
 	if cfg.Logger == nil {

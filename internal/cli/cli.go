@@ -51,7 +51,8 @@ func newRootCommand(a *app) *cobra.Command {
 		Long: `Turnout routes messages to clusters (Apache Kafka, Apache RocketMQ) by metadata in ZooKeeper.
 
 Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKEEPER) or in the settings file
-(zookeeper = host:port). A flag counts before the environment, the environment before the file.
+(zookeeper: host:port). A flag counts before the environment, the environment before the file; turnout config check
+shows what is in force.
 
 ` + exitCodeHelp,
 		SilenceUsage:      true,
@@ -61,7 +62,7 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 			return a.settings.complete(cmd.Flags(), a.getenv)
 		},
 	}
-	a.settings.flags(root.PersistentFlags())
+	addSettings(root.PersistentFlags(), a.settings.define)
 	root.AddCommand(
 		newWatchCommand(a),
 		newClusterCommand(a),
@@ -73,6 +74,7 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 		newDemoCommand(a),
 		newCheckCommand(a),
 		newServeCommand(a),
+		newConfigCommand(a),
 		newProtectCommand(a),
 		newMigrateCommand(a),
 		newRequestCommand(a),

@@ -280,10 +280,10 @@ func TestMigrateUsage(t *testing.T) {
 	require.Contains(t, z.refused(t, 4, "migrate", "list"), "turnout serve")
 	require.Contains(t, z.refused(t, 1, "migrate", "list", "--server", "http://127.0.0.1:1"), "no server of the platform answers")
 	// What is not acceptable for a server.
-	require.Contains(t, z.refused(t, 3, "serve", "--data-dir", t.TempDir(), "--listen", "0.0.0.0:0", "--no-login"), "--no-login")
+	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--listen", "0.0.0.0:0", "--no-login"), "--no-login")
 	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--proxy", "nowhere"), "--proxy")
-	require.Contains(t, z.refused(t, 3, "serve", "--data-dir", t.TempDir(), "--listen", "nowhere"), "host:port")
-	require.Contains(t, z.refused(t, 3, "serve", "--data-dir", t.TempDir(), "--url", "nowhere"), "http://")
+	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--listen", "nowhere"), "host:port")
+	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--url", "nowhere"), "http://")
 	require.Contains(t, z.refused(t, 3, "serve", "--database", "mysql:x"), "sqlite:PATH")
 	t.Setenv("TURNOUT_TOKEN", "two words")
 	says := z.refused(t, 2, "migrate", "list")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/metadata"
@@ -26,10 +27,14 @@ type platform struct {
 // newPlatform gives a command the flags.
 func newPlatform(a *app, cmd *cobra.Command) *platform {
 	p := &platform{app: a}
-	f := cmd.PersistentFlags()
+	addSettings(cmd.PersistentFlags(), p.define)
+	return p
+}
+
+// define makes the flags.
+func (p *platform) define(f *pflag.FlagSet) {
 	f.StringVar(&p.server, "server", "", "URL of a server (default: TURNOUT_SERVER, else one that is registered in ZooKeeper)")
 	f.StringVar(&p.tokenFile, "token-file", "", "file that holds a token of the platform (default: TURNOUT_TOKEN, else that of turnout login)")
-	return p
 }
 
 // client makes the client of a command. Close it.

@@ -10,33 +10,57 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/turnout-mq/turnout/admin/people"
+	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server"
 	"github.com/turnout-mq/turnout/broker/drivers"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
-// serveOptions are the flags of turnout serve.
+// serveOptions are the settings of turnout serve.
 type serveOptions struct {
-	dataDir, database string
-	listen, url       string
-	noLogin, https    bool
-	recover           bool
-	proxies           []string
-	logLevel          string
-	session           time.Duration
-	adopt             bool
+	dataDir, database      string
+	listen, url            string
+	noLogin, https         bool
+	proxies                []string
+	webhook, webhookSecret string
+	logLevel               string
+	session                time.Duration
 }
+
+// define makes the flags.
+func (o *serveOptions) define(f *pflag.FlagSet) {
+	f.StringVar(&o.dataDir, "data-dir", "", "folder for the store, made when missing (default: turnout in the user's folder for data)")
+	f.StringVar(&o.database, databaseName, "", "the store: sqlite:PATH or postgres://USER@HOST/NAME (default: sqlite:turnout.db in --data-dir)")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:7070", "address to listen on; port 0 takes a free one")
+	f.StringVar(&o.url, "url", "", "URL by which clients reach this server (default: made of the address that it listens on)")
+	f.BoolVar(&o.noLogin, "no-login", false, "everybody on this machine may do everything")
+	f.BoolVar(&o.https, "https", false, "clients reach this server by https, through a proxy")
+	f.StringSliceVar(&o.proxies, "proxy", nil, "addresses or networks of proxies, whose X-Forwarded-For is believed")
+	f.StringVar(&o.webhook, webhookName, "", "URL that is told of every change of a request's state; the same at all servers of a store")
+	f.StringVar(&o.webhookSecret, "webhook-secret", "", "key that notices are signed with: env:NAME or file:PATH (default: they are not signed)")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.DurationVar(&o.session, "session-timeout", metadata.DefaultSessionTimeout, "of ZooKeeper: how long the others wait before they take over from a leader that died")
+}
+
+// The settings whose values may hold secrets.
+const (
+	databaseName = "database"
+	webhookName  = "webhook"
+)
 
 func newServeCommand(a *app) *cobra.Command {
 	var o serveOptions
+	var recoverAdministrator, adopt bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a server of the platform, which carries out migrations",
@@ -56,41 +80,39 @@ trusted, say with --url how clients reach it, with --https that they use TLS, an
 With --no-login everybody on this machine may do everything, for demos and tests. /healthz says that the process serves, /readyz
 that it can work.
 
+All settings can be in a file (--config) or in the environment: turnout config check shows them, turnout config example prints a file.
+
 SIGINT or SIGTERM stops it in order: the lead is given up at once, requests under way are finished. The second one ends
 the process. Logs go to standard error.`,
 		Example: `  turnout serve
   turnout serve --data-dir /var/lib/turnout
   turnout serve --no-login
+  turnout serve --config /etc/turnout/serve.yaml
   turnout serve --url https://turnout.example.com --https
   PGPASSFILE=/etc/turnout/pgpass turnout serve --database postgres://turnout@db.example.com/turnout`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			given := cmd.Flags().Changed
-			if given("database") && given("data-dir") {
-				return usagef("--database and --data-dir: give one of them; the folder is where the file of SQLite is")
-			}
 			cfg, err := a.serverConfig(o)
 			if err != nil {
 				return err
+			}
+			cfg.Recover, cfg.Adopt = recoverAdministrator, adopt
+			if o.database == "" {
+				if err := os.MkdirAll(filepath.Dir(strings.TrimPrefix(cfg.Database, sqliteScheme)), 0o700); err != nil {
+					return usagef("--data-dir: %w", err)
+				}
 			}
 			return serve(cmd.Context(), cfg)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.dataDir, "data-dir", "", "folder for the store, made when missing (default: turnout in the user's folder for data)")
-	f.StringVar(&o.database, "database", "", "the store: sqlite:PATH or postgres://USER@HOST/NAME (default: sqlite:turnout.db in --data-dir)")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:7070", "address to listen on; port 0 takes a free one")
-	f.StringVar(&o.url, "url", "", "URL by which clients reach this server (default: made of the address that it listens on)")
-	f.BoolVar(&o.noLogin, "no-login", false, "everybody on this machine may do everything")
-	f.BoolVar(&o.recover, "recover", false, "print a one-time token for an administrator again, for when none can log in")
-	f.BoolVar(&o.https, "https", false, "clients reach this server by https, through a proxy")
-	f.StringSliceVar(&o.proxies, "proxy", nil, "addresses or networks of proxies, whose X-Forwarded-For is believed")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.DurationVar(&o.session, "session-timeout", metadata.DefaultSessionTimeout, "of ZooKeeper: how long the others wait before they take over from a leader that died")
-	f.BoolVar(&o.adopt, "adopt", false, "join a store and a root that do not belong together, after a loss or a restore")
+	addSettings(f, o.define)
+	f.BoolVar(&recoverAdministrator, "recover", false, "print a one-time token for an administrator again, for when none can log in")
+	f.BoolVar(&adopt, "adopt", false, "join a store and a root that do not belong together, after a loss or a restore")
 	return cmd
 }
 
+// serverConfig is what the settings say, checked; nothing is made or connected to.
 func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	var none server.Config
 	if _, _, err := splitConnectString(a.settings.zookeeper); err != nil {
@@ -104,16 +126,25 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	if err != nil {
 		return none, err
 	}
+	if o.database != "" && o.dataDir != "" {
+		return none, usagef("--database (%s) and --data-dir (%s): give one of them; the folder is where the file of SQLite is", a.settings.source(databaseName), a.settings.source("data-dir"))
+	}
 	if o.database == "" {
 		if o.database, err = defaultStore(o.dataDir); err != nil {
 			return none, err
 		}
 	}
+	var webhook *requests.Webhook
+	if o.webhook != "" {
+		webhook = &requests.Webhook{URL: o.webhook, Secret: o.webhookSecret}
+	} else if o.webhookSecret != "" {
+		return none, usagef("webhook-secret (%s): there is no webhook to sign for: give webhook too, or remove it", a.settings.source("webhook-secret"))
+	}
 	scheme, reference := a.settings.login()
 	log := newLogger(a.stderr, level, a.json())
-	return server.Config{
+	cfg := server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, TLS: a.settings.tls(), SessionTimeout: o.session},
-		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, Recover: o.recover, HTTPS: o.https, Proxies: proxies, Adopt: o.adopt,
+		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, HTTPS: o.https, Proxies: proxies, Webhook: webhook,
 		Open: drivers.Open, StartLimit: a.settings.timeout, Logger: log,
 		Invite: func(i people.Invitation) {
 			_ = a.show(i, func(w io.Writer) {
@@ -124,7 +155,11 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 			// Nobody may be there to read it.
 			_ = a.show(i, func(w io.Writer) { fmt.Fprintf(w, "serving %s as %s, store %s\n", i.URL, i.ID, i.Store) })
 		},
-	}, nil
+	}
+	if err := cfg.Check(); err != nil {
+		return none, usagef("%w", err)
+	}
+	return cfg, nil
 }
 
 // networks reads addresses and networks.
@@ -153,6 +188,8 @@ func newLogger(w io.Writer, level zapcore.Level, asJSON bool) *zap.Logger {
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
 }
 
+const sqliteScheme = "sqlite:"
+
 // defaultStore is the file of SQLite in dir, or in the user's folder for data.
 func defaultStore(dir string) (string, error) {
 	if dir == "" {
@@ -162,10 +199,7 @@ func defaultStore(dir string) (string, error) {
 		}
 		dir = filepath.Join(base, "turnout")
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", usagef("--data-dir: %w", err)
-	}
-	return "sqlite:" + filepath.Join(dir, "turnout.db"), nil
+	return sqliteScheme + filepath.Join(dir, "turnout.db"), nil
 }
 
 // userDataDir is where a user's data are, which the standard library does not tell.

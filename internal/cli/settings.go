@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,13 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 
 	"github.com/turnout-mq/turnout/metadata"
 )
 
-// settings are what every command shares. Each is a flag; a flag that is not given takes its value from the
-// environment (TURNOUT_ and the name in capitals), else from the settings file, else its default.
+// settings are what every command shares.
 type settings struct {
 	zookeeper  string
 	auth       string
@@ -31,9 +29,12 @@ type settings struct {
 	output     string
 	timeout    time.Duration
 	config     string
+
+	from map[string]string // by setting: where its value is from; none: the default
 }
 
-func (s *settings) flags(f *pflag.FlagSet) {
+// define makes the flags.
+func (s *settings) define(f *pflag.FlagSet) {
 	f.StringVar(&s.zookeeper, "zookeeper", "", "servers of ZooKeeper: host:port,host:port[/chroot]")
 	f.StringVar(&s.auth, "zookeeper-auth", "", "log in to ZooKeeper: digest:env:NAME or digest:file:PATH, a variable or file that holds user:password")
 	f.BoolVar(&s.useTLS, "zookeeper-tls", false, "TLS to ZooKeeper, whose addresses are then those of its secure port; any of the four below turns it on, too")
@@ -44,53 +45,98 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.root, "root", "/turnout", "the node that Turnout's own nodes are below")
 	f.StringVar(&s.shadowRoot, "shadow-root", metadata.DefaultShadowRoot, "the node that the flags of shadow groups are below")
 	f.StringVarP(&s.output, "output", "o", "text", "text or json")
-	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long a command may take; for those that follow something: how long connecting may take; for stress run: one send")
-	f.StringVar(&s.config, "config", "", "settings file: lines name = value, or a JSON object (default: turnout/config in the user's configuration folder, if there is one)")
+	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "how long a command may take; for those that follow something, and for serve: how long connecting may take; for stress run: one send")
+	f.StringVar(&s.config, configName, "", "settings file: YAML, JSON, or lines name = value (default: turnout/config in the user's configuration folder, if there is one)")
 }
 
-// complete fills in what the command line did not say and checks the result. The flags in f may belong to other commands too;
-// only those of settings are looked at.
-func (s *settings) complete(f *pflag.FlagSet, getenv func(string) string) error {
-	own := pflag.NewFlagSet("", pflag.ContinueOnError)
-	new(settings).flags(own)
-	own.String("server", "", "") // of the commands that speak to a platform
-	own.String("token-file", "", "")
-	fill := func(name, value, source string) error {
-		if f.Lookup(name) == nil || f.Changed(name) {
-			return nil
-		}
-		if err := f.Set(name, value); err != nil {
-			return usagef("%s: %q is no value for %s: %w; correct it or remove it", source, value, name, err)
-		}
-		return nil
+// configName is the one setting that can not be in the file.
+const configName = "config"
+
+// scopes are all settings, by whom they are for, in the order in which they are shown. Each is a flag of some commands; there one that
+// is not given takes its value from the environment (TURNOUT_ and the name in capitals), else from the settings file, else its
+// default. Flags that are not here are no settings: they are for one run.
+var scopes = []struct {
+	name   string
+	define func(*pflag.FlagSet)
+}{
+	{"all commands", func(f *pflag.FlagSet) { new(settings).define(f) }},
+	{"turnout serve", func(f *pflag.FlagSet) { new(serveOptions).define(f) }},
+	{"commands that ask a server of the platform", func(f *pflag.FlagSet) { new(platform).define(f) }},
+}
+
+// settingMark is an annotation of flags that are settings.
+const settingMark = "turnout_setting"
+
+// addSettings gives flags that are settings to a command.
+func addSettings(f *pflag.FlagSet, define func(*pflag.FlagSet)) {
+	set := pflag.NewFlagSet("", pflag.ContinueOnError)
+	define(set)
+	set.VisitAll(func(flag *pflag.Flag) { flag.Annotations = map[string][]string{settingMark: nil} })
+	f.AddFlagSet(set)
+}
+
+// knownSettings are the names of all that can be in a file.
+func knownSettings() (names []string) {
+	for _, s := range scopes {
+		set := pflag.NewFlagSet("", pflag.ContinueOnError)
+		s.define(set)
+		set.VisitAll(func(f *pflag.Flag) {
+			if f.Name != configName {
+				names = append(names, f.Name)
+			}
+		})
 	}
-	var err error
-	own.VisitAll(func(flag *pflag.Flag) {
-		env := envName(flag.Name)
-		if v := getenv(env); v != "" && err == nil {
-			err = fill(flag.Name, v, "environment variable "+env)
+	return names
+}
+
+// complete fills in what the command line did not say and checks the result.
+func (s *settings) complete(f *pflag.FlagSet, getenv func(string) string) error {
+	s.from = map[string]string{}
+	environment := map[string]any{}
+	f.VisitAll(func(flag *pflag.Flag) {
+		if _, is := flag.Annotations[settingMark]; !is {
+			return
+		}
+		if v := getenv(envName(flag.Name)); v != "" {
+			environment[flag.Name] = v
+		}
+		if flag.Changed {
+			s.from[flag.Name] = "flag"
 		}
 	})
+	if path, is := environment[configName]; is && s.config == "" {
+		s.config = path.(string)
+	}
+	path, entries, err := s.readFile()
 	if err != nil {
 		return err
 	}
-	path, values, err := s.readFile(getenv)
-	if err != nil {
-		return err
+	inFile := map[string]any{}
+	for name, e := range entries {
+		inFile[name] = e.value
 	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if own.Lookup(name) == nil || name == "config" {
-			var known []string
-			own.VisitAll(func(f *pflag.Flag) {
-				if f.Name != "config" {
-					known = append(known, f.Name)
-				}
-			})
-			return usagef("settings file %s: %q is not a setting; the settings are %s", path, name, strings.Join(known, ", "))
-		}
-		if err := fill(name, values[name], "settings file "+path); err != nil {
+	k := koanf.New("/") // names are flat
+	for _, layer := range []map[string]any{inFile, environment} {
+		if err := k.Load(confmap.Provider(layer, "/"), nil); err != nil {
 			return err
 		}
+	}
+	for _, name := range k.Keys() {
+		flag := f.Lookup(name)
+		if flag == nil || flag.Changed {
+			continue // of other commands, or said by the flag
+		}
+		source := fmt.Sprintf("file %s, line %d", path, entries[name].line)
+		if _, is := environment[name]; is {
+			source = "environment variable " + envName(name)
+		}
+		if _, is := flag.Annotations[settingMark]; !is {
+			continue
+		}
+		if err := f.Set(name, k.String(name)); err != nil {
+			return usagef("%s: %q is no value for %s: %w; correct it or remove it", source, shown(name, k.String(name)), name, err)
+		}
+		s.from[name] = source
 	}
 	return s.check()
 }
@@ -143,7 +189,7 @@ func envName(flag string) string {
 }
 
 // readFile reads the settings file. One that was asked for must exist, the default one need not.
-func (s *settings) readFile(getenv func(string) string) (path string, values map[string]string, err error) {
+func (s *settings) readFile() (path string, entries map[string]fileEntry, err error) {
 	path = s.config
 	if path == "" {
 		dir, err := os.UserConfigDir()
@@ -159,37 +205,19 @@ func (s *settings) readFile(getenv func(string) string) (path string, values map
 	case err != nil:
 		return "", nil, usagef("settings file: %w; correct --config or TURNOUT_CONFIG", err)
 	}
-	values, err = parseSettings(b)
-	if err != nil {
+	if entries, err = parseSettings(b); err != nil {
 		return "", nil, usagef("settings file %s: %w", path, err)
 	}
-	return path, values, nil
-}
-
-// parseSettings reads a JSON object, or lines "name = value" with # comments.
-func parseSettings(b []byte) (map[string]string, error) {
-	values := map[string]string{}
-	if b = bytes.TrimSpace(b); len(b) > 0 && b[0] == '{' {
-		if err := json.Unmarshal(b, &values); err != nil {
-			return nil, fmt.Errorf("must be a JSON object of strings: %w", err)
-		}
-		return values, nil
-	}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
+	known := knownSettings()
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if slices.Contains(known, name) {
 			continue
 		}
-		name, value, ok := strings.Cut(line, "=")
-		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		if !ok || name == "" {
-			return nil, fmt.Errorf("line %d: %q: must be name = value", n, line)
+		remedy := "turnout config check shows all settings"
+		if like := nearest(name, known); like != "" {
+			remedy = fmt.Sprintf("did you mean %s? %s", like, remedy)
 		}
-		if _, ok := values[name]; ok {
-			return nil, fmt.Errorf("line %d: %s is there twice; keep one", n, name)
-		}
-		values[name] = value
+		return "", nil, usagef("settings file %s: line %d: %q is not a setting; %s", path, entries[name].line, name, remedy)
 	}
-	return values, lines.Err()
+	return path, entries, nil
 }
