@@ -120,54 +120,54 @@ const (
 
 // TopicSpec asks for a topic. It is created on the cluster that is allotted.
 type TopicSpec struct {
-	Name       string            `json:"name" pattern:"^[a-zA-Z0-9_-]{1,120}$" example:"order_topic"`
-	App        string            `json:"app" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"the application that it belongs to" example:"order_service"`
-	Partitions int               `json:"partitions" minimum:"1" maximum:"10000" doc:"partitions (Kafka) or queues on every broker (RocketMQ)"`
-	Replicas   int               `json:"replicas,omitempty" minimum:"0" maximum:"32" doc:"Kafka; 0: the broker's default"`
-	Kind       broker.Kind       `json:"kind,omitempty" enum:",kafka,rocketmq" doc:"kind of cluster; empty: any"`
-	Cluster    string            `json:"cluster,omitempty" doc:"the cluster that is wished for; whoever approves may name another"`
-	Labels     map[string]string `json:"labels,omitempty" doc:"for the allotment rules"`
-	Order      metadata.Order    `json:"order,omitempty" enum:",none,key" doc:"whether messages of one key are handled in their order; empty: none"`
-	Physical   string            `json:"physical,omitempty" maxLength:"249" doc:"its name on the cluster, where that differs"`
-	Config     map[string]string `json:"config,omitempty" doc:"Kafka topic settings, such as retention.ms"`
-	Portable   *bool             `json:"portable,omitempty" doc:"refuse messages that not every kind of cluster can carry; default true"`
-	Shadow     *bool             `json:"shadow,omitempty" doc:"messages with the stress mark go to its shadow topic; false: they are refused; default true"`
+	Name       string            `json:"name" yaml:"name" pattern:"^[a-zA-Z0-9_-]{1,120}$" example:"order_topic"`
+	App        string            `json:"app" yaml:"app" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"the application that it belongs to" example:"order_service"`
+	Partitions int               `json:"partitions" yaml:"partitions" minimum:"1" maximum:"10000" doc:"partitions (Kafka) or queues on every broker (RocketMQ)"`
+	Replicas   int               `json:"replicas,omitempty" yaml:"replicas,omitempty" minimum:"0" maximum:"32" doc:"Kafka; 0: the broker's default"`
+	Kind       broker.Kind       `json:"kind,omitempty" yaml:"kind,omitempty" enum:",kafka,rocketmq" doc:"kind of cluster; empty: any"`
+	Cluster    string            `json:"cluster,omitempty" yaml:"cluster,omitempty" doc:"the cluster that is wished for; whoever approves may name another"`
+	Labels     map[string]string `json:"labels,omitempty" yaml:"labels,omitempty" doc:"for the allotment rules"`
+	Order      metadata.Order    `json:"order,omitempty" yaml:"order,omitempty" enum:",none,key" doc:"whether messages of one key are handled in their order; empty: none"`
+	Physical   string            `json:"physical,omitempty" yaml:"physical,omitempty" maxLength:"249" doc:"its name on the cluster, where that differs"`
+	Config     map[string]string `json:"config,omitempty" yaml:"config,omitempty" doc:"Kafka topic settings, such as retention.ms"`
+	Portable   *bool             `json:"portable,omitempty" yaml:"portable,omitempty" doc:"refuse messages that not every kind of cluster can carry; default true"`
+	Shadow     *bool             `json:"shadow,omitempty" yaml:"shadow,omitempty" doc:"messages with the stress mark go to its shadow topic; false: they are refused; default true"`
 }
 
 // GroupSpec asks for a consumer group.
 type GroupSpec struct {
-	Name        string            `json:"name" pattern:"^[a-zA-Z0-9_-]{1,120}$" example:"billing"`
-	App         string            `json:"app" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"the application that it belongs to"`
-	Topics      []string          `json:"topics" minItems:"1" maxItems:"100"`
-	Start       metadata.Start    `json:"start,omitempty" enum:",earliest,latest" doc:"where it begins; latest: with what is sent after the group was created; empty: earliest"`
-	Order       metadata.Order    `json:"order,omitempty" enum:",none,key" doc:"empty: none"`
-	Concurrency int               `json:"concurrency,omitempty" minimum:"0" maximum:"10000" doc:"messages handled at once in an instance; 0: 8"`
-	Rate        float64           `json:"rate,omitempty" minimum:"0" doc:"messages a second in an instance; 0: no limit"`
-	Tags        string            `json:"tags,omitempty" doc:"empty: all; else tags separated by ||"`
-	RetryMax    *int              `json:"retryMax,omitempty" minimum:"0" maximum:"16" doc:"rounds through the retry topic; default 16"`
-	Names       map[string]string `json:"names,omitempty" doc:"its name on the clusters, by topic, where that differs"`
+	Name        string            `json:"name" yaml:"name" pattern:"^[a-zA-Z0-9_-]{1,120}$" example:"billing"`
+	App         string            `json:"app" yaml:"app" pattern:"^[a-zA-Z0-9_-]{1,120}$" doc:"the application that it belongs to"`
+	Topics      []string          `json:"topics" yaml:"topics" minItems:"1" maxItems:"100"`
+	Start       metadata.Start    `json:"start,omitempty" yaml:"start,omitempty" enum:",earliest,latest" doc:"where it begins; latest: with what is sent after the group was created; empty: earliest"`
+	Order       metadata.Order    `json:"order,omitempty" yaml:"order,omitempty" enum:",none,key" doc:"empty: none"`
+	Concurrency int               `json:"concurrency,omitempty" yaml:"concurrency,omitempty" minimum:"0" maximum:"10000" doc:"messages handled at once in an instance; 0: 8"`
+	Rate        float64           `json:"rate,omitempty" yaml:"rate,omitempty" minimum:"0" doc:"messages a second in an instance; 0: no limit"`
+	Tags        string            `json:"tags,omitempty" yaml:"tags,omitempty" doc:"empty: all; else tags separated by ||"`
+	RetryMax    *int              `json:"retryMax,omitempty" yaml:"retryMax,omitempty" minimum:"0" maximum:"16" doc:"rounds through the retry topic; default 16"`
+	Names       map[string]string `json:"names,omitempty" yaml:"names,omitempty" doc:"its name on the clusters, by topic, where that differs"`
 }
 
 // ClusterSpec asks that a cluster is registered, or reached in another way. Secrets are references: env:NAME or file:PATH.
 type ClusterSpec struct {
-	Name       string            `json:"name" pattern:"^[a-zA-Z0-9_-]{1,120}$" example:"kafka-a"`
-	Kind       broker.Kind       `json:"kind" enum:"kafka,rocketmq"`
-	Addresses  []string          `json:"addresses" minItems:"1" maxItems:"100" doc:"host:port of brokers (Kafka) or name servers (RocketMQ)"`
-	ClusterID  string            `json:"clusterId,omitempty" doc:"refuse any other cluster; empty: what answers now"`
-	Mechanism  string            `json:"mechanism,omitempty" enum:",PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,ACL" doc:"how to authenticate; with secret"`
-	Secret     string            `json:"secret,omitempty" doc:"reference to user:password: env:NAME or file:PATH, on every server and application" example:"file:/etc/turnout/kafka-a"`
-	TLS        *TLSSpec          `json:"tls,omitempty"`
-	Properties map[string]string `json:"properties,omitempty" doc:"driver settings; no secrets"`
-	Labels     map[string]string `json:"labels,omitempty" doc:"for the allotment rules"`
+	Name       string            `json:"name" yaml:"name" pattern:"^[a-zA-Z0-9_-]{1,120}$" example:"kafka-a"`
+	Kind       broker.Kind       `json:"kind" yaml:"kind" enum:"kafka,rocketmq"`
+	Addresses  []string          `json:"addresses" yaml:"addresses" minItems:"1" maxItems:"100" doc:"host:port of brokers (Kafka) or name servers (RocketMQ)"`
+	ClusterID  string            `json:"clusterId,omitempty" yaml:"clusterId,omitempty" doc:"refuse any other cluster; empty: what answers now"`
+	Mechanism  string            `json:"mechanism,omitempty" yaml:"mechanism,omitempty" enum:",PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,ACL" doc:"how to authenticate; with secret"`
+	Secret     string            `json:"secret,omitempty" yaml:"secret,omitempty" doc:"reference to user:password: env:NAME or file:PATH, on every server and application" example:"file:/etc/turnout/kafka-a"`
+	TLS        *TLSSpec          `json:"tls,omitempty" yaml:"tls,omitempty"`
+	Properties map[string]string `json:"properties,omitempty" yaml:"properties,omitempty" doc:"driver settings; no secrets"`
+	Labels     map[string]string `json:"labels,omitempty" yaml:"labels,omitempty" doc:"for the allotment rules"`
 }
 
 // TLSSpec turns TLS on; all fields may be empty.
 type TLSSpec struct {
-	CA         string `json:"ca,omitempty" doc:"file with the certificates to trust; empty: the system's"`
-	Cert       string `json:"cert,omitempty" doc:"file with our certificate; with key"`
-	Key        string `json:"key,omitempty" doc:"file with its key"`
-	ServerName string `json:"serverName,omitempty" doc:"expect this name instead of the address"`
-	Insecure   bool   `json:"insecure,omitempty" doc:"do not verify the server; for tests"`
+	CA         string `json:"ca,omitempty" yaml:"ca,omitempty" doc:"file with the certificates to trust; empty: the system's"`
+	Cert       string `json:"cert,omitempty" yaml:"cert,omitempty" doc:"file with our certificate; with key"`
+	Key        string `json:"key,omitempty" yaml:"key,omitempty" doc:"file with its key"`
+	ServerName string `json:"serverName,omitempty" yaml:"serverName,omitempty" doc:"expect this name instead of the address"`
+	Insecure   bool   `json:"insecure,omitempty" yaml:"insecure,omitempty" doc:"do not verify the server; for tests"`
 }
 
 // SettingsSpec asks for other settings of a topic or a group: exactly one of the two. What is not given stays as it is.

@@ -78,6 +78,8 @@ shows what is in force.
 		newProtectCommand(a),
 		newMigrateCommand(a),
 		newRequestCommand(a),
+		newApplyCommand(a),
+		newImportCommand(a),
 		newLoginCommand(a),
 		newLogoutCommand(a),
 		newWhoamiCommand(a),

@@ -187,7 +187,23 @@ func newRequestStep(p *platform, what, short string) *cobra.Command {
 	if what != "withdraw" {
 		wait = waited(cmd)
 	}
+	if what == "submit" {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			return p.step(cmd, args[0], http.MethodPost, "/submit", nil, *wait)
+		}
+		return cmd
+	}
+	b := batched{state: store.Submitted, what: what, done: "withdrawn", own: true}
+	if what == "retry" {
+		b.state, b.done = store.RequestBad, "retried"
+	}
+	batch, yes := batchFlags(cmd)
+	cmd.Example += "\n  turnout request " + what + " --batch shop"
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *batch != "" {
+			b.wait = *wait
+			return p.batch(cmd, *batch, *yes, b)
+		}
 		return p.step(cmd, args[0], http.MethodPost, "/"+what, nil, *wait)
 	}
 	return cmd
@@ -197,13 +213,21 @@ func newRequestApprove(p *platform) *cobra.Command {
 	var a requests.Approval
 	cmd := &cobra.Command{
 		Use: "approve ID", Short: "Approve a request of somebody else", Args: cobra.ExactArgs(1),
-		Example: "  turnout request approve r-12\n  turnout request approve r-12 --cluster kafka-a --note 'until the split' --wait",
+		Example: "  turnout request approve r-12\n  turnout request approve r-12 --cluster kafka-a --note 'until the split' --wait\n  turnout request approve --batch shop",
+		Long:    "Approve a request of somebody else, or with --batch all that others have filed under that name: they are shown, and what was shown\nis what is approved. Those that can not be approved are named, and the others are.",
 	}
 	cmd.Flags().StringVar(&a.Cluster, "cluster", "", "of a topic: the cluster that it gets (default: the one wished for, else by the allotment rules)")
 	cmd.Flags().StringVar(&a.Note, "note", "", "for the applicant")
 	wait := waited(cmd)
+	batch, yes := batchFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return p.step(cmd, args[0], http.MethodPost, "/approve", a, *wait)
+		if *batch == "" {
+			return p.step(cmd, args[0], http.MethodPost, "/approve", a, *wait)
+		}
+		if a.Cluster != "" {
+			return usagef("--cluster is for one topic: with --batch each gets the one that it asks for, else one by the allotment rules")
+		}
+		return p.batch(cmd, *batch, *yes, batched{state: store.Submitted, what: "approve", done: "approved", body: a, wait: *wait})
 	}
 	return cmd
 }
@@ -212,8 +236,13 @@ func newRequestDecline(p *platform) *cobra.Command {
 	var note string
 	cmd := &cobra.Command{Use: "decline ID", Short: "Decline a request", Args: cobra.ExactArgs(1), Example: "  turnout request decline r-12 --note 'use order_topic'"}
 	cmd.Flags().StringVar(&note, "note", "", "for the applicant")
+	batch, yes := batchFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return p.step(cmd, args[0], http.MethodPost, "/decline", map[string]string{"note": note}, false)
+		body := map[string]string{"note": note}
+		if *batch == "" {
+			return p.step(cmd, args[0], http.MethodPost, "/decline", body, false)
+		}
+		return p.batch(cmd, *batch, *yes, batched{state: store.Submitted, what: "decline", done: "declined", body: body})
 	}
 	return cmd
 }
@@ -243,7 +272,7 @@ func newRequestList(p *platform) *cobra.Command {
 	cmd.Flags().StringSliceVar(&states, "state", nil, "draft, submitted, approved, declined, withdrawn, expired, executing, done, failed; several with commas")
 	cmd.Flags().BoolVar(&others, "others", false, "only those of others, such as one can decide")
 	filters := map[string]*string{}
-	for name, usage := range map[string]string{"kind": "of this kind", "applicant": "filed by this user", "app": "of this application", "subject": "about the thing of this name", "text": "about a thing with this in its name"} {
+	for name, usage := range map[string]string{"kind": "of this kind", "applicant": "filed by this user", "app": "of this application", "subject": "about the thing of this name", "batch": "filed together under this name", "text": "about a thing with this in its name"} {
 		filters[name] = cmd.Flags().String(name, "", usage)
 	}
 	limit := limitFlag(cmd)
@@ -320,6 +349,7 @@ func (p *platform) showRequest(r *store.ChangeRequest, history []store.RequestEv
 		field(w, "application", r.App)
 		field(w, "state", r.State)
 		field(w, "applicant", r.Applicant)
+		field(w, "batch", r.Batch)
 		field(w, "reason", r.Reason)
 		field(w, "asks for", string(r.Spec))
 		if r.Cluster != "" {

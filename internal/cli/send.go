@@ -23,7 +23,7 @@ const cliApp = "turnout-cli"
 
 // withClient opens a client of the SDK as an application would, and closes it in good order.
 func (a *app) withClient(ctx context.Context, name string, use func(*turnout.Client) error) (err error) {
-	if _, _, err := splitConnectString(a.settings.zookeeper); err != nil {
+	if _, _, err := splitConnectString("--zookeeper", a.settings.zookeeper); err != nil {
 		return err
 	}
 	snapshots, err := os.MkdirTemp("", "turnout-") // a command does not start from what an earlier one knew

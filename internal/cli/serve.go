@@ -115,7 +115,7 @@ the process. Logs go to standard error.`,
 // serverConfig is what the settings say, checked; nothing is made or connected to.
 func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	var none server.Config
-	if _, _, err := splitConnectString(a.settings.zookeeper); err != nil {
+	if _, _, err := splitConnectString("--zookeeper", a.settings.zookeeper); err != nil {
 		return none, err
 	}
 	level, err := zapcore.ParseLevel(o.logLevel)

@@ -25,7 +25,7 @@ func (a *app) withStore(ctx context.Context, use func(context.Context, *metadata
 
 // withOpenStore connects to ZooKeeper within the time-out, sees that what was written before is visible, and calls use.
 func (a *app) withOpenStore(ctx context.Context, use func(*metadata.Store) error) error {
-	if _, _, err := splitConnectString(a.settings.zookeeper); err != nil {
+	if _, _, err := splitConnectString("--zookeeper", a.settings.zookeeper); err != nil {
 		return err
 	}
 	scheme, reference := a.settings.login()

@@ -29,6 +29,7 @@ type zkConn struct {
 	mu      sync.Mutex
 	events  []zk.Event
 	lost    bool
+	brief   bool          // whoever waits for an answer fails when the connection is lost
 	trouble string        // the last thing the library complained of
 	refused string        // the last thing that was wrong with TLS
 	ready   chan struct{} // has a token when events is not empty
@@ -37,25 +38,29 @@ type zkConn struct {
 }
 
 // splitConnectString reads "host:port,host:port[/chroot]".
-func splitConnectString(s string) (hosts []string, chroot string, err error) {
+func splitConnectString(flag, s string) (hosts []string, chroot string, err error) {
 	if s == "" {
 		return nil, "", usagef("which ZooKeeper? Give --zookeeper host:port, or set TURNOUT_ZOOKEEPER")
 	}
 	if hosts, chroot, err = metadata.ParseConnect(s); err != nil {
-		return nil, "", usagef("--zookeeper: %v", err)
+		return nil, "", usagef("%s: %v", flag, err)
 	}
 	return hosts, chroot, nil
 }
 
 // dialZooKeeper connects and logs in as the settings say. ErrTimeout: it took longer than they allow.
 func (a *app) dialZooKeeper(ctx context.Context) (*zkConn, error) {
-	servers := a.settings.zookeeper
-	hosts, chroot, err := splitConnectString(servers)
+	scheme, reference := a.settings.login()
+	return a.dialTree(ctx, "--zookeeper", a.settings.zookeeper, scheme, reference, a.settings.tls())
+}
+
+// dialTree is dialZooKeeper for the ZooKeeper that a flag names.
+func (a *app) dialTree(ctx context.Context, flag, servers, scheme, reference string, tls *metadata.TLS) (*zkConn, error) {
+	hosts, chroot, err := splitConnectString(flag, servers)
 	if err != nil {
 		return nil, err
 	}
-	scheme, reference := a.settings.login()
-	c := &zkConn{chroot: chroot, tls: a.settings.tls(), ready: make(chan struct{}, 1), closed: make(chan struct{})}
+	c := &zkConn{chroot: chroot, tls: tls, ready: make(chan struct{}, 1), closed: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(ctx, a.settings.timeout)
 	defer cancel()
 	dial := func(network, address string, timeout time.Duration) (net.Conn, error) {
@@ -64,7 +69,7 @@ func (a *app) dialZooKeeper(ctx context.Context) (*zkConn, error) {
 	c.conn, _, err = zk.Connect(hosts, sessionTimeout, zk.WithHostProvider(&hostList{}), zk.WithDialer(dial),
 		zk.WithEventCallback(c.push), zk.WithLogger(c), zk.WithLogInfo(false))
 	if err != nil {
-		return nil, fmt.Errorf("ZooKeeper %s: %w; check --zookeeper", servers, err)
+		return nil, fmt.Errorf("ZooKeeper %s: %w; check %s", servers, err, flag)
 	}
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
@@ -82,7 +87,7 @@ func (a *app) dialZooKeeper(ctx context.Context) (*zkConn, error) {
 	if trouble := c.lastTrouble(); trouble != "" {
 		err = markedError{errors.New(trouble), err}
 	}
-	return nil, fmt.Errorf("ZooKeeper %s: no session: %w; check that it runs, --zookeeper and --timeout", servers, err)
+	return nil, fmt.Errorf("ZooKeeper %s: no session: %w; check that it runs, %s and --timeout", servers, err, flag)
 }
 
 func (c *zkConn) login(scheme, reference string) error {
@@ -179,7 +184,11 @@ func (c *zkConn) push(e zk.Event) {
 	c.mu.Lock()
 	c.events = append(c.events, e)
 	c.lost = c.lost || e.State == zk.StateDisconnected && e.Type == zk.EventSession
+	end := c.lost && c.brief
 	c.mu.Unlock()
+	if end {
+		c.interrupt()
+	}
 	select {
 	case c.ready <- struct{}{}:
 	default:
@@ -221,6 +230,17 @@ func (c *zkConn) interrupt() {
 			c.conn.Close()
 		}()
 	})
+}
+
+// once makes the end of the connection the end of everything that waits for an answer.
+func (c *zkConn) once() {
+	c.mu.Lock()
+	c.brief = true
+	end := c.lost
+	c.mu.Unlock()
+	if end {
+		c.interrupt()
+	}
 }
 
 // close ends the session, within about a second.
