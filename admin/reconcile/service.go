@@ -189,10 +189,12 @@ func (s *Service) lookAtShard(ctx context.Context, shard coord.Shard) error {
 		return err
 	}
 	looking, lookCtx := errgroup.WithContext(ctx)
+	things := 0
 	for _, t := range inv.things {
 		if t.shard(shard.Of) != shard.Index {
 			continue
 		}
+		things++
 		select {
 		case s.turns <- struct{}{}:
 		case <-lookCtx.Done():
@@ -210,6 +212,7 @@ func (s *Service) lookAtShard(ctx context.Context, shard coord.Shard) error {
 	}
 	err = errors.Join(looking.Wait(), ctx.Err())
 	end := time.Now()
+	s.log.Debug("a shard was compared", zap.Int("shard", shard.Index), zap.Int("of", shard.Of), zap.Int("things", things), zap.Duration("took", end.Sub(begin)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rest[shard.Index] = end.Add((share - 1) * end.Sub(begin))
