@@ -241,6 +241,14 @@ type TopicInfo struct {
 	Restore string
 }
 
+// Setting is the value of a setting that is in effect, as far as the cluster says; else "".
+func (i TopicInfo) Setting(name string) string {
+	if value, known := i.Settings[name]; known {
+		return value
+	}
+	return i.Config[name]
+}
+
 // Info is what a cluster says of itself.
 type Info struct {
 	ClusterID string

@@ -102,6 +102,21 @@ func SortPartitions(names []string) []string {
 	return names
 }
 
+// MostOnOneBroker is how many of the partitions a topic was created with: those of Kafka, or the queues of RocketMQ on the
+// broker that has most.
+func MostOnOneBroker(names []string) (most int) {
+	of := map[string]int{}
+	for _, name := range names {
+		b := ""
+		if _, err := strconv.Atoi(name); err != nil {
+			b = name[:max(0, lastColon(name))]
+		}
+		of[b]++
+		most = max(most, of[b])
+	}
+	return most
+}
+
 // samePrefix: two queues of one broker, which sort by number.
 func samePrefix(a, b string) bool {
 	i, j := lastColon(a), lastColon(b)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -30,23 +32,37 @@ func unknownGroup(name string) error {
 // ListGroups are the names of all groups.
 func (s *Store) ListGroups(ctx context.Context) ([]string, error) { return s.list(ctx, s.GroupsPath()) }
 
-// eachGroup calls f with every group but the one named except.
+// eachGroup calls f with every group but the one named except, one after the other, by name.
 func (s *Store) eachGroup(ctx context.Context, except string, f func(Group)) error {
 	names, err := s.ListGroups(ctx)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	groups := make([]*Group, len(names))
+	read, ctx := errgroup.WithContext(ctx)
+	read.SetLimit(atOnce)
+	for i, name := range names {
 		if name == except {
 			continue
 		}
-		g, _, err := s.GetGroup(ctx, name)
-		switch {
-		case err == nil:
-			f(g)
-		case errors.Is(err, errs.ErrUnknownGroup): // just deleted
-		default: // it may use anything
-			return fmt.Errorf("group %s can not be judged; repair or delete it: %w", name, err)
+		read.Go(func() error {
+			g, _, err := s.GetGroup(ctx, name)
+			switch {
+			case err == nil:
+				groups[i] = &g
+			case errors.Is(err, errs.ErrUnknownGroup): // just deleted
+			default: // it may use anything
+				return fmt.Errorf("group %s can not be judged; repair or delete it: %w", name, err)
+			}
+			return nil
+		})
+	}
+	if err := read.Wait(); err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if g != nil {
+			f(*g)
 		}
 	}
 	return nil

@@ -164,6 +164,38 @@ func TestPutTopic(t *testing.T) {
 }
 
 // TestPutTopicAtOnce: of many that put at once each either wins or is told, and nothing is forgotten.
+func TestCreateTopic(t *testing.T) {
+	srv := serve(t)
+	s := admin(t, srv.ConnectString())
+	ctx := short(t)
+	settings := metadata.DefaultTopicSettings()
+	settings.App = "order_service"
+	put := metadata.PutTopic{Cluster: "a", Order: metadata.OrderKey}
+	require.NoError(t, s.CreateTopic(ctx, "orders", put, settings))
+	topic, err := s.GetTopic(ctx, "orders")
+	require.NoError(t, err)
+	require.NoError(t, topic.Err)
+	require.True(t, metadata.Answered(topic.Route, topic.WishNode))
+	require.Equal(t, stays("a-"), topic.Route.Stays)
+	require.Equal(t, metadata.OrderKey, topic.Route.Order)
+	require.Equal(t, "order_service", topic.Settings.App)
+	require.Equal(t, topic.WishNode.Czxid, topic.SettingsNode.Czxid, "written in one step")
+
+	require.ErrorIs(t, s.CreateTopic(ctx, "orders", put, settings), errs.ErrConflict)
+	for field, refused := range map[string]error{
+		"topic":   s.CreateTopic(ctx, "a/b", put, settings),
+		"order":   s.CreateTopic(ctx, "letters", metadata.PutTopic{Cluster: "a"}, settings),
+		"cluster": s.CreateTopic(ctx, "letters", metadata.PutTopic{Cluster: "d", Order: metadata.OrderNone}, settings),
+	} {
+		require.ErrorIs(t, refused, errs.ErrInvalid, field)
+		require.ErrorContains(t, refused, field)
+	}
+	guard := metadata.CheckOp(s.Root+"/locks/nobody", metadata.AnyVersion)
+	require.ErrorIs(t, s.CreateTopic(ctx, "letters", put, settings, guard), errs.ErrNotFound, "of what has to be true also")
+	_, err = s.GetTopic(ctx, "letters")
+	require.ErrorIs(t, err, errs.ErrUnknownTopic)
+}
+
 func TestPutTopicAtOnce(t *testing.T) {
 	srv := serve(t)
 	s := admin(t, srv.ConnectString())

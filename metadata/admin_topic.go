@@ -131,6 +131,42 @@ func (s *Store) PutTopic(ctx context.Context, topic string, put PutTopic) (Topic
 	}
 }
 
+// CreateTopic writes a new topic with its settings and its first route in one step, together with also: all or nothing.
+// ErrConflict: there is one of that name. ErrInvalid: cluster and order must be said, and be known. Other errors are those of also.
+// ErrTimeout: the connection was lost, and it may have been written or not.
+func (s *Store) CreateTopic(ctx context.Context, topic string, put PutTopic, settings TopicSettings, also ...Op) error {
+	var p problems
+	p.name("topic", topic)
+	p.offsets("start", put.Start)
+	p.order(put.Order)
+	if err := p.err("topic create"); err != nil {
+		return err
+	}
+	clusters, err := s.ListClusters(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(clusters, put.Cluster) {
+		return fmt.Errorf("topic %s: cluster %q: %w: there is no such cluster; put it first", topic, put.Cluster, errs.ErrInvalid)
+	}
+	wish, err := encode(Wish{Cluster: put.Cluster})
+	if err != nil {
+		return err
+	}
+	route, err := encode(*Topic{Name: topic, Settings: settings}.Next(put, clusters))
+	if err != nil {
+		return err
+	}
+	doc, err := encode(settings)
+	if err != nil {
+		return err
+	}
+	if err := s.makeParent(ctx, s.TopicsPath()); err != nil {
+		return err
+	}
+	return s.Multi(ctx, append(slices.Clone(also), CreateOp(s.TopicPath(topic), wish), CreateOp(s.RoutePath(topic), route), CreateOp(s.SettingsPath(topic), doc))...)
+}
+
 // putTopic tries once. Neither done nor an error: look again.
 func (s *Store) putTopic(ctx context.Context, t Topic, put PutTopic) (done bool, err error) {
 	if !t.WishNode.Exists {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -63,6 +64,13 @@ type Shard struct {
 
 // Guard as one of the operations of Store.Multi lets it succeed only while the shard is in our hands; see Held.Guard.
 func (s Shard) Guard() metadata.Op { return s.held.Guard() }
+
+// Has says whether the thing of this name belongs to the shard; its hash decides.
+func (s Shard) Has(name string) bool {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name)) // never fails
+	return int(h.Sum32()%uint32(s.Of)) == s.Index
+}
 
 // Token is larger than that of every earlier work on the shard.
 func (s Shard) Token() metadata.Zxid { return s.held.Token() }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"hash/fnv"
 	"sync"
 	"time"
 
@@ -14,13 +13,6 @@ import (
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
-
-// shardOf is the shard that a topic belongs to.
-func shardOf(topic string, of int) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(topic)) // never fails
-	return int(h.Sum32() % uint32(of))
-}
 
 // storedAtOnce is how many topics are stored in one transaction.
 const storedAtOnce = 200
@@ -83,7 +75,7 @@ func (s *Service) lookAtTopics(ctx context.Context, shard coord.Shard, inv *inve
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, topic := range inv.topics {
-		if shardOf(topic, shard.Of) != shard.Index {
+		if !shard.Has(topic) {
 			continue
 		}
 		select {

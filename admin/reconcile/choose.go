@@ -175,7 +175,7 @@ func (s *Service) publishTopic(ctx context.Context, lock *coord.Held, item *stor
 		return err
 	}
 	if !is.exists {
-		return s.createTopic(ctx, lock, item.Name, doc)
+		return s.meta.CreateTopic(ctx, item.Name, metadata.PutTopic{Cluster: doc.Cluster, Order: doc.Order}, doc.Settings, lock.Guard())
 	}
 	now := is.topic
 	moved := now.Wish.Cluster != doc.Cluster || now.Route == nil || now.Route.Write != doc.Cluster || now.Route.Order != doc.Order
@@ -205,33 +205,6 @@ func (s *Service) publishTopic(ctx context.Context, lock *coord.Held, item *stor
 	}
 	_, err = s.meta.PutTopic(ctx, item.Name, metadata.PutTopic{Cluster: doc.Cluster, Start: start, Order: doc.Order})
 	return err
-}
-
-// createTopic writes a topic whole, in one step that somebody else's turn makes fail.
-func (s *Service) createTopic(ctx context.Context, lock *coord.Held, name string, doc requests.TopicDoc) error {
-	all, err := s.meta.ListClusters(ctx)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(all, doc.Cluster) {
-		return fmt.Errorf("%w: cluster %s of topic %s is not in ZooKeeper: publish that first", errs.ErrConflict, doc.Cluster, name)
-	}
-	route := metadata.Topic{Name: name, Settings: doc.Settings}.Next(metadata.PutTopic{Cluster: doc.Cluster, Order: doc.Order}, all)
-	ops := []metadata.Op{lock.Guard()}
-	for _, node := range []struct {
-		path string
-		doc  any
-	}{{s.meta.TopicPath(name), metadata.Wish{Cluster: doc.Cluster}}, {s.meta.RoutePath(name), route}, {s.meta.SettingsPath(name), doc.Settings}} {
-		data, err := json.Marshal(node.doc)
-		if err != nil {
-			return err
-		}
-		ops = append(ops, metadata.CreateOp(node.path, data))
-	}
-	if err := s.meta.Create(ctx, s.meta.TopicsPath(), nil); err != nil && !errors.Is(err, errs.ErrConflict) {
-		return err
-	}
-	return s.meta.Multi(ctx, ops...)
 }
 
 // createOn creates a topic on its cluster.
@@ -269,7 +242,7 @@ func (s *Service) adopt(ctx context.Context, t thing, item *store.CatalogItem, i
 			if errors.Is(err, errs.ErrUnknownTopic) {
 				return nil // shown when it is in the catalog
 			}
-			next.Partitions = partitions(info.Partitions)
+			next.Partitions = broker.MostOnOneBroker(info.Partitions)
 			return err
 		})
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -329,7 +328,7 @@ func (s *Service) compareCluster(ctx context.Context, t thing, item *store.Catal
 
 // foundOn is what a cluster says, as far as something is wanted.
 func foundOn(info broker.TopicInfo, want onCluster) onCluster {
-	found := onCluster{Partitions: partitions(info.Partitions)}
+	found := onCluster{Partitions: broker.MostOnOneBroker(info.Partitions)}
 	if want.Partitions == 0 {
 		found.Partitions = 0 // nobody has said how many
 	}
@@ -337,10 +336,7 @@ func foundOn(info broker.TopicInfo, want onCluster) onCluster {
 		found.Replicas = info.Replicas
 	}
 	for key, value := range want.Config {
-		is, known := info.Settings[key]
-		if !known {
-			is = info.Config[key]
-		}
+		is := info.Setting(key)
 		if info.Fenced && key == "max.message.bytes" {
 			is = value // a fence is nobody's setting
 		}
@@ -350,20 +346,6 @@ func foundOn(info broker.TopicInfo, want onCluster) onCluster {
 		found.Config[key] = is
 	}
 	return found
-}
-
-// partitions counts those of Kafka, or the queues on the broker of RocketMQ that has most.
-func partitions(names []string) (most int) {
-	of := map[string]int{}
-	for _, name := range names {
-		b := ""
-		if _, err := strconv.Atoi(name); err != nil {
-			b = name[:max(0, strings.LastIndexByte(name, ':'))]
-		}
-		of[b]++
-		most = max(most, of[b])
-	}
-	return most
 }
 
 // silence is how long a cluster that does not answer is left alone.

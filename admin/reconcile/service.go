@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"slices"
 	"sync"
@@ -123,8 +122,8 @@ func (t thing) String() string { return t.kind + " " + t.name }
 type inventory struct {
 	at      time.Time
 	catalog map[thing]*store.CatalogItem
-	things  []thing        // of the catalog, of ZooKeeper, and with a difference
-	drift   map[thing]bool // those with a difference
+	things  []thing                // of the catalog, of ZooKeeper, and with a difference
+	drift   map[thing]*store.Drift // those with a difference in ZooKeeper
 }
 
 // inventory is one for all shards that this server looks at in the same moment.
@@ -134,7 +133,7 @@ func (s *Service) inventory(ctx context.Context) (*inventory, error) {
 	if s.known != nil && time.Since(s.known.at) < s.cfg.Every/2 {
 		return s.known, nil
 	}
-	inv := &inventory{at: time.Now(), catalog: map[thing]*store.CatalogItem{}, drift: map[thing]bool{}}
+	inv := &inventory{at: time.Now(), catalog: map[thing]*store.CatalogItem{}, drift: map[thing]*store.Drift{}}
 	all := map[thing]bool{}
 	items, err := s.db.Catalog(ctx, store.CatalogFilter{})
 	if err != nil {
@@ -148,7 +147,10 @@ func (s *Service) inventory(ctx context.Context) (*inventory, error) {
 		return nil, err
 	}
 	for _, d := range known {
-		inv.drift[thing{d.Kind, d.Name}], all[thing{d.Kind, d.Name}] = true, true
+		t := thing{d.Kind, d.Name}
+		if all[t] = true; d.Cluster == "" {
+			inv.drift[t] = d
+		}
 	}
 	for kind, list := range map[string]func(context.Context) ([]string, error){
 		store.CatalogCluster: s.meta.ListClusters, store.CatalogTopic: s.meta.ListTopics, store.CatalogGroup: s.meta.ListGroups,
@@ -164,12 +166,6 @@ func (s *Service) inventory(ctx context.Context) (*inventory, error) {
 	inv.things = slices.Collect(maps.Keys(all))
 	s.known = inv
 	return inv, nil
-}
-
-func (t thing) shard(of int) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(t.String())) // never fails
-	return int(h.Sum32() % uint32(of))
 }
 
 // share is the inverse of the part of the time in which a shard may be read.
@@ -191,7 +187,7 @@ func (s *Service) lookAtShard(ctx context.Context, shard coord.Shard) error {
 	looking, lookCtx := errgroup.WithContext(ctx)
 	things := 0
 	for _, t := range inv.things {
-		if t.shard(shard.Of) != shard.Index {
+		if !shard.Has(t.String()) {
 			continue
 		}
 		things++
@@ -226,7 +222,7 @@ func (s *Service) look(ctx context.Context, t thing, inv *inventory) error {
 	if err != nil {
 		return err
 	}
-	if d != nil || inv.drift[t] {
+	if known := inv.drift[t]; !d.Same(known) {
 		if err := s.settle(ctx, t); err != nil {
 			return err
 		}

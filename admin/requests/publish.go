@@ -220,27 +220,7 @@ func (s *Service) createTopic(ctx context.Context, lock *coord.Held, name string
 		if !errors.Is(err, errs.ErrUnknownTopic) {
 			return err
 		}
-		all, err := s.meta.ListClusters(ctx)
-		if err != nil {
-			return err
-		}
-		fresh := metadata.Topic{Name: name, Settings: doc.Settings}
-		route := fresh.Next(metadata.PutTopic{Cluster: doc.Cluster, Order: doc.Order}, all)
-		ops := []metadata.Op{lock.Guard()}
-		for _, node := range []struct {
-			path string
-			doc  any
-		}{{s.meta.TopicPath(name), metadata.Wish{Cluster: doc.Cluster}}, {s.meta.RoutePath(name), route}, {s.meta.SettingsPath(name), doc.Settings}} {
-			data, err := json.Marshal(node.doc)
-			if err != nil {
-				return err
-			}
-			ops = append(ops, metadata.CreateOp(node.path, data))
-		}
-		if err := s.meta.Create(ctx, s.meta.TopicsPath(), nil); err != nil && !errors.Is(err, errs.ErrConflict) {
-			return err
-		}
-		err = s.meta.Multi(ctx, ops...)
+		err = s.meta.CreateTopic(ctx, name, metadata.PutTopic{Cluster: doc.Cluster, Order: doc.Order}, doc.Settings, lock.Guard())
 		switch {
 		case errors.Is(err, errs.ErrConflict), errors.Is(err, errs.ErrTimeout): // it is there: look what it is; or not: write again
 		case errors.Is(err, errs.ErrNotFound):

@@ -15,6 +15,7 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/secure"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -290,10 +291,6 @@ var (
 	labelKey   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._/-]{0,62}$`)
 	labelValue = regexp.MustCompile(`^[a-zA-Z0-9._/@:-]{0,128}$`)
 	configKey  = regexp.MustCompile(`^[a-z][a-z0-9.]{0,99}$`)
-	// secretWord is what names of secrets have in them.
-	secretWord = regexp.MustCompile(`(?i)passw|secret|token|credential|jaas|access.?key|private.?key|api.?key`)
-	// secretText is what secrets themselves may look like.
-	secretText = regexp.MustCompile(`(?i)-----BEGIN|passw(or)?d\s*=|secret\s*=|://[^/\s]*:[^/\s]*@`)
 )
 
 func (p *problems) labels(field string, labels map[string]string) {
@@ -313,7 +310,7 @@ func (p *problems) labels(field string, labels map[string]string) {
 // plain refuses what may be a secret; it is not shown.
 func (p *problems) plain(field string, settings map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
-		if secretWord.MatchString(key) || secretText.MatchString(settings[key]) {
+		if secure.NamesSecret(key) || secure.LooksSecret(settings[key]) {
 			p.add(fmt.Sprintf("%s[%q]", field, key), "(not shown)", "looks like a secret: keep it in a file or an environment variable of the servers and name it with secret")
 		}
 	}
@@ -412,7 +409,7 @@ func (c ClusterSpec) validate() error {
 	}
 	if t := c.TLS; t != nil {
 		p.plain("tls", map[string]string{"ca": t.CA, "cert": t.Cert, "serverName": t.ServerName})
-		if secretText.MatchString(t.Key) {
+		if secure.LooksSecret(t.Key) {
 			p.add("tls.key", "(not shown)", "must be the path of a file, not the key itself")
 		}
 	}

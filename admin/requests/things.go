@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -191,18 +189,14 @@ func compare(name string, info broker.TopicInfo, spec TopicSpec) error {
 	differs := func(field string, wanted, is any) {
 		p.add(field, is, "the topic exists on the cluster already, and %v is wanted: ask for what is there, or have it changed there, then retry", wanted)
 	}
-	if partitions := PerBroker(info.Partitions); partitions != spec.Partitions {
+	if partitions := broker.MostOnOneBroker(info.Partitions); partitions != spec.Partitions {
 		differs("partitions", spec.Partitions, partitions)
 	}
 	if spec.Replicas > 0 && info.Replicas != spec.Replicas {
 		differs("replicas", spec.Replicas, info.Replicas)
 	}
 	for _, key := range slices.Sorted(maps.Keys(spec.Config)) {
-		is, known := info.Settings[key]
-		if !known {
-			is = info.Config[key]
-		}
-		if is != spec.Config[key] {
+		if is := info.Setting(key); is != spec.Config[key] {
 			differs(fmt.Sprintf("config[%q]", key), spec.Config[key], is)
 		}
 	}
@@ -213,19 +207,6 @@ func compare(name string, info broker.TopicInfo, spec TopicSpec) error {
 		return nil
 	}
 	return Final(fmt.Errorf("topic %s: %w: %w", name, errs.ErrConflict, errors.Join(p...)))
-}
-
-// PerBroker is how many partitions a topic of Kafka has, or queues on each broker of RocketMQ; where brokers differ, the most.
-func PerBroker(partitions []string) int {
-	most := map[string]int{}
-	for _, name := range partitions {
-		b := ""
-		if _, err := strconv.Atoi(name); err != nil {
-			b = name[:max(0, strings.LastIndexByte(name, ':'))]
-		}
-		most[b]++
-	}
-	return slices.Max(append(slices.Collect(maps.Values(most)), 0))
 }
 
 type groupHandler struct{ *Service }

@@ -69,9 +69,12 @@ func scanDrift(row scanner) (*Drift, error) {
 	return &d, nil
 }
 
-// same says that two looks have found the same.
-func (d *Drift) same(other *Drift) bool {
-	return d.What == other.What && d.Detail == other.Detail && bytes.Equal(d.Wanted, other.Wanted) && bytes.Equal(d.Found, other.Found) && slices.Equal(d.Choices, other.Choices)
+// Same says that two looks have found the same; nil is no difference.
+func (d *Drift) Same(other *Drift) bool {
+	if d == nil || other == nil {
+		return d == other
+	}
+	return d.Cluster == other.Cluster && d.What == other.What && d.Detail == other.Detail && bytes.Equal(d.Wanted, other.Wanted) && bytes.Equal(d.Found, other.Found) && slices.Equal(d.Choices, other.Choices)
 }
 
 // PutDrift replaces what is known of one thing by what a look has found: in ZooKeeper, or with onCluster on its clusters; nil: no
@@ -121,7 +124,7 @@ func (q query) putDrift(kind, name string, onCluster bool, d *Drift) (changed bo
 			next := *d
 			d = nil
 			next.Detail = readable(next.Detail)
-			if next.same(old) {
+			if next.Same(old) {
 				continue
 			}
 			_, err = q.exec(`UPDATE drift SET what = $2, since = $3, detail = $4, wanted = $5, found = $6, choices = $7, ignored_by = '', ignored_at = NULL, reason = '',
