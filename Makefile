@@ -58,7 +58,7 @@ servers-needed:
 
 # The packages whose tests ask testenv which backend they are to run on. The others run on embedded servers whatever
 # TURNOUT_TEST says, and "make test" has run them.
-asks = (Each|EachOf|EachSQL|Backends)\(
+asks = (Each|EachOf|EachSQL|Backends)\(|testenv\.SQL
 server-packages:
 	@$(call packages_with,$(asks))
 

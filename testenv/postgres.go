@@ -73,6 +73,48 @@ func EachSQL(t *testing.T, f func(t *testing.T, database func() string)) {
 	}
 }
 
+// SQL makes databases of the kind that TURNOUT_TEST asks for, PostgreSQL where it asks for both, for packages that run all of
+// their tests on it. One server has them all; it is started with the first. The zero value can be used; Close it after the tests.
+type SQL struct {
+	once     sync.Once
+	postgres *Postgres // nil: SQLite
+	err      error
+}
+
+// Database makes a new and empty database and returns its URL, as admin/store understands it.
+func (s *SQL) Database(t testing.TB) string {
+	t.Helper()
+	s.once.Do(func() {
+		backends, err := Backends()
+		if err != nil || !slices.Contains(backends, Servers) {
+			s.err = err
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout+2*startTimeout)
+		defer cancel()
+		s.postgres, s.err = StartPostgres(ctx, nil)
+	})
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	if s.postgres == nil {
+		return "sqlite:" + filepath.Join(t.TempDir(), "turnout.db")
+	}
+	address, err := s.postgres.Database(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+// Close ends the server, if one was started.
+func (s *SQL) Close() error {
+	if s.postgres == nil {
+		return nil
+	}
+	return s.postgres.Close()
+}
+
 // Postgres is a running PostgreSQL server with fresh data, which is never written to disk for good. Its methods may be
 // called concurrently, but for Close.
 type Postgres struct {

@@ -16,7 +16,6 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
-	"github.com/turnout-mq/turnout/testenv"
 )
 
 // look waits until a topic was looked at and is as ok says.
@@ -34,10 +33,7 @@ func (w *world) look(s *server, topic string, ok func(*fleet.Topic) bool) *fleet
 
 // A topic that moves from a to b, two groups, and three instances of which one is behind and one in trouble.
 func TestWhatIsSeen(t *testing.T) {
-	testenv.EachSQL(t, func(t *testing.T, database func() string) { whatIsSeen(t, newWorldOn(t, database())) })
-}
-
-func whatIsSeen(t *testing.T, w *world) {
+	w := newWorld(t)
 	w.cluster("a", "b")
 	w.topic("orders", "a")
 	w.topic("letters", "a")
@@ -206,10 +202,7 @@ func TestTroubles(t *testing.T) {
 
 // Servers share the topics. What one leaves undone, others do.
 func TestServersShare(t *testing.T) {
-	testenv.EachSQL(t, func(t *testing.T, database func() string) { serversShare(t, newWorldOn(t, database())) })
-}
-
-func serversShare(t *testing.T, w *world) {
+	w := newWorld(t)
 	w.cluster("a")
 	const topics = 30
 	for i := range topics {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,6 +27,7 @@ import (
 
 var (
 	env   *testenv.Env
+	sql   testenv.SQL
 	roots atomic.Int64
 )
 
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	if err := errors.Join(env.Close(), goleak.Find(leaks.Libraries()...)); err != nil {
+	if err := errors.Join(env.Close(), sql.Close(), goleak.Find(leaks.Libraries()...)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -60,11 +60,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
-	return newWorldOn(t, "sqlite:"+filepath.Join(t.TempDir(), "store.db"))
-}
-
-func newWorldOn(t testing.TB, url string) *world {
-	w := &world{TB: t, zookeeper: env.ZooKeeper(), root: fmt.Sprintf("/fleet-%d", roots.Add(1)), url: url, fakes: map[string]*fake{}}
+	w := &world{TB: t, zookeeper: env.ZooKeeper(), root: fmt.Sprintf("/fleet-%d", roots.Add(1)), url: sql.Database(t), fakes: map[string]*fake{}}
 	w.open = func(_ context.Context, cfg broker.Config) (broker.Cluster, error) {
 		return connection{f: w.fake(cfg.Name)}, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,6 +27,7 @@ import (
 
 var (
 	env   *testenv.Env
+	sql   testenv.SQL
 	roots atomic.Int64
 )
 
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	// One a process each, of the brokers' libraries.
-	if err := errors.Join(env.Close(), goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
+	if err := errors.Join(env.Close(), sql.Close(), goleak.Find(goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
 		goleak.IgnoreAnyFunction("github.com/patrickmn/go-cache.(*janitor).Run"))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -65,11 +65,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	return newWorldOn(t, "sqlite:"+filepath.Join(t.TempDir(), "store.db"))
-}
-
-func newWorldOn(t *testing.T, url string) *world {
-	w := &world{T: t, root: fmt.Sprintf("/reconcile-%d", roots.Add(1)), url: url,
+	w := &world{T: t, root: fmt.Sprintf("/reconcile-%d", roots.Add(1)), url: sql.Database(t),
 		brokers: map[string]*clustertest.Memory{"a": clustertest.NewMemory("a"), "b": clustertest.NewMemory("b")}}
 	w.db, w.meta = w.open(), w.connect()
 	for name := range w.brokers {

@@ -12,15 +12,11 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
-	"github.com/turnout-mq/turnout/testenv"
 )
 
 // Every kind of difference is shown, and each of its choices makes both sides agree.
 func TestEachChoice(t *testing.T) {
-	testenv.EachSQL(t, func(t *testing.T, database func() string) { eachChoice(t, newWorldOn(t, database())) })
-}
-
-func eachChoice(t *testing.T, w *world) {
+	w := newWorld(t)
 	s, _ := w.server()
 	byHand := func(path, doc string) {
 		t.Helper()

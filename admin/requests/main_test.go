@@ -10,8 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,7 +40,7 @@ const (
 
 var (
 	env *testenv.Env
-	sql *testenv.Postgres // nil: SQLite
+	sql testenv.SQL
 )
 
 func TestMain(m *testing.M) {
@@ -56,27 +54,13 @@ func TestMain(m *testing.M) {
 }
 
 func testAll(m *testing.M) int {
-	backends, err := testenv.Backends()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if slices.Contains(backends, testenv.Servers) { // as far as the database goes: the brokers' part is that of the drivers
-		if sql, err = testenv.StartPostgres(context.Background(), nil); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
+	var err error // on real servers as far as the database goes: the brokers' part is that of the drivers
 	if env, err = testenv.Start(context.Background(), testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}, RocketMQ: []string{"rocketmq-a"}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	code := m.Run()
-	err = env.Close()
-	if sql != nil {
-		err = errors.Join(err, sql.Close())
-	}
-	if err != nil {
+	if err = errors.Join(env.Close(), sql.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -102,12 +86,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	s := &stage{T: t, url: "sqlite:" + filepath.Join(t.TempDir(), "turnout.db"), root: fmt.Sprintf("/requests-%d", roots.Add(1))}
-	if sql != nil {
-		var err error
-		s.url, err = sql.Database(t.Context())
-		require.NoError(t, err)
-	}
+	s := &stage{T: t, url: sql.Database(t), root: fmt.Sprintf("/requests-%d", roots.Add(1))}
 	return s.open()
 }
 

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,8 +37,15 @@ const (
 	tick     = 10 * time.Millisecond
 )
 
+var sql testenv.SQL
+
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, leaks.Libraries()...)
+	code := m.Run()
+	if err := errors.Join(sql.Close(), goleak.Find(leaks.Libraries()...)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // running is a server that runs.
@@ -115,8 +124,6 @@ func openMeta(t *testing.T, zookeeper string) *metadata.Store {
 	return s
 }
 
-func sqlite(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "turnout.db") }
-
 func fixed(urls ...string) func(context.Context) ([]string, error) {
 	return func(context.Context) ([]string, error) { return urls, nil }
 }
@@ -157,7 +164,7 @@ func ask(t *testing.T, method, url, body string, headers ...string) (int, string
 
 func TestErrorsAreStructured(t *testing.T) {
 	z := startZooKeeper(t)
-	s := run(t, z.ConnectString(), sqlite(t), nil)
+	s := run(t, z.ConnectString(), sql.Database(t), nil)
 	base := s.URL + "/api/v1/migrations"
 	for _, c := range []struct {
 		name, method, url, body string
@@ -213,7 +220,7 @@ func TestErrorsAreStructured(t *testing.T) {
 
 func TestOneLeadsAndTheNextOneFollows(t *testing.T) {
 	z := startZooKeeper(t)
-	meta, db := openMeta(t, z.ConnectString()), sqlite(t)
+	meta, db := openMeta(t, z.ConnectString()), sql.Database(t)
 	servers := func() map[string]api.Server {
 		ids, err := meta.Children(t.Context(), api.ServersPath(meta.Layout))
 		require.NoError(t, err)
@@ -271,7 +278,7 @@ func TestOneLeadsAndTheNextOneFollows(t *testing.T) {
 
 func TestManyServersBeginAtOnce(t *testing.T) {
 	z := startZooKeeper(t)
-	db := sqlite(t)
+	db := sql.Database(t)
 	var all []*running
 	for range 4 {
 		all = append(all, begin(t, z.ConnectString(), db, nil))
@@ -283,7 +290,7 @@ func TestManyServersBeginAtOnce(t *testing.T) {
 
 func TestReadiness(t *testing.T) {
 	z := startZooKeeper(t)
-	s := run(t, z.ConnectString(), sqlite(t), nil)
+	s := run(t, z.ConnectString(), sql.Database(t), nil)
 	status, answer := ask(t, "GET", s.URL+"/readyz", "")
 	require.Equal(t, 200, status, answer)
 	z.Freeze()
@@ -321,7 +328,7 @@ func TestEventsAreWaitedForAndEndWithTheServer(t *testing.T) {
 	e, meta := world(t)
 	// Somebody who never acknowledges keeps it in preparing.
 	require.NoError(t, meta.Create(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), []byte(`{"v":1,"zxid":"0x1","write":"kafka-a"}`)))
-	s := run(t, e.ZooKeeper(), sqlite(t), nil)
+	s := run(t, e.ZooKeeper(), sql.Database(t), nil)
 	c := client(t, fixed(s.URL), api.Options{})
 	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
 	require.NoError(t, err)
@@ -375,7 +382,7 @@ func TestEventsAreWaitedForAndEndWithTheServer(t *testing.T) {
 func TestLiveSaysWhichClusterDoesNotAnswer(t *testing.T) {
 	e, meta := world(t)
 	require.NoError(t, meta.Create(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), []byte(`{"v":1,"zxid":"0x1","write":"kafka-a"}`)))
-	s := run(t, e.ZooKeeper(), sqlite(t), nil)
+	s := run(t, e.ZooKeeper(), sql.Database(t), nil)
 	c := client(t, fixed(s.URL), api.Options{})
 	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
 	require.NoError(t, err)
@@ -397,7 +404,7 @@ func TestLiveSaysWhichClusterDoesNotAnswer(t *testing.T) {
 func TestStreamOfAMigration(t *testing.T) {
 	e, meta := world(t)
 	require.NoError(t, meta.Create(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), []byte(`{"v":1,"zxid":"0x1","write":"kafka-a"}`)))
-	s := run(t, e.ZooKeeper(), sqlite(t), nil)
+	s := run(t, e.ZooKeeper(), sql.Database(t), nil)
 	c := client(t, fixed(s.URL), api.Options{})
 	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
 	require.NoError(t, err)
