@@ -102,9 +102,9 @@ func SortPartitions(names []string) []string {
 	return names
 }
 
-// MostOnOneBroker is how many of the partitions a topic was created with: those of Kafka, or the queues of RocketMQ on the
+// PerBroker is how many partitions a topic was created with: those of Kafka, or the queues of RocketMQ on the
 // broker that has most.
-func MostOnOneBroker(names []string) (most int) {
+func PerBroker(names []string) (most int) {
 	of := map[string]int{}
 	for _, name := range names {
 		b := ""

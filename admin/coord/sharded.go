@@ -79,7 +79,7 @@ func (s Shard) Token() metadata.Zxid { return s.held.Token() }
 // which gives them. It returns when the work that was under way has ended, with ctx's error, or when this instance can not take
 // part: ErrInvalid, ErrNotAllowed, ErrClosed. It waits while ZooKeeper is away.
 func (s *Sharded) Run(ctx context.Context, r Rounds) error {
-	if err := s.check(r); err != nil {
+	if err := s.Check(r); err != nil {
 		return err
 	}
 	if err := s.prepare(ctx, r.Shards); err != nil {
@@ -106,7 +106,8 @@ const (
 	lostPause = 200 * time.Millisecond // before a shard that was lost is asked for again
 )
 
-func (s *Sharded) check(r Rounds) error {
+// Check is the ErrInvalid with which Run would refuse r; it names the field.
+func (s *Sharded) Check(r Rounds) error {
 	bad := func(field string, value any, rule string) error {
 		return fmt.Errorf("%w: job %s: %s %v: must be %s", errs.ErrInvalid, s.job.name, field, value, rule)
 	}

@@ -90,16 +90,12 @@ func New(cfg Config) (*Service, error) {
 	switch {
 	case cfg.Meta == nil || cfg.DB == nil || cfg.Pool == nil:
 		return nil, bad("Meta, DB, Pool", "nil", "given")
-	case cfg.Every < 0:
-		return nil, bad("Every", cfg.Every, "more than 0")
 	case cfg.Limit < 0:
 		return nil, bad("Limit", cfg.Limit, "more than 0")
 	case cfg.StaleAfter < 0:
 		return nil, bad("StaleAfter", cfg.StaleAfter, "more than 0")
 	case cfg.Keep < 0:
 		return nil, bad("Keep", cfg.Keep, "more than 0")
-	case cfg.Shards < 1 || cfg.Shards > coord.MaxShards:
-		return nil, bad("Shards", cfg.Shards, fmt.Sprintf("1 to %d", coord.MaxShards))
 	case cfg.AtOnce < 1:
 		return nil, bad("AtOnce", cfg.AtOnce, "1 or more")
 	case cfg.PerCluster < 1:
@@ -110,18 +106,26 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg, meta: cfg.Meta, db: cfg.DB, log: log, job: job,
 		gate:  &gate{pool: cfg.Pool, atOnce: cfg.PerCluster, limit: cfg.Limit, silence: cfg.Every, lines: map[string]*clusterLine{}},
 		turns: make(chan struct{}, cfg.AtOnce), seen: map[int]*shardSeen{},
-	}, nil
+	}
+	if err := job.Check(s.rounds()); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Service) rounds() coord.Rounds {
+	return coord.Rounds{
+		Shards: s.cfg.Shards, Every: s.cfg.Every, Limit: max(4*s.cfg.Every, 4*s.cfg.Limit), About: s.cfg.About, Do: s.lookAtShard,
+	}
 }
 
 // Run looks, with the other servers, until ctx ends; it then returns its error. Also ErrNotAllowed (ZooKeeper) and ErrClosed.
 func (s *Service) Run(ctx context.Context) error {
-	return s.job.Run(ctx, coord.Rounds{
-		Shards: s.cfg.Shards, Every: s.cfg.Every, Limit: max(4*s.cfg.Every, 4*s.cfg.Limit), About: s.cfg.About, Do: s.lookAtShard,
-	})
+	return s.job.Run(ctx, s.rounds())
 }
 
 // Shards tells which server looks at which part of the topics, and whether they are being divided anew.

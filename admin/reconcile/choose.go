@@ -242,7 +242,7 @@ func (s *Service) adopt(ctx context.Context, t thing, item *store.CatalogItem, i
 			if errors.Is(err, errs.ErrUnknownTopic) {
 				return nil // shown when it is in the catalog
 			}
-			next.Partitions = broker.MostOnOneBroker(info.Partitions)
+			next.Partitions = broker.PerBroker(info.Partitions)
 			return err
 		})
 		if err != nil {

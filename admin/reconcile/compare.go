@@ -328,7 +328,7 @@ func (s *Service) compareCluster(ctx context.Context, t thing, item *store.Catal
 
 // foundOn is what a cluster says, as far as something is wanted.
 func foundOn(info broker.TopicInfo, want onCluster) onCluster {
-	found := onCluster{Partitions: broker.MostOnOneBroker(info.Partitions)}
+	found := onCluster{Partitions: broker.PerBroker(info.Partitions)}
 	if want.Partitions == 0 {
 		found.Partitions = 0 // nobody has said how many
 	}

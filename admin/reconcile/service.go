@@ -76,14 +76,10 @@ func New(cfg Config) (*Service, error) {
 	switch {
 	case cfg.Meta == nil || cfg.DB == nil || cfg.Pool == nil:
 		return nil, bad("Meta, DB, Pool", "nil", "given")
-	case cfg.Every < 0:
-		return nil, bad("Every", cfg.Every, "more than 0")
 	case cfg.BrokerEvery < 0:
 		return nil, bad("BrokerEvery", cfg.BrokerEvery, "more than 0")
 	case cfg.Limit < 0:
 		return nil, bad("Limit", cfg.Limit, "more than 0")
-	case cfg.Shards < 1 || cfg.Shards > coord.MaxShards:
-		return nil, bad("Shards", cfg.Shards, fmt.Sprintf("1 to %d", coord.MaxShards))
 	case cfg.AtOnce < 1:
 		return nil, bad("AtOnce", cfg.AtOnce, "1 or more")
 	}
@@ -92,15 +88,23 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg, meta: cfg.Meta, db: cfg.DB, pool: cfg.Pool, log: log, job: job, turns: make(chan struct{}, cfg.AtOnce),
 		rest: map[int]time.Time{}, asked: map[string]time.Time{}, silent: map[string]time.Time{},
-	}, nil
+	}
+	if err := job.Check(s.rounds()); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Service) rounds() coord.Rounds {
+	return coord.Rounds{Shards: s.cfg.Shards, Every: s.cfg.Every, Limit: max(4*s.cfg.Every, 10*time.Minute), About: s.cfg.About, Do: s.lookAtShard}
 }
 
 // Run compares, with the other servers, until ctx ends; it then returns its error. Also ErrNotAllowed (ZooKeeper) and ErrClosed.
 func (s *Service) Run(ctx context.Context) error {
-	return s.job.Run(ctx, coord.Rounds{Shards: s.cfg.Shards, Every: s.cfg.Every, Limit: max(4*s.cfg.Every, 10*time.Minute), About: s.cfg.About, Do: s.lookAtShard})
+	return s.job.Run(ctx, s.rounds())
 }
 
 // List returns the differences that fit, the oldest first.

@@ -189,7 +189,7 @@ func compare(name string, info broker.TopicInfo, spec TopicSpec) error {
 	differs := func(field string, wanted, is any) {
 		p.add(field, is, "the topic exists on the cluster already, and %v is wanted: ask for what is there, or have it changed there, then retry", wanted)
 	}
-	if partitions := broker.MostOnOneBroker(info.Partitions); partitions != spec.Partitions {
+	if partitions := broker.PerBroker(info.Partitions); partitions != spec.Partitions {
 		differs("partitions", spec.Partitions, partitions)
 	}
 	if spec.Replicas > 0 && info.Replicas != spec.Replicas {

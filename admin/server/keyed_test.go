@@ -21,7 +21,7 @@ func claimOf(app string) map[string]any {
 // A call that is repeated with its key, at the same server or another one, at once or later, is carried out once.
 func TestCallsWithAKeyAreCarriedOutOnce(t *testing.T) {
 	z := startZooKeeper(t)
-	s := run(t, z.ConnectString(), sqlite(t), nil)
+	s := run(t, z.ConnectString(), databases.Database(t), nil)
 	here, elsewhere := &person{T: t, url: s.URL}, &person{T: t, url: run(t, z.ConnectString(), s.Store, nil).URL}
 	filed := func() int { return len(here.does("GET", "/requests", nil)["items"].([]any)) }
 
@@ -112,7 +112,7 @@ func keysAndPeople(t *testing.T, s *running, admin, bob, alice *person) {
 // A server died before it answered: before the change, another one makes it; behind it, nobody does it again.
 func TestAKeyOfAServerThatDied(t *testing.T) {
 	z := startZooKeeper(t)
-	s := run(t, z.ConnectString(), sqlite(t), nil)
+	s := run(t, z.ConnectString(), databases.Database(t), nil)
 	p := &person{T: t, url: s.URL}
 	db, err := sql.Open("sqlite", strings.TrimPrefix(s.Store, "sqlite:")+"?_pragma=busy_timeout(30000)")
 	require.NoError(t, err)

@@ -94,7 +94,7 @@ func login(t *testing.T, url, name string) *person {
 func withPeople(t *testing.T, zookeeper string) (s *running, admin, bob, alice *person) {
 	t.Helper()
 	var invitation people.Invitation
-	s = run(t, zookeeper, sql.Database(t), func(c *server.Config) {
+	s = run(t, zookeeper, databases.Database(t), func(c *server.Config) {
 		c.NoLogin = false
 		c.Invite = func(i people.Invitation) { invitation = i }
 	})

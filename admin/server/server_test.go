@@ -37,11 +37,11 @@ const (
 	tick     = 10 * time.Millisecond
 )
 
-var sql testenv.SQL
+var databases testenv.SQL
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := errors.Join(sql.Close(), goleak.Find(leaks.Libraries()...)); err != nil {
+	if err := errors.Join(databases.Close(), goleak.Find(leaks.Libraries()...)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -164,7 +164,7 @@ func ask(t *testing.T, method, url, body string, headers ...string) (int, string
 
 func TestErrorsAreStructured(t *testing.T) {
 	z := startZooKeeper(t)
-	s := run(t, z.ConnectString(), sql.Database(t), nil)
+	s := run(t, z.ConnectString(), databases.Database(t), nil)
 	base := s.URL + "/api/v1/migrations"
 	for _, c := range []struct {
 		name, method, url, body string
@@ -220,7 +220,7 @@ func TestErrorsAreStructured(t *testing.T) {
 
 func TestOneLeadsAndTheNextOneFollows(t *testing.T) {
 	z := startZooKeeper(t)
-	meta, db := openMeta(t, z.ConnectString()), sql.Database(t)
+	meta, db := openMeta(t, z.ConnectString()), databases.Database(t)
 	servers := func() map[string]api.Server {
 		ids, err := meta.Children(t.Context(), api.ServersPath(meta.Layout))
 		require.NoError(t, err)
@@ -278,7 +278,7 @@ func TestOneLeadsAndTheNextOneFollows(t *testing.T) {
 
 func TestManyServersBeginAtOnce(t *testing.T) {
 	z := startZooKeeper(t)
-	db := sql.Database(t)
+	db := databases.Database(t)
 	var all []*running
 	for range 4 {
 		all = append(all, begin(t, z.ConnectString(), db, nil))
@@ -290,7 +290,7 @@ func TestManyServersBeginAtOnce(t *testing.T) {
 
 func TestReadiness(t *testing.T) {
 	z := startZooKeeper(t)
-	s := run(t, z.ConnectString(), sql.Database(t), nil)
+	s := run(t, z.ConnectString(), databases.Database(t), nil)
 	status, answer := ask(t, "GET", s.URL+"/readyz", "")
 	require.Equal(t, 200, status, answer)
 	z.Freeze()
@@ -328,7 +328,7 @@ func TestEventsAreWaitedForAndEndWithTheServer(t *testing.T) {
 	e, meta := world(t)
 	// Somebody who never acknowledges keeps it in preparing.
 	require.NoError(t, meta.Create(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), []byte(`{"v":1,"zxid":"0x1","write":"kafka-a"}`)))
-	s := run(t, e.ZooKeeper(), sql.Database(t), nil)
+	s := run(t, e.ZooKeeper(), databases.Database(t), nil)
 	c := client(t, fixed(s.URL), api.Options{})
 	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
 	require.NoError(t, err)
@@ -382,7 +382,7 @@ func TestEventsAreWaitedForAndEndWithTheServer(t *testing.T) {
 func TestLiveSaysWhichClusterDoesNotAnswer(t *testing.T) {
 	e, meta := world(t)
 	require.NoError(t, meta.Create(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), []byte(`{"v":1,"zxid":"0x1","write":"kafka-a"}`)))
-	s := run(t, e.ZooKeeper(), sql.Database(t), nil)
+	s := run(t, e.ZooKeeper(), databases.Database(t), nil)
 	c := client(t, fixed(s.URL), api.Options{})
 	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
 	require.NoError(t, err)
@@ -404,7 +404,7 @@ func TestLiveSaysWhichClusterDoesNotAnswer(t *testing.T) {
 func TestStreamOfAMigration(t *testing.T) {
 	e, meta := world(t)
 	require.NoError(t, meta.Create(t.Context(), meta.ParticipantPath("order_topic", "10.9.9.9@-@1@-@0"), []byte(`{"v":1,"zxid":"0x1","write":"kafka-a"}`)))
-	s := run(t, e.ZooKeeper(), sql.Database(t), nil)
+	s := run(t, e.ZooKeeper(), databases.Database(t), nil)
 	c := client(t, fixed(s.URL), api.Options{})
 	m, err := c.Start(t.Context(), api.Request{Topic: "order_topic", To: "kafka-b", By: "bob", Accept: []string{"all"}})
 	require.NoError(t, err)
