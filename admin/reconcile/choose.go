@@ -95,9 +95,7 @@ func (s *Service) choose(ctx context.Context, id string, version int64, choice s
 	}
 	err = s.db.RecordAudit(ctx, store.Audit{Action: choice, Kind: "drift", Subject: id, Before: d.Found, After: d.Wanted})
 	_, gone := s.db.PutDrift(ctx, d.Kind, d.Name, d.Cluster != "", nil) // the next look says what is left
-	s.mu.Lock()
-	delete(s.asked, d.Name)
-	s.mu.Unlock()
+	s.askAgain(d.Name)
 	return errors.Join(err, gone)
 }
 
@@ -107,7 +105,7 @@ func (s *Service) stillSo(ctx context.Context, d *store.Drift) (*store.CatalogIt
 	item, now, is, sure, err := s.examine(ctx, t)
 	if err == nil && sure && d.Cluster != "" {
 		switch {
-		case item == nil || !is.exists || is.topic.Route == nil:
+		case item == nil || !is.exists || is.topic.Err != nil:
 			now = nil
 		default:
 			now, _, err = s.compareCluster(ctx, t, item, is.topic)

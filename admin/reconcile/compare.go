@@ -249,6 +249,9 @@ type onCluster struct {
 // answer says nothing.
 func (s *Service) askCluster(ctx context.Context, t thing) error {
 	d, sure, err := s.examineCluster(ctx, t)
+	if err == nil && !sure {
+		s.askAgain(t.name)
+	}
 	if err != nil || !sure {
 		return err
 	}
@@ -275,7 +278,7 @@ func (s *Service) examineCluster(ctx context.Context, t thing) (d *store.Drift, 
 	switch {
 	case errors.Is(err, errs.ErrUnknownTopic):
 		return nil, true, nil // that is a difference of its own
-	case err != nil || is.Route == nil || is.Err != nil:
+	case err != nil || is.Err != nil:
 		return nil, false, err
 	}
 	d, _, err = s.compareCluster(ctx, t, item, is)
@@ -290,12 +293,20 @@ func (s *Service) examineCluster(ctx context.Context, t thing) (d *store.Drift, 
 	return d, err == nil && !busy, err
 }
 
+// writtenTo is the cluster that a topic is written to, or will be when somebody uses it.
+func writtenTo(t metadata.Topic) string {
+	if t.Route == nil {
+		return t.Wish.Cluster
+	}
+	return t.Route.Write
+}
+
 func (s *Service) compareCluster(ctx context.Context, t thing, item *store.CatalogItem, is metadata.Topic) (*store.Drift, onCluster, error) {
 	doc, err := decoded[requests.TopicDoc](item.Doc)
 	if err != nil {
 		return nil, onCluster{}, fmt.Errorf("the catalog's document of %s: %w", t, err)
 	}
-	d := &store.Drift{Kind: t.kind, Name: t.name, Cluster: is.Route.Write}
+	d := &store.Drift{Kind: t.kind, Name: t.name, Cluster: writtenTo(is)}
 	want := onCluster{Partitions: item.Partitions, Replicas: doc.Replicas, Config: doc.Config}
 	if d.Wanted, err = json.Marshal(want); err != nil {
 		return nil, want, err

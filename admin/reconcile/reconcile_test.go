@@ -284,6 +284,20 @@ func TestServersShareTheWork(t *testing.T) {
 	w.agreed()
 }
 
+// A topic that somebody has made by hand, with a wish and nothing else, is compared with the cluster that it is wished for.
+func TestMadeByHand(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.server()
+	require.NoError(t, w.meta.Create(w.ctx(), w.meta.TopicPath("by_hand"), []byte(`{"cluster":"a"}`)))
+	d := w.differs(store.CatalogTopic, "by_hand", reconcile.Unknown)
+	require.NoError(t, s.Adopt(w.ctx(), d.ID, d.Version))
+	d = w.differs(store.CatalogTopic, "by_hand", reconcile.Absent)
+	require.Equal(t, "a", d.Cluster)
+	require.NoError(t, s.Publish(w.ctx(), d.ID, d.Version))
+	_, err := w.broker("a").DescribeTopic(w.ctx(), "by_hand")
+	require.NoError(t, err)
+}
+
 // Shadow topics are nobody's to apply for.
 func TestShadowTopicsAreKnown(t *testing.T) {
 	w := newWorld(t)

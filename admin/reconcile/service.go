@@ -250,6 +250,13 @@ func (s *Service) settle(ctx context.Context, t thing) error {
 	return err
 }
 
+// askAgain lets the next look ask a cluster about a topic.
+func (s *Service) askAgain(topic string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.asked, topic)
+}
+
 // due says that a cluster is to be asked about a topic.
 func (s *Service) due(topic string) bool {
 	s.mu.Lock()
