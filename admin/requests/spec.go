@@ -15,7 +15,7 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
-	"github.com/turnout-mq/turnout/internal/secure"
+	"github.com/turnout-mq/turnout/internal/mask"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -310,7 +310,7 @@ func (p *problems) labels(field string, labels map[string]string) {
 // plain refuses what may be a secret; it is not shown.
 func (p *problems) plain(field string, settings map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
-		if secure.NamesSecret(key) || secure.LooksSecret(settings[key]) {
+		if mask.IsName(key) || mask.IsText(settings[key]) {
 			p.add(fmt.Sprintf("%s[%q]", field, key), "(not shown)", "looks like a secret: keep it in a file or an environment variable of the servers and name it with secret")
 		}
 	}
@@ -409,7 +409,7 @@ func (c ClusterSpec) validate() error {
 	}
 	if t := c.TLS; t != nil {
 		p.plain("tls", map[string]string{"ca": t.CA, "cert": t.Cert, "serverName": t.ServerName})
-		if secure.LooksSecret(t.Key) {
+		if mask.IsText(t.Key) {
 			p.add("tls.key", "(not shown)", "must be the path of a file, not the key itself")
 		}
 	}

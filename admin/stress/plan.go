@@ -241,8 +241,8 @@ func (s *Service) planTopic(ctx context.Context, p *TaskPlan, of metadata.Topic,
 		return nil, err
 	case info.Fenced:
 		p.problem("cluster %s refuses writers of shadow topic %s: open it first (Kafka: max.message.bytes, RocketMQ: the queue numbers)", t.Cluster, t.Physical)
-	case want.Partitions > 0 && requests.PerBroker(info.Partitions) != want.Partitions:
-		p.problem("shadow topic %s is on cluster %s with %d partitions, and %d are asked for: leave topics[].partitions out", t.Physical, t.Cluster, requests.PerBroker(info.Partitions), want.Partitions)
+	case want.Partitions > 0 && broker.PerBroker(info.Partitions) != want.Partitions:
+		p.problem("shadow topic %s is on cluster %s with %d partitions, and %d are asked for: leave topics[].partitions out", t.Physical, t.Cluster, broker.PerBroker(info.Partitions), want.Partitions)
 	}
 	return t, nil
 }
@@ -273,7 +273,7 @@ func (s *Service) partitions(ctx context.Context, of metadata.Topic, all []strin
 		return 0, of.Err
 	}
 	info, err := s.describe(ctx, route.Write, of.Settings.Physical(of.Name, route.Write))
-	return requests.PerBroker(info.Partitions), err
+	return broker.PerBroker(info.Partitions), err
 }
 
 func (s *Service) describe(ctx context.Context, cluster, physical string) (info broker.TopicInfo, err error) {

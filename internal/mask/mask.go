@@ -17,6 +17,12 @@ var (
 	secretText = regexp.MustCompile(`(?i)-----BEGIN|passw(or)?d\s*=|secret\s*=|://[^/\s]*:[^/\s]*@`)
 )
 
+// IsName says that what is called so may be a secret.
+func IsName(name string) bool { return secretWord.MatchString(name) }
+
+// IsText says that a text looks like a secret, or has one in it.
+func IsText(text string) bool { return secretText.MatchString(text) }
+
 // Document is a document without what looks like a secret; hides says that there was any. References to secrets are none. byName: what a field is
 // called counts too, as in the document of a cluster; in others names of topics and clusters are among the fields. An error is of a
 // document that is not JSON.
@@ -42,7 +48,7 @@ func without(v any, byName, named bool) (out any, hides bool) {
 	switch v := v.(type) {
 	case map[string]any:
 		for key, value := range v {
-			clean, hid := without(value, byName, named || byName && secretWord.MatchString(key))
+			clean, hid := without(value, byName, named || byName && IsName(key))
 			v[key], hides = clean, hides || hid
 		}
 	case []any:
@@ -52,7 +58,7 @@ func without(v any, byName, named bool) (out any, hides bool) {
 		}
 	case string:
 		reference := strings.HasPrefix(v, "env:") || strings.HasPrefix(v, "file:")
-		if secretText.MatchString(v) || named && v != "" && !reference {
+		if IsText(v) || named && v != "" && !reference {
 			return Hidden, true
 		}
 	case json.Number:
