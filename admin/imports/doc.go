@@ -103,7 +103,7 @@ func describe(ctx context.Context, c broker.Cluster, kind broker.Kind, physical 
 	case info.Fenced:
 		return described{err: errors.New("the cluster refuses writers of it: open it there first")}, nil
 	}
-	d := described{spec: requests.TopicSpec{Partitions: requests.PerBroker(info.Partitions)}}
+	d := described{spec: requests.TopicSpec{Partitions: broker.PerBroker(info.Partitions)}}
 	if kind == broker.Kafka {
 		d.spec.Replicas, d.spec.Config = info.Replicas, info.Config
 	}
