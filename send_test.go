@@ -80,7 +80,11 @@ func TestMessageThatIsTooLargeForItsClusterFailsAtOnce(t *testing.T) {
 		w.setConfig("kafka-a", "max.message.bytes", "3000")
 		client := w.open("order_service")
 		w.send(client, "1")
-		_, err := client.Send(context.Background(), w.topic, &turnout.Message{Body: make([]byte, 5000)})
+		var err error
+		w.eventually(func() bool { // a broker takes a setting some time after it has said so
+			_, err = client.Send(context.Background(), w.topic, &turnout.Message{Body: make([]byte, 5000)})
+			return err != nil
+		}, nil, "the setting acts")
 		require.ErrorIs(t, err, turnout.ErrTooLarge)
 		require.Contains(t, err.Error(), "3000")
 		called := make(chan error, 1)

@@ -130,6 +130,13 @@ func (w *world) setQueues(n int) {
 	w.Helper()
 	require.NoError(w, w.raw.UpdateTopic(w.ctx(), w.broker, remoting.TopicConfig{Name: w.topic, ReadQueues: n, WriteQueues: n,
 		Perm: remoting.PermRead | remoting.PermWrite}))
+	w.eventually(func() error { // the broker tells its name server some time after it has answered
+		r, err := w.raw.Route(w.ctx(), w.e.Addresses(w.name)[0], w.topic)
+		if err == nil && (len(r.Queues) != 1 || r.Queues[0].WriteQueues != n) {
+			err = fmt.Errorf("the name server shows %+v", r.Queues)
+		}
+		return err
+	})
 }
 
 // reader is a member that finishes everything, but what keep wants to have.
