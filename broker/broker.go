@@ -137,8 +137,10 @@ type Consumer interface {
 
 // Admin describes and creates.
 type Admin interface {
-	// EndOffsets are the offsets that the next message of each partition will get.
-	EndOffsets(ctx context.Context, topic string) (Offsets, error)
+	// EndOffsets are the offsets that the next message of each partition will get. known are partitions that the topic had
+	// before it was fenced: where a fence hides partitions (Features.ClosingFence), all of these are asked for as well. ErrInvalid:
+	// one is no name of a partition.
+	EndOffsets(ctx context.Context, topic string, known ...string) (Offsets, error)
 	// StartOffsets are the offsets of the first message that each partition still has.
 	StartOffsets(ctx context.Context, topic string) (Offsets, error)
 	// CreateTopic creates topic; ErrConflict when it exists already.
@@ -237,7 +239,8 @@ type TopicInfo struct {
 	// where brokers differ the values are separated by "|".
 	Settings map[string]string
 	// Restore is what Unfence must know to put the topic back as it is now; to be stored before Fence. Of a fenced topic
-	// it is "", because a fence is nobody's setting. Kafka: max.message.bytes where the topic has its own, else "".
+	// it is "", because a fence is nobody's setting. Kafka: max.message.bytes where the topic has its own, else ""; RocketMQ:
+	// the queue numbers of each broker.
 	Restore string
 }
 
@@ -288,4 +291,5 @@ type Features struct {
 	SendTimeout    time.Duration // a send is answered or given up within this
 	CommitInterval time.Duration // a position is stored at most this late
 	Fence          bool          // writers can be refused while the topic is still read
+	ClosingFence   bool          // writers can be refused only together with readers: when everything was read
 }

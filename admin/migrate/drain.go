@@ -33,7 +33,13 @@ func (w *walk) draining(ctx context.Context) (string, error) {
 	if len(missing) > 0 {
 		return some(missing), nil
 	}
-	return "", w.enter(ctx, Closing, "every group has read everything")
+	next := Closing
+	for i := range w.m.data.Sources {
+		if w.m.data.Sources[i].toShut() {
+			next = Shutting
+		}
+	}
+	return "", w.enter(ctx, next, "every group has read everything")
 }
 
 // drainSource asks anew which groups there are, and what each has left.
@@ -96,7 +102,7 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 		case src.Seal != nil && (late || len(sleeping) > 0): // who wakes reads up to there, too
 			final = src.Seal.Clone()
 		case final == nil:
-			final, err = ends(ctx, c, src.Physical)
+			final, err = ends(ctx, c, src.Physical, src.Seal)
 		}
 		return err
 	})

@@ -24,6 +24,7 @@ const (
 	Switching State = "switching" // sends go to the target
 	Sealing   State = "sealing"   // unordered: the sources refuse writers and are sealed
 	Draining  State = "draining"  // the groups read the sources to the end
+	Shutting  State = "shutting"  // sources that can not be closed while they are read are closed, and nothing has come since
 	Closing   State = "closing"   // the sources leave the route
 	Reverting State = "reverting" // back to where it was, nothing having gone to the target
 	Done      State = "done"      // ended; the outcome says how
@@ -37,7 +38,8 @@ var edges = map[State][]State{
 	Fencing:   {Switching, Reverting},
 	Switching: {Sealing, Draining, Preparing, Switching},
 	Sealing:   {Draining, Preparing, Switching},
-	Draining:  {Closing, Preparing, Switching},
+	Draining:  {Shutting, Closing, Preparing, Switching},
+	Shutting:  {Draining, Closing, Preparing, Switching},
 	Closing:   {Done, Preparing, Switching},
 	Reverting: {Done, Switching},
 	Done:      {},

@@ -84,9 +84,9 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// ends reads the end offsets of a topic; none where the cluster does not have it.
-func ends(ctx context.Context, c broker.Cluster, topic string) (broker.Offsets, error) {
-	o, err := c.EndOffsets(ctx, topic)
+// ends reads the end offsets of a topic; none where the cluster does not have it. known has the partitions that a fence may hide.
+func ends(ctx context.Context, c broker.Cluster, topic string, known broker.Offsets) (broker.Offsets, error) {
+	o, err := c.EndOffsets(ctx, topic, known.Names()...)
 	if errors.Is(err, errs.ErrUnknownTopic) {
 		return broker.Offsets{}, nil
 	}
@@ -94,14 +94,14 @@ func ends(ctx context.Context, c broker.Cluster, topic string) (broker.Offsets, 
 }
 
 // steadyEnds reads the end offsets until they are twice the same (R7).
-func (c *Controller) steadyEnds(ctx context.Context, conn broker.Cluster, topic string) (broker.Offsets, error) {
-	before, err := ends(ctx, conn, topic)
+func (c *Controller) steadyEnds(ctx context.Context, conn broker.Cluster, topic string, known broker.Offsets) (broker.Offsets, error) {
+	before, err := ends(ctx, conn, topic, known)
 	for err == nil {
 		if err := pause(ctx, c.apart); err != nil {
 			return nil, err
 		}
 		var now broker.Offsets
-		if now, err = ends(ctx, conn, topic); err == nil && maps.Equal(before, now) {
+		if now, err = ends(ctx, conn, topic, known); err == nil && maps.Equal(before, now) {
 			return now, nil
 		}
 		before = now

@@ -49,6 +49,9 @@ const (
 	Unreachable      = "unreachable"
 	OtherCluster     = "other-cluster"
 	NoFence          = "no-fence"
+	LateFence        = "late-fence"
+	OtherKind        = "other-kind"
+	NotPortable      = "not-portable"
 	NoTopic          = "no-topic"
 	TopicCreated     = "topic-created"
 	FewerPartitions  = "fewer-partitions"
@@ -170,15 +173,19 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 		p.find(Error, UnknownCluster, "turnout cluster list", "cluster %q: %v", p.plan.To, err)
 		return nil
 	}
-	var from broker.TopicInfo
-	fromOK, err := p.cluster(ctx, t.Route.Write, func(c *clusters.Conn) (err error) {
-		from, err = p.source(ctx, c)
+	var from *side
+	fromOK, err := p.cluster(ctx, t.Route.Write, func(c *clusters.Conn) error {
+		info, err := p.source(ctx, c)
+		from = &side{info, c.Kind}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	_, err = p.cluster(ctx, p.plan.To, func(c *clusters.Conn) error { return p.target(ctx, c, from, fromOK) })
+	if !fromOK {
+		from = nil
+	}
+	_, err = p.cluster(ctx, p.plan.To, func(c *clusters.Conn) error { return p.target(ctx, c, from) })
 	if err != nil {
 		return err
 	}
@@ -220,8 +227,7 @@ func (p *preflight) cluster(ctx context.Context, name string, f func(*clusters.C
 			p.find(Error, OtherCluster, "correct its addresses or clusterId: turnout cluster put "+name, "%s says that its id is %q; the metadata says %q", name, info.ClusterID, doc.ClusterID)
 			return nil
 		}
-		if !c.Features().Fence {
-			p.find(Error, NoFence, "", "%s is of kind %s, and moves that involve one are not supported yet", name, c.Kind)
+		if f := c.Features(); !f.Fence && !p.lateFence(name, f.ClosingFence) {
 			return nil
 		}
 		if info.AutoCreate && name == p.now.Route.Write {
@@ -235,6 +241,22 @@ func (p *preflight) cluster(ctx context.Context, name string, f func(*clusters.C
 		return false, nil
 	}
 	return ok, err
+}
+
+// lateFence looks at a cluster that can not refuse writers while it is still read, if at all.
+func (p *preflight) lateFence(name string, closing bool) (ok bool) {
+	switch {
+	case !closing:
+		p.find(Error, NoFence, "", "%s can not be closed to writers, so nobody could tell when everything there was read", name)
+	case name == p.plan.To:
+		return true
+	case p.plan.Ordered:
+		p.find(Error, NoFence, "move it with --unordered and --accept "+OrderNotKept, "%s can be closed to writers only when everything there was read, so the order per key can not be kept when a topic leaves it", name)
+	default:
+		p.find(Info, LateFence, "", "%s can be closed to writers only when everything there was read. Until then also what somebody without the route writes there is read; a transaction that is committed later is found by the watch, and its messages are sent on", name)
+		return true
+	}
+	return false
 }
 
 // source looks at the cluster that the topic is on.
@@ -255,7 +277,7 @@ func (p *preflight) source(ctx context.Context, c *clusters.Conn) (broker.TopicI
 
 // writers looks at the newest messages for such that were not sent with Turnout.
 func (p *preflight) writers(ctx context.Context, c *clusters.Conn, physical string) error {
-	end, err := ends(ctx, c, physical)
+	end, err := ends(ctx, c, physical, nil)
 	if err != nil {
 		return err
 	}
@@ -373,24 +395,63 @@ func (p *preflight) expiry(ctx context.Context, c *clusters.Conn, physical, grou
 var carried = []string{"cleanup.policy", "compression.type", "delete.retention.ms", "max.message.bytes", "message.timestamp.type",
 	"min.cleanable.dirty.ratio", "min.compaction.lag.ms", "min.insync.replicas", "retention.bytes", "retention.ms", "segment.bytes", "segment.ms"}
 
-// target looks at the cluster that the topic goes to.
-func (p *preflight) target(ctx context.Context, c *clusters.Conn, from broker.TopicInfo, fromOK bool) error {
+// side is the topic on one cluster.
+type side struct {
+	broker.TopicInfo
+	kind broker.Kind
+}
+
+// target looks at the cluster that the topic goes to. from is nil where the one that it is on could not be looked at.
+func (p *preflight) target(ctx context.Context, c *clusters.Conn, from *side) error {
 	physical := p.now.Settings.Physical(p.plan.Topic, c.Name)
+	if from != nil && from.kind != c.Kind {
+		p.otherKind(c, from.kind)
+	}
 	info, err := c.DescribeTopic(ctx, physical)
 	if errors.Is(err, errs.ErrUnknownTopic) {
 		if !p.plan.Create {
 			p.find(Error, NoTopic, "create it, or give --create", "%s has no topic %s", c.Name, physical)
-		} else if fromOK {
-			spec := creation(&p.plan, from, true)
+		} else if from != nil {
+			spec, err := creation(ctx, &p.plan, from, c)
+			if err != nil {
+				return err
+			}
 			p.find(Info, TopicCreated, "", "topic %s is created on %s with %d partitions and the settings %s", physical, c.Name, spec.Partitions, texts(spec.Config))
 			p.partitions(c, len(from.Partitions), spec.Partitions)
 		}
 		return nil
 	}
-	if err != nil || !fromOK {
+	if err != nil || from == nil {
 		return err
 	}
-	p.partitions(c, len(from.Partitions), len(info.Partitions))
+	if !info.Fenced || c.Features().Fence { // else they may be hidden
+		p.partitions(c, len(from.Partitions), len(info.Partitions))
+	}
+	if from.kind == c.Kind {
+		p.differ(c, from.TopicInfo, info)
+	}
+	if !info.Fenced && !from.Fenced && info.MaxMessageBytes > 0 && info.MaxMessageBytes < from.MaxMessageBytes {
+		p.find(Error, SizeLimit, "raise "+sizeSetting[c.Kind]+" there", "%s takes messages of %d bytes, where the topic is now %d", c.Name, info.MaxMessageBytes, from.MaxMessageBytes)
+	}
+	if strings.Contains(info.Settings["cleanup.policy"], "compact") || strings.Contains(from.Settings["cleanup.policy"], "compact") {
+		p.find(Warning, Compaction, "accept it only if nobody reads the topic as a table", "the topic is compacted: the last values of its keys stay on %s, nothing is copied", p.now.Route.Write)
+	}
+	return nil
+}
+
+// sizeSetting limits the messages of a topic.
+var sizeSetting = map[broker.Kind]string{broker.Kafka: "max.message.bytes", broker.RocketMQ: "maxMessageSize of the brokers"}
+
+// otherKind tells what becomes of messages on a cluster of another kind.
+func (p *preflight) otherKind(c *clusters.Conn, from broker.Kind) {
+	p.find(Info, OtherKind, "", "the topic goes from %s to %s: key, body, headers, tag and id are the same there; keys go to other partitions, and programs that read it without Turnout have to be changed", from, c.Kind)
+	if !p.now.Settings.Portable {
+		p.find(Warning, NotPortable, "turnout topic put "+p.plan.Topic+" --portable, some time before: sends that not every kind can carry are refused then", "the topic may have messages that %s can not carry (binary headers, delays): sends of such fail there", c.Kind)
+	}
+}
+
+// differ compares the settings of a topic on two clusters of one kind.
+func (p *preflight) differ(c *clusters.Conn, from, info broker.TopicInfo) {
 	var differ []string
 	for _, name := range carried {
 		a, b := from.Settings[name], info.Settings[name]
@@ -404,13 +465,6 @@ func (p *preflight) target(ctx context.Context, c *clusters.Conn, from broker.To
 	if len(differ) > 0 {
 		p.find(Info, SettingsDiffer, "", "settings that differ on %s: %s", c.Name, strings.Join(differ, "; "))
 	}
-	if !info.Fenced && !from.Fenced && info.MaxMessageBytes > 0 && info.MaxMessageBytes < from.MaxMessageBytes {
-		p.find(Error, SizeLimit, "raise max.message.bytes there", "%s takes messages of %d bytes, where the topic is now %d", c.Name, info.MaxMessageBytes, from.MaxMessageBytes)
-	}
-	if strings.Contains(info.Settings["cleanup.policy"], "compact") || strings.Contains(from.Settings["cleanup.policy"], "compact") {
-		p.find(Warning, Compaction, "accept it only if nobody reads the topic as a table", "the topic is compacted: the last values of its keys stay on %s, nothing is copied", p.now.Route.Write)
-	}
-	return nil
 }
 
 func (p *preflight) partitions(c *clusters.Conn, from, to int) {
@@ -424,13 +478,21 @@ func (p *preflight) partitions(c *clusters.Conn, from, to int) {
 }
 
 // creation is what the topic is created with on the target: what it has now, as far as the kinds are the same.
-func creation(plan *Plan, like broker.TopicInfo, sameKind bool) broker.TopicSpec {
+func creation(ctx context.Context, plan *Plan, like *side, to *clusters.Conn) (broker.TopicSpec, error) {
 	spec := broker.TopicSpec{Partitions: plan.Partitions}
 	if spec.Partitions == 0 {
 		spec.Partitions = len(like.Partitions)
+		if to.Kind == broker.RocketMQ { // which makes so many on every broker
+			info, err := to.Describe(ctx)
+			if err != nil {
+				return spec, err
+			}
+			n := max(1, len(info.Brokers))
+			spec.Partitions = (spec.Partitions + n - 1) / n
+		}
 	}
-	if !sameKind {
-		return spec
+	if like.kind != to.Kind || to.Kind != broker.Kafka {
+		return spec, nil
 	}
 	spec.Config = map[string]string{}
 	for _, name := range carried {
@@ -441,7 +503,7 @@ func creation(plan *Plan, like broker.TopicInfo, sameKind bool) broker.TopicSpec
 	if like.Fenced && like.Restore != "" {
 		spec.Config["max.message.bytes"] = like.Restore
 	}
-	return spec
+	return spec, nil
 }
 
 func texts(m map[string]string) string {

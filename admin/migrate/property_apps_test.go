@@ -559,7 +559,7 @@ func (r *reader) read(cluster, partition string, a *attachment) (steps []step) {
 		at++
 		rec, more = mem.At(topicName, partition, at)
 	}
-	if !more {
+	if !more || mem.Hidden(topicName) {
 		return nil
 	}
 	if limit, ok := a.limit[partition]; ok && at >= limit {

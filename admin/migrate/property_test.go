@@ -26,7 +26,14 @@ func anything(choose chooser) setup {
 		Slow: []string{"", "", "s", "r", "c", "c0", "l", "n"}[choose(8)], Gates: 2 + choose(8),
 	}
 	if choose(3) == 0 {
-		s.When = []State{Preparing, Holding, Fencing, Switching, Sealing, Draining, Closing}[choose(7)]
+		s.When = []State{Preparing, Holding, Fencing, Switching, Sealing, Draining, Shutting, Closing}[choose(8)]
+	}
+	switch {
+	case choose(2) == 0:
+	case s.Ordered: // it can not leave such a cluster again
+		s.Late, s.Moves = 2, 1
+	default:
+		s.Late = 1 + choose(7)
 	}
 	return s
 }
@@ -64,6 +71,7 @@ var bites = map[string]setup{
 	"fence": {Messages: 60, Snapshots: 1, Cuts: 2, Long: true},
 	"R7":    {Messages: 60, Cuts: 2, Long: true, Slow: "l"},
 	"R9":    {Messages: 6, Moves: 2},
+	"R11":   {Messages: 60, Snapshots: 1, Cuts: 2, Long: true, Late: 7},
 	"R12":   {Ordered: true, Messages: 40},
 	"R15":   {Messages: 40, Members: 2, Kills: 3, Rebalances: 3},
 	"R19":   {Ordered: true, Messages: 60, Cuts: 2, Long: true},

@@ -47,6 +47,7 @@ type setup struct {
 	Moves      int
 	Hold       int64 // ms
 	Missing    bool  // the target does not have the topic at first
+	Late       int   // bit i: the fence of the i-th cluster keeps readers out, too
 	Steps      int
 
 	Kills, Cuts, Snapshots, Lost, Failures, Rebalances, Edits, Strangers, Markers, Rollbacks, Aborts, Sleeps, Deposed, Away int
@@ -204,7 +205,11 @@ func (e *engine) build(w *world) {
 	}
 	for i, name := range w.names {
 		w.clusters[name] = clustertest.NewMemory(name)
-		w.must(w.meta.PutCluster(w.ctx, name, metadata.Cluster{V: 1, Kind: broker.Kafka, Addresses: []string{"127.0.0.1:1"}}))
+		kind := broker.Kafka
+		if w.Late>>i&1 == 1 {
+			w.clusters[name].Hides, kind = true, broker.RocketMQ
+		}
+		w.must(w.meta.PutCluster(w.ctx, name, metadata.Cluster{V: 1, Kind: kind, Addresses: []string{"127.0.0.1:1"}}))
 		if i != 1 || !w.Missing {
 			w.must(w.clusters[name].Connect(nil).CreateTopic(w.ctx, topicName, broker.TopicSpec{Partitions: w.Partitions}))
 		}

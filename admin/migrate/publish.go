@@ -118,7 +118,7 @@ func (w *walk) foreignWriters(ctx context.Context) (waitFor string, err error) {
 			continue
 		}
 		err := w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
-			end, err := ends(ctx, c, src.Physical)
+			end, err := ends(ctx, c, src.Physical, src.Since)
 			if err != nil {
 				return err
 			}

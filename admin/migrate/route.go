@@ -28,7 +28,7 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 		if m.ordered() {
 			m.seal(&r) // R19, R20
 		}
-	case Sealing, Draining:
+	case Sealing, Draining, Shutting:
 		r.Write = d.Target.Cluster
 		m.seal(&r)
 	case Closing:

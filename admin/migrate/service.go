@@ -343,17 +343,8 @@ func (c *Controller) liveCluster(ctx context.Context, now *scene, lc *LiveCluste
 			}
 			lc.Lag[g.Name] = l.Unread + l.Beside()
 		}
-		end, err := ends(ctx, conn, physical)
+		end, err := ends(ctx, conn, physical, nil)
 		lc.Stored = broker.Offsets{}.Missing(end)
 		return err
 	})
-}
-
-// kind is the kind of a cluster.
-func (c *Controller) kind(ctx context.Context, cluster string) broker.Kind {
-	doc, _, err := c.meta.GetCluster(ctx, cluster)
-	if err != nil {
-		return ""
-	}
-	return doc.Kind
 }

@@ -100,6 +100,8 @@ func (w *walk) act(ctx context.Context) (waitFor string, err error) {
 		return w.sealing(ctx)
 	case Draining:
 		return w.draining(ctx)
+	case Shutting:
+		return w.shutting(ctx)
 	case Closing:
 		return w.closing(ctx)
 	case Reverting:
@@ -131,7 +133,7 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 			if created {
 				events = append(events, event("created", nil, "topic %s was created on %s", d.Target.Physical, d.Target.Cluster))
 			}
-			d.Target.Start, err = ends(ctx, c, d.Target.Physical) // somebody may write there; a start need not be steady
+			d.Target.Start, err = ends(ctx, c, d.Target.Physical, nil) // somebody may write there; a start need not be steady
 			return err
 		})
 		if err != nil {
@@ -140,7 +142,7 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 		for i := range d.Sources {
 			src := &d.Sources[i]
 			if err := w.c.on(ctx, src.Cluster, func(c *clusters.Conn) (err error) {
-				src.Since, err = ends(ctx, c, src.Physical)
+				src.Since, err = ends(ctx, c, src.Physical, nil)
 				return err
 			}); err != nil {
 				return "", err
@@ -173,18 +175,22 @@ func (w *walk) provide(ctx context.Context, to *clusters.Conn) (created bool, er
 	if !errors.Is(err, errs.ErrUnknownTopic) || !w.m.plan.Create {
 		return false, err
 	}
-	var like broker.TopicInfo
+	var like *side
 	src := d.source(d.Home)
 	if src == nil {
 		return false, err
 	}
-	if err := w.c.on(ctx, d.Home, func(c *clusters.Conn) (err error) {
-		like, err = c.DescribeTopic(ctx, src.Physical)
+	if err := w.c.on(ctx, d.Home, func(c *clusters.Conn) error {
+		info, err := c.DescribeTopic(ctx, src.Physical)
+		like = &side{info, c.Kind}
 		return err
 	}); err != nil {
 		return false, err
 	}
-	err = to.CreateTopic(ctx, d.Target.Physical, creation(&w.m.plan, like, w.c.kind(ctx, d.Home) == to.Kind))
+	spec, err := creation(ctx, &w.m.plan, like, to)
+	if err == nil {
+		err = to.CreateTopic(ctx, d.Target.Physical, spec)
+	}
 	return err == nil, err
 }
 
@@ -335,7 +341,8 @@ func (w *walk) switched(ctx context.Context) (string, error) {
 	return "", w.enter(ctx, Sealing, "everybody sends to "+w.m.data.Target.Cluster)
 }
 
-// sealing: the sources refuse writers and are sealed (R7).
+// sealing: the sources refuse writers and are sealed (R7), but for those that can not while they are still read: shutting
+// does that.
 func (w *walk) sealing(ctx context.Context) (string, error) {
 	d := &w.m.data
 	for i := range d.Sources {
@@ -365,49 +372,67 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 	if src.Sealed != nil {
 		return "", nil
 	}
-	if !src.Intended {
-		// Stored before anything is done at the broker: whoever takes over knows what to put back (R8).
-		fences, err := w.intend(ctx, src)
-		if err != nil {
-			return "", err
-		}
-		if err := w.save(ctx, store.Changes{Fences: fences}); err != nil {
-			return "", err
-		}
+	early, err := w.c.fencedEarly(ctx, src.Cluster)
+	if !early || err != nil {
+		return "", err
+	}
+	if err := w.toClose(ctx, src); err != nil {
+		return "", err
 	}
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
-		var missing bool
-		if !w.c.opt.Off["fence"] {
-			switch err := w.c.shut(ctx, c, src.Physical); {
-			case errors.Is(err, errs.ErrUnknownTopic):
-				missing = true // nothing was ever sent there
-			case errors.Is(err, errs.ErrConflict):
-				waitFor = fmt.Sprintf("%s can not be closed to writers yet: %v", src.Cluster, err)
-				return nil
-			case err != nil:
-				return err
-			}
+		seal, missing, err := w.closed(ctx, c, src)
+		if errors.Is(err, errs.ErrConflict) {
+			waitFor = fmt.Sprintf("%s can not be closed to writers yet: %v", src.Cluster, err)
+			return nil
 		}
-		seal, err := w.c.steadyEnds(ctx, c, src.Physical)
 		if err != nil {
 			return err
 		}
-		now := time.Now().UTC()
-		src.Seal, src.Sealed = seal, &now
-		if !missing {
-			src.Fenced = &now
-		}
-		text := "%s is closed to writers and ends at %s"
-		if missing {
-			text = "%s does not have the topic (%s)"
-		}
-		w.later = append(w.later, event("sealed", map[string]any{"cluster": src.Cluster, "offsets": seal}, text, src.Cluster, brief(seal)))
+		w.sealed(src, seal, missing)
 		if w.m.state() == Fencing {
 			return nil // stored with the next state; whoever takes over before that reads the ends again
 		}
 		return w.save(ctx, store.Changes{})
 	})
 	return waitFor, err
+}
+
+// toClose stores that a source is to be closed, before anything is done at the broker: whoever takes over knows what to put
+// back (R8).
+func (w *walk) toClose(ctx context.Context, src *source) error {
+	if src.Intended {
+		return nil
+	}
+	fences, err := w.intend(ctx, src)
+	if err != nil {
+		return err
+	}
+	return w.save(ctx, store.Changes{Fences: fences})
+}
+
+// closed closes a source, sees that it is, and reads its ends behind the fence. missing: it does not have the topic, nothing
+// was ever sent there. ErrConflict: not yet.
+func (w *walk) closed(ctx context.Context, c *clusters.Conn, src *source) (seal broker.Offsets, missing bool, err error) {
+	if !w.c.opt.Off["fence"] {
+		err := w.c.shut(ctx, c, src.Physical)
+		if missing = errors.Is(err, errs.ErrUnknownTopic); err != nil && !missing {
+			return nil, false, err
+		}
+	}
+	seal, err = w.c.steadyEnds(ctx, c, src.Physical, src.Final)
+	return seal, missing, err
+}
+
+// sealed notes the ends of a source that is closed.
+func (w *walk) sealed(src *source, seal broker.Offsets, missing bool) {
+	now := time.Now().UTC()
+	src.Seal, src.Sealed = seal, &now
+	text := "%s does not have the topic (%s)"
+	if !missing {
+		src.Fenced = &now
+		text = "%s is closed to writers and ends at %s"
+	}
+	w.later = append(w.later, event("sealed", map[string]any{"cluster": src.Cluster, "offsets": seal}, text, src.Cluster, brief(seal)))
 }
 
 // closing: the sources leave the route, the wish says where the topic is, and the receipt is written. An ordered topic

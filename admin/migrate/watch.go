@@ -196,12 +196,6 @@ func (c *Controller) settle(ctx context.Context, topic string) error {
 			d.Sources = append(d.Sources, source{Cluster: s.Cluster, Physical: now.Settings.Physical(topic, s.Cluster)})
 		}
 	}
-	for _, s := range d.Sources { // without a fence nobody knows that no late send comes: its stay stays
-		var fence bool
-		if err := c.on(ctx, s.Cluster, func(conn *clusters.Conn) error { fence = conn.Features().Fence; return nil }); err != nil || !fence {
-			return err
-		}
-	}
 	approved := time.Now().UTC()
 	m := &migration{Migration: &store.Migration{Topic: topic, Target: route.Write, Kind: store.Settle, State: string(Switching), StartedBy: "edit of the wish", ApprovedBy: "edit of the wish", ApprovedAt: &approved},
 		plan: Plan{Topic: topic, To: route.Write}, data: d}
@@ -320,7 +314,7 @@ func (c *Controller) rescue(ctx context.Context, m *migration, row *store.Fence,
 	var err error
 	if src != nil && src.Final != nil {
 		err = c.on(ctx, row.Cluster, func(conn *clusters.Conn) error {
-			end, err := ends(ctx, conn, row.Physical)
+			end, err := ends(ctx, conn, row.Physical, src.Final)
 			late = err == nil && !src.Final.Reached(end)
 			return err
 		})
@@ -357,18 +351,19 @@ func (c *Controller) sendOn(ctx context.Context, now *scene, src *source) (said 
 		return nil, nil
 	}
 	err = c.on(ctx, src.Cluster, func(from *clusters.Conn) error {
-		end, err := ends(ctx, from, src.Physical)
+		end, err := ends(ctx, from, src.Physical, src.Final)
 		if err != nil || src.Final.Reached(end) {
 			return err
 		}
-		return c.on(ctx, now.Route.Write, func(to *clusters.Conn) error {
+		resend := func(to *clusters.Conn) error {
 			n, who, err := resend(ctx, from, to, src.Physical, now.Settings.Physical(now.Name, now.Route.Write), src.Final, end)
 			if n > 0 {
 				src.Rescued += n
 				said = append(said, event("rescued", map[string]any{"cluster": src.Cluster, "messages": n}, "%d messages were written to %s after it was left (%s); sent to %s, at no place in the order", n, src.Cluster, who, now.Route.Write))
 			}
 			return err
-		})
+		}
+		return c.readable(ctx, from, src.Physical, func() error { return c.on(ctx, now.Route.Write, resend) })
 	})
 	return said, err
 }

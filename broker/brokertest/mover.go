@@ -15,7 +15,7 @@ import (
 
 // fenceable skips what a cluster without a fence can not do, and sees that it says so.
 func (s *suite) fenceable(topic string) bool {
-	if s.c.Features().Fence {
+	if f := s.c.Features(); f.Fence || f.ClosingFence {
 		return true
 	}
 	for _, err := range []error{s.c.Fence(s.ctx(), topic), s.c.Fenced(s.ctx(), topic), s.c.Unfence(s.ctx(), topic, "")} {
@@ -32,13 +32,15 @@ func (s *suite) closed(topic string) {
 	s.eventually(func() error { return s.c.Fenced(s.ctx(), topic) })
 }
 
-// fence: a fenced topic refuses writers and only them; looking stores nothing.
+// fence: a fenced topic refuses writers, and only them unless the kind can do no less; looking stores nothing.
 func (s *suite) fence() {
 	topic, group := s.topic(s.c, 3), s.name()
 	if !s.fenceable(topic) {
 		return
 	}
 	s.sendN(s.c, topic, 6)
+	before, err := s.c.DescribeTopic(s.ctx(), topic)
+	require.NoError(s, err)
 	require.NoError(s, s.c.Warm(s.ctx(), topic))
 	for range 100 {
 		require.ErrorIs(s, s.c.Fenced(s.ctx(), topic), errs.ErrConflict)
@@ -65,7 +67,15 @@ func (s *suite) fence() {
 		require.NoError(s, s.c.Fenced(s.ctx(), topic), "all the time")
 	}
 	refused()
-	s.join(s.c, broker.Membership{Group: group, Topic: topic}, nil).wait(6)
+	require.EqualValues(s, 6, broker.Offsets{}.Missing(s.ends(s.c, topic)))
+	known, err := open(s.T, s.Target, 0).EndOffsets(s.ctx(), topic, before.Partitions...)
+	require.NoError(s, err)
+	require.Equal(s, s.ends(s.c, topic), known, "also for who has never seen it open")
+	reader := s.join(s.c, broker.Membership{Group: group, Topic: topic}, nil)
+	if !s.c.Features().Fence {
+		require.NoError(s, s.c.Unfence(s.ctx(), topic, before.Restore))
+	}
+	reader.wait(6)
 	require.EqualValues(s, 6, broker.Offsets{}.Missing(s.ends(s.c, topic)))
 
 	unknown := s.name()
@@ -150,13 +160,20 @@ func (s *suite) unfence() {
 		return
 	}
 	const limit = "max.message.bytes"
-	for _, own := range []map[string]string{nil, {limit: "300000"}} {
+	own := []map[string]string{nil, {limit: "300000"}}
+	wrong := []string{"0", "1", "-5", "61", "many", "1e6", "99999999999"}
+	if s.c.Features().ClosingFence {
+		own, wrong = own[:1], []string{"", "4", "{}", `{"b":{"read":0,"write":4,"perm":6}}`, `{"b":{"read":4,"write":0,"perm":6}}`, `{"b":{"read":4,"write":4,"perm":4}}`}
+	}
+	for _, own := range own {
 		topic := s.name()
 		require.NoError(s, s.c.CreateTopic(s.ctx(), topic, broker.TopicSpec{Partitions: 2, Config: own}))
 		before, err := s.c.DescribeTopic(s.ctx(), topic)
 		require.NoError(s, err)
-		require.Equal(s, own[limit], before.Restore)
-		require.NotEmpty(s, before.Settings["retention.ms"])
+		if s.c.Features().Fence {
+			require.Equal(s, own[limit], before.Restore)
+			require.NotEmpty(s, before.Settings["retention.ms"])
+		}
 		s.send(s.c, topic, message("", "before"))
 		for range 2 {
 			s.closed(topic)
@@ -172,7 +189,7 @@ func (s *suite) unfence() {
 		after, err := s.c.DescribeTopic(s.ctx(), topic)
 		require.NoError(s, err)
 		require.Equal(s, before, after)
-		for _, restore := range []string{"0", "1", "-5", "61", "many", "1e6", "99999999999"} {
+		for _, restore := range wrong {
 			require.ErrorIs(s, s.c.Unfence(s.ctx(), topic, restore), errs.ErrInvalid, restore)
 		}
 	}

@@ -232,8 +232,8 @@ func controller[T any](c *Cluster, f func(*sarama.Broker) (T, error)) (T, error)
 	return zero, sarama.ErrControllerNotAvailable
 }
 
-// EndOffsets implements broker.Admin.
-func (c *Cluster) EndOffsets(ctx context.Context, topic string) (broker.Offsets, error) {
+// EndOffsets implements broker.Admin. A fence hides no partition here.
+func (c *Cluster) EndOffsets(ctx context.Context, topic string, _ ...string) (broker.Offsets, error) {
 	return c.topicOffsets(ctx, "end offsets of "+topic, topic, sarama.OffsetNewest)
 }
 

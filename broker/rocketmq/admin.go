@@ -107,20 +107,32 @@ func (c *Cluster) offsets(ctx context.Context, queues []remoting.Queue, addrs ma
 }
 
 // EndOffsets implements broker.Admin. What brokers acknowledged before the call is counted.
-func (c *Cluster) EndOffsets(ctx context.Context, topic string) (broker.Offsets, error) {
+func (c *Cluster) EndOffsets(ctx context.Context, topic string, known ...string) (broker.Offsets, error) {
 	ctx, cancel, err := c.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	out, err := c.endOffsets(ctx, topic)
+	out, err := c.endOffsets(ctx, topic, known)
 	return out, c.done("end offsets of topic "+topic, err)
 }
 
-func (c *Cluster) endOffsets(ctx context.Context, topic string) (broker.Offsets, error) {
+func (c *Cluster) endOffsets(ctx context.Context, topic string, known []string) (broker.Offsets, error) {
 	queues, addrs, err := c.queues(ctx, topic)
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range known {
+		q, err := queueOf(topic, name)
+		if err != nil {
+			return nil, err
+		}
+		if addrs[q.Broker] == "" {
+			return nil, fmt.Errorf("%w: queue %s is on a broker that does not carry the topic now", errUnavailable, name)
+		}
+		if !slices.Contains(queues, q) {
+			queues = append(queues, q)
+		}
 	}
 	for _, addr := range addrs {
 		if err := c.indexed(ctx, addr); err != nil {
@@ -316,6 +328,7 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 		return broker.TopicInfo{}, err
 	}
 	info := broker.TopicInfo{Fenced: true, Settings: map[string]string{}}
+	open := map[string]numbers{}
 	if r := c.routes.cached(topic); r != nil {
 		info.Replicas = r.replicas
 	}
@@ -328,7 +341,7 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 		switch {
 		case remoting.HasCode(err, remoting.NotSupported, remoting.NoPermission):
 			if r := c.routes.cached(topic); r != nil {
-				t = &remoting.TopicConfig{Perm: readWrite, WriteQueues: countOf(r.writable, name)}
+				t = &remoting.TopicConfig{Perm: readWrite, ReadQueues: countOf(r.readable, name), WriteQueues: countOf(r.writable, name)}
 			}
 		case remoting.HasCode(err, remoting.TopicNotExist): // deleted a moment ago
 			continue
@@ -337,6 +350,9 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 		}
 		if t != nil && t.Perm&remoting.PermWrite != 0 && t.WriteQueues > 0 {
 			info.Fenced = false
+			if t.ReadQueues > 0 {
+				open[name] = numbers{Read: t.ReadQueues, Write: t.WriteQueues, Perm: t.Perm | readWrite}
+			}
 		}
 		at, err2 := c.about(ctx, name, addr)
 		if err2 != nil {
@@ -351,7 +367,8 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 			info.MaxMessageBytes = limit
 		}
 	}
-	return info, nil
+	info.Restore, err = restoreText(open)
+	return info, err
 }
 
 func countOf(queues []remoting.Queue, brokerName string) int {

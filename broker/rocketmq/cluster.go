@@ -95,7 +95,7 @@ func (c *Cluster) identify(ctx context.Context) error {
 // Features implements broker.Cluster.
 func (c *Cluster) Features() broker.Features {
 	return broker.Features{Delay: true, MaxMessage: maxMessage, SendTimeout: queueTimeout + sendTimeout + time.Second,
-		CommitInterval: commitInterval}
+		CommitInterval: commitInterval, ClosingFence: true}
 }
 
 // Close implements broker.Cluster.

@@ -243,7 +243,8 @@ func (m *member) divide() (again time.Duration, err error) {
 	grace := m.want.Exclusive && time.Since(m.lost) < graceAfterLoss
 	m.mu.Unlock()
 	m.assign(mine, grace)
-	if grace || len(m.c.routes.missing(topic, expectBack)) > 0 { // nobody tells of a broker that is back
+	// Nobody tells of a broker that is back, nor of a topic that is open again.
+	if grace || len(topic.readable) == 0 || len(m.c.routes.missing(topic, expectBack)) > 0 {
 		again = time.Second
 	}
 	return again, failed

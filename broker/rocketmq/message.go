@@ -203,6 +203,16 @@ func (c *Cluster) level(d time.Duration) (int, error) {
 // partition is the name of q in broker.Offsets.
 func partition(q remoting.Queue) string { return q.Broker + ":" + strconv.Itoa(q.ID) }
 
+// queueOf is the queue of topic that partition calls so.
+func queueOf(topic, name string) (remoting.Queue, error) {
+	i := strings.LastIndexByte(name, ':')
+	id, err := strconv.Atoi(name[i+1:])
+	if i < 1 || err != nil || id < 0 {
+		return remoting.Queue{}, invalid("queue %q: must be broker:number", name)
+	}
+	return remoting.Queue{Topic: topic, Broker: name[:i], ID: id}, nil
+}
+
 // murmur2 is the hash of Kafka's Java client, so that both kinds spread keys alike.
 func murmur2(b []byte) uint32 {
 	const m = 0x5bd1e995

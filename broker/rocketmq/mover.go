@@ -24,23 +24,6 @@ func (c *Cluster) unsupported(what, why string) error {
 	return c.wrap(what, fmt.Errorf("%w: %s", errs.ErrUnsupported, why))
 }
 
-const noFence = "a broker that takes no messages of a topic gives none of it either"
-
-// Fence implements broker.Mover: ErrUnsupported.
-func (c *Cluster) Fence(_ context.Context, topic string) error {
-	return c.unsupported("fence topic "+topic, noFence)
-}
-
-// Fenced implements broker.Mover: ErrUnsupported.
-func (c *Cluster) Fenced(_ context.Context, topic string) error {
-	return c.unsupported("fence of topic "+topic, noFence)
-}
-
-// Unfence implements broker.Mover: ErrUnsupported.
-func (c *Cluster) Unfence(_ context.Context, topic, _ string) error {
-	return c.unsupported("unfence topic "+topic, noFence)
-}
-
 // OpenTransactions implements broker.Mover: ErrUnsupported.
 func (c *Cluster) OpenTransactions(_ context.Context, topic string) (broker.Offsets, error) {
 	return nil, c.unsupported("open transactions on "+topic, "brokers keep what is not committed in one topic for all and do not say of which it is")

@@ -229,7 +229,7 @@ func (c *Cluster) unread(ctx context.Context, group, topic string) (int64, error
 	if err != nil {
 		return 0, ignoreUnknownTopic(err)
 	}
-	end, err := c.endOffsets(ctx, topic)
+	end, err := c.endOffsets(ctx, topic, nil)
 	if err != nil {
 		return 0, ignoreUnknownTopic(err)
 	}

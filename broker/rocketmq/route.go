@@ -18,7 +18,7 @@ import (
 
 const (
 	routeAge   = 30 * time.Second       // a route is asked for again after this
-	recheckAge = time.Second            // and one without a queue to write to after this
+	recheckAge = 100 * time.Millisecond // and one without a queue to write to after this: it may be opened again at any moment
 	unknownAge = 100 * time.Millisecond // that a topic is not there is asked again after this
 	rememberIt = time.Hour              // how long a broker that went away is missed, see routes.complete
 )

@@ -14,11 +14,13 @@ import (
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
-// Memory is a whole cluster in memory, of the kind that can be fenced: partitions, positions, groups with members, retry
-// topics, and fences that each leader acts on when Act says so. Messages are stored and read through its own methods;
+// Memory is a whole cluster in memory: partitions, positions, groups with members, retry topics, and fences that each leader
+// acts on when Act says so. Messages are stored and read through its own methods;
 // Connect gives what a controller of migrations needs of a broker.Cluster. All methods may be called concurrently.
 type Memory struct {
 	Name string
+	// Hides: it is of the kind whose fence keeps readers out, too (broker.Features.ClosingFence). Set it before the first use.
+	Hides bool
 
 	mu     sync.Mutex
 	topics map[string]*memoryTopic
@@ -124,6 +126,16 @@ func (m *Memory) Act(topic, partition string) bool {
 
 func (t *memoryTopic) fenced() bool { return t.limit == memoryFence }
 
+// Hidden says whether a fence keeps readers from a topic.
+func (m *Memory) Hidden(topic string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.topics[topic]
+	return t != nil && m.hidden(t)
+}
+
+func (m *Memory) hidden(t *memoryTopic) bool { return m.Hides && t.fenced() }
+
 // Partitions are those of a topic; none: there is no such topic.
 func (m *Memory) Partitions(topic string) (names []string) {
 	m.mu.Lock()
@@ -215,7 +227,9 @@ func (c *MemoryConn) ask(ctx context.Context, call, topic string) (t *memoryTopi
 }
 
 // Features implements broker.Cluster.
-func (c *MemoryConn) Features() broker.Features { return broker.Features{Fence: true} }
+func (c *MemoryConn) Features() broker.Features {
+	return broker.Features{Fence: !c.m.Hides, ClosingFence: c.m.Hides}
+}
 
 // Classify implements broker.Cluster.
 func (c *MemoryConn) Classify(error) broker.Class { return broker.Retry }
@@ -281,7 +295,7 @@ func (c *MemoryConn) Pending(ctx context.Context, group, topic string) (broker.P
 }
 
 // EndOffsets implements broker.Cluster.
-func (c *MemoryConn) EndOffsets(ctx context.Context, topic string) (broker.Offsets, error) {
+func (c *MemoryConn) EndOffsets(ctx context.Context, topic string, _ ...string) (broker.Offsets, error) {
 	t, unlock, err := c.ask(ctx, "EndOffsets", topic)
 	defer unlock()
 	if err != nil {
@@ -443,10 +457,13 @@ func (c *MemoryConn) Unfence(ctx context.Context, topic, restore string) error {
 
 // Peek implements broker.Cluster.
 func (c *MemoryConn) Peek(ctx context.Context, topic, partition string, at int64, limit int) (found []broker.Delivery, next int64, err error) {
-	_, unlock, err := c.ask(ctx, "Peek", topic)
+	t, unlock, err := c.ask(ctx, "Peek", topic)
 	defer unlock()
 	if err != nil {
 		return nil, 0, err
+	}
+	if c.m.hidden(t) {
+		return nil, 0, fmt.Errorf("cluster %q: topic %q: a fence hides what is there", c.m.Name, topic)
 	}
 	p, err := c.m.partition(topic, partition)
 	if err != nil {

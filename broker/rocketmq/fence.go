@@ -1,0 +1,138 @@
+package rocketmq
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
+	"github.com/turnout-mq/turnout/internal/errs"
+)
+
+// numbers are the settings of a topic on one broker that a fence takes away and Unfence gives back.
+type numbers struct {
+	Read  int `json:"read"`
+	Write int `json:"write"`
+	Perm  int `json:"perm"`
+}
+
+// restoreText is TopicInfo.Restore: numbers by broker name, as JSON.
+func restoreText(of map[string]numbers) (string, error) {
+	if len(of) == 0 {
+		return "", nil
+	}
+	data, err := json.Marshal(of)
+	return string(data), err
+}
+
+func parseRestore(text string) (map[string]numbers, error) {
+	var of map[string]numbers
+	if err := json.Unmarshal([]byte(text), &of); err != nil || len(of) == 0 {
+		return nil, invalid("restore %q: must be the queue numbers of each broker, as TopicInfo.Restore was before the fence", text)
+	}
+	for name, n := range of {
+		if n.Read < 1 || n.Write < 1 || n.Perm&readWrite != readWrite {
+			return nil, invalid("restore %q: broker %q would have no queue to read or to write", text, name)
+		}
+	}
+	return of, nil
+}
+
+// Fence implements broker.Mover: both queue numbers become 0 on every master, one after the other. A broker takes a
+// message for every queue below the larger of the two, whatever the topic's permission is, so nothing less refuses one; and
+// gives none of a topic without queues to read.
+func (c *Cluster) Fence(ctx context.Context, topic string) error {
+	ctx, cancel, err := c.ask(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return c.done("fence topic "+topic, c.onEach(ctx, topic, func(name, addr string, t *remoting.TopicConfig) error {
+		if t.ReadQueues == 0 && t.WriteQueues == 0 {
+			return nil
+		}
+		t.ReadQueues, t.WriteQueues = 0, 0
+		return c.update(ctx, addr, *t)
+	}))
+}
+
+// Fenced implements broker.Mover.
+func (c *Cluster) Fenced(ctx context.Context, topic string) error {
+	ctx, cancel, err := c.ask(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return c.done("fence of topic "+topic, c.onEach(ctx, topic, func(name, _ string, t *remoting.TopicConfig) error {
+		if t.ReadQueues > 0 || t.WriteQueues > 0 {
+			return fmt.Errorf("%w: it has %d queues to read and %d to write, and takes messages", errs.ErrConflict, t.ReadQueues, t.WriteQueues)
+		}
+		return nil
+	}))
+}
+
+// onEach calls f for the master of every broker that has topic, with what the broker itself says of it.
+func (c *Cluster) onEach(ctx context.Context, topic string, f func(name, addr string, t *remoting.TopicConfig) error) error {
+	r, err := c.routes.complete(ctx, topic)
+	if err != nil {
+		return err
+	}
+	for _, name := range r.brokers() {
+		t, err := c.topicConfig(ctx, r.masters[name], topic)
+		if err == nil {
+			err = f(name, r.masters[name], t)
+		}
+		if err != nil {
+			return fmt.Errorf("broker %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Unfence implements broker.Mover. It also waits until the name server shows the queues, and this process's own route with
+// them: whoever looks the topic up then can write.
+func (c *Cluster) Unfence(ctx context.Context, topic, restore string) error {
+	ctx, cancel, err := c.ask(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return c.done("unfence topic "+topic, c.unfence(ctx, topic, restore))
+}
+
+func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
+	if _, err := c.routes.complete(ctx, topic); err != nil {
+		return err
+	}
+	want, err := parseRestore(restore)
+	if err != nil {
+		return err
+	}
+	if err := c.onEach(ctx, topic, func(name, addr string, t *remoting.TopicConfig) error {
+		n, known := want[name]
+		if !known || t.ReadQueues == n.Read && t.WriteQueues == n.Write && t.Perm == n.Perm {
+			return nil // a broker that came later has what it was given
+		}
+		t.ReadQueues, t.WriteQueues, t.Perm = n.Read, n.Write, n.Perm
+		return c.update(ctx, addr, *t)
+	}); err != nil {
+		return err
+	}
+	for {
+		r, err := c.routes.get(ctx, topic, 0)
+		if err != nil {
+			return err
+		}
+		missing := slices.DeleteFunc(slices.Sorted(maps.Keys(want)), func(name string) bool {
+			return r.masters[name] == "" || countOf(r.writable, name) >= want[name].Write
+		})
+		if len(missing) == 0 {
+			return nil
+		}
+		if err := sleep(ctx, pollInterval); err != nil {
+			return fmt.Errorf("the name server does not show the queues of broker %q yet: %w", missing[0], err)
+		}
+	}
+}
