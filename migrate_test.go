@@ -37,14 +37,18 @@ func (w *world) operate() *operator {
 	return w.operateOn(filepath.Join(w.t.TempDir(), "turnout.db"))
 }
 
-func (w *world) operateOn(path string) *operator {
+func (w *world) operateOn(path string, change ...func(*migrate.Options)) *operator {
 	w.t.Helper()
 	db, err := store.Open(w.ctx(), path, w.log)
 	require.NoError(w.t, err)
 	meta, err := metadata.Open(metadata.Config{ZooKeeper: w.env.ZooKeeper(), Root: w.root, SessionTimeout: time.Minute, Logger: w.log})
 	require.NoError(w.t, err)
 	pool := clusters.NewPool(meta, drivers.Open, "turnout-controller", time.Second, w.log)
-	c := migrate.New(db, meta, pool, w.log, migrate.Options{FenceCheck: 200 * time.Millisecond})
+	opt := migrate.Options{FenceCheck: 200 * time.Millisecond}
+	for _, f := range change {
+		f(&opt)
+	}
+	c := migrate.New(db, meta, pool, w.log, opt)
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
 	go func() { over <- c.Run(ctx) }()

@@ -81,7 +81,8 @@ const (
 	retentionRoom = 24 * time.Hour // what is not read must not expire sooner than this
 	defaultHold   = 3000           // ms
 	readyWait     = 3 * time.Second
-	strangerQuiet = 5 * time.Second // without a message of a stranger, before a migration goes on
+	portableMost  = 1_000_000 + 16<<10 + 1<<10 // bytes that a message of a portable topic takes on a cluster: key and body, headers, what Turnout adds
+	strangerQuiet = 5 * time.Second            // without a message of a stranger, before a migration goes on
 )
 
 // preflight is the finding of findings.
@@ -430,8 +431,12 @@ func (p *preflight) target(ctx context.Context, c *clusters.Conn, from *side) er
 	if from.kind == c.Kind {
 		p.differ(c, from.TopicInfo, info)
 	}
-	if !info.Fenced && !from.Fenced && info.MaxMessageBytes > 0 && info.MaxMessageBytes < from.MaxMessageBytes {
-		p.find(Error, SizeLimit, "raise "+sizeSetting[c.Kind]+" there", "%s takes messages of %d bytes, where the topic is now %d", c.Name, info.MaxMessageBytes, from.MaxMessageBytes)
+	most := from.MaxMessageBytes
+	if p.now.Settings.Portable { // Send takes no larger ones
+		most = min(most, portableMost)
+	}
+	if !info.Fenced && !from.Fenced && info.MaxMessageBytes > 0 && info.MaxMessageBytes < most {
+		p.find(Error, SizeLimit, "raise "+sizeSetting[c.Kind]+" there", "%s takes messages of %d bytes, and the topic may have some of %d", c.Name, info.MaxMessageBytes, most)
 	}
 	if strings.Contains(info.Settings["cleanup.policy"], "compact") || strings.Contains(from.Settings["cleanup.policy"], "compact") {
 		p.find(Warning, Compaction, "accept it only if nobody reads the topic as a table", "the topic is compacted: the last values of its keys stay on %s, nothing is copied", p.now.Route.Write)

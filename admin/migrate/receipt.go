@@ -91,6 +91,9 @@ func (m *migration) proof() *Receipt {
 		return r
 	}
 	for _, s := range slices.Concat(m.data.Passed, m.data.Sources) {
+		if s.Cluster == r.To { // it was left and is back
+			continue
+		}
 		r.Left = append(r.Left, LeftCluster{Cluster: s.Cluster, Physical: s.Physical, Fenced: s.Fenced, Sealed: s.Sealed, Seal: s.Seal,
 			Drained: s.Drained, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued, Expired: s.Expired})
 	}

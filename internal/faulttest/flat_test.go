@@ -16,8 +16,9 @@ import (
 
 const module = "github.com/turnout-mq/turnout"
 
-// heapNoise is what the heap of a process that sends and receives differs by from one moment to the next.
-const heapNoise = 1 << 20
+// heapNoise is what the heap of a process that sends and receives differs by from one moment to the next: a fetch of a library
+// alone may be 1 MB.
+const heapNoise = 4 << 20
 
 // flat holds what a process uses against what it used before, after so many flips. What the libraries leave behind is
 // listed; with it also that must be flat.
