@@ -234,7 +234,7 @@ func (c connection) Pending(ctx context.Context, group, _ string) (broker.Pendin
 	return c.f.pending[group], nil
 }
 
-func (c connection) EndOffsets(ctx context.Context, topic string) (broker.Offsets, error) {
+func (c connection) EndOffsets(ctx context.Context, topic string, _ ...string) (broker.Offsets, error) {
 	if err := c.ask(ctx); err != nil {
 		return nil, err
 	}
