@@ -2,9 +2,14 @@ package people
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/admin/store"
 )
 
 func TestHashes(t *testing.T) {
@@ -46,6 +51,36 @@ func TestHashes(t *testing.T) {
 	h.slots.Release(1)
 	_, err = h.hash(t.Context(), "correct horse battery")
 	require.NoError(t, err)
+}
+
+// Who does not exist, has no password or can not be a user's name is looked at as long as who does: each login waits for
+// its turn to compute a hash.
+func TestLoginOfNobodyTakesTheSameWork(t *testing.T) {
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "turnout.db"), nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	s := New(db, Options{Hashing: Hashing{Memory: 8, Passes: 1, Threads: 1, AtOnce: 1}, PerAddress: store.Rate{Burst: 1000, Every: time.Second}, PerName: store.Rate{Burst: 1000, Every: time.Second}})
+	root := Principal{Name: "root", Role: Administrator, Scopes: Permissions(), Via: viaSession}
+	for _, n := range []NewUser{{Name: "alice", Role: Viewer, Password: "correct horse battery"}, {Name: "invited", Role: Viewer}, {Name: "gone", Role: Viewer, Password: "correct horse battery"}} {
+		_, _, err := s.CreateUser(t.Context(), root, n)
+		require.NoError(t, err)
+	}
+	_, err = s.Disable(t.Context(), root, "gone", 0)
+	require.NoError(t, err)
+	require.True(t, s.hasher.slots.TryAcquire(1))
+	defer s.hasher.slots.Release(1)
+	for _, name := range []string{"alice", "invited", "gone", "nobody", "No Name"} {
+		for limit := 20 * time.Millisecond; ; limit *= 2 { // what comes before the hash may take its time, too
+			require.Less(t, limit, time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			_, err := s.Login(ctx, name, "wrong horse battery", "203.0.113.7", "")
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded, name)
+			if strings.Contains(err.Error(), "waiting for other passwords") {
+				break
+			}
+		}
+	}
 }
 
 func TestSecrets(t *testing.T) {

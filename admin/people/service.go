@@ -324,7 +324,7 @@ type NewToken struct {
 }
 
 // CreateToken makes a token and returns its secret, which is not stored. It needs a session. For another user it needs the
-// permission admin; the scopes must be among what by can itself.
+// permission admin; the scopes must be among what by can itself, and Approve is none for another one.
 func (s *Service) CreateToken(ctx context.Context, by Principal, n NewToken) (t *Token, secret string, err error) {
 	if n.Owner == "" {
 		n.Owner = by.Name
@@ -365,6 +365,8 @@ func (s *Service) CreateToken(ctx context.Context, by Principal, n NewToken) (t 
 			return nil, "", fmt.Errorf("%w: scopes %.80q: must be among %s", errs.ErrInvalid, p, list(Permissions()))
 		case !by.Can(p):
 			return nil, "", fmt.Errorf("%w: scopes %q: is more than the role %s of %s may: leave it out", errs.ErrNotAllowed, p, by.Role, by.Name)
+		case p == Approve && n.Owner != by.Name: // else one would approve the own request as somebody else
+			return nil, "", fmt.Errorf("%w: scopes %q: a token with it is made by its owner alone: let %s make it", errs.ErrNotAllowed, p, n.Owner)
 		}
 	}
 	if _, err := s.find(ctx, n.Owner); err != nil {

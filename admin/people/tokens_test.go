@@ -103,6 +103,8 @@ func TestTokens(t *testing.T) {
 			require.ErrorIs(t, create(w.bearer(t, secret), "", people.Read), errs.ErrNotAllowed, "it could make itself last")
 			require.ErrorIs(t, create(w.bearer(t, secret), "alice", people.Read), errs.ErrNotAllowed)
 			require.NoError(t, create(root, "alice", people.Read, people.Admin), "bounded by the role of alice")
+			w.person(t, root, "bob", people.Approver)
+			require.ErrorIs(t, create(root, "bob", people.Read, people.Approve), errs.ErrNotAllowed, "root would approve the own request as bob")
 			require.ErrorIs(t, create(root, "nobody", people.Read), errs.ErrNotFound)
 			of, err := w.ListTokens(t.Context(), alice, "alice", "", 0)
 			require.NoError(t, err)

@@ -21,6 +21,7 @@ const (
 // WebOptions say how a server is reached.
 type WebOptions struct {
 	// HTTPS: clients reach the server by https, through a proxy that does the TLS. A server that does it itself need not say so.
+	// Where Proxies are known, who comes past them comes without TLS, and so does who they say comes by X-Forwarded-Proto: http.
 	HTTPS bool
 	// Proxies are trusted to say in X-Forwarded-For for whom they ask. Without them the address is that of the connection.
 	Proxies []netip.Prefix
@@ -132,7 +133,8 @@ func CallOf(ctx context.Context) Call {
 
 func (web *Web) call(r *http.Request) Call {
 	from := addressOf(r.RemoteAddr)
-	c := Call{Address: text(from), https: web.o.HTTPS || r.TLS != nil}
+	past := len(web.o.Proxies) > 0 && !web.trusted(from)
+	c := Call{Address: text(from), https: r.TLS != nil || web.o.HTTPS && !past && !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "http")}
 	c.local = from.IsLoopback() && loopbackHost(r.Host) && r.Header.Get("X-Forwarded-For") == ""
 	if web.trusted(from) {
 		c.Address = text(web.forwarded(r, from))

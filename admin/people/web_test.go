@@ -313,6 +313,23 @@ func TestCookies(t *testing.T) {
 			audits, err := w.db.Audits(t.Context(), store.AuditFilter{Action: "login", Address: home})
 			require.NoError(t, err)
 			require.Len(t, audits, 2, "root's first one and this")
+			for what, change := range map[string]func(r *http.Request){
+				"past the proxy":           func(r *http.Request) { r.RemoteAddr = home + ":1" },
+				"by http to the proxy":     func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "http") },
+				"who says to be the proxy": func(r *http.Request) { r.RemoteAddr = home + ":1"; r.Header.Set("X-Forwarded-Proto", "https") },
+			} {
+				r := httptest.NewRequest(http.MethodGet, "/me", nil)
+				r.RemoteAddr, r.Host = "10.0.0.1:1", "turnout.example.org"
+				r.Header.Set("X-Forwarded-For", home)
+				r.AddCookie(&http.Cookie{Name: cookies[0].Name, Value: cookies[0].Value})
+				answer := httptest.NewRecorder()
+				handler.ServeHTTP(answer, r)
+				require.Equal(t, http.StatusOK, answer.Code)
+				change(r)
+				answer = httptest.NewRecorder()
+				handler.ServeHTTP(answer, r)
+				require.Equal(t, http.StatusUnauthorized, answer.Code, what)
+			}
 		},
 	})
 }

@@ -48,6 +48,8 @@ func (s *server) registerAudit() {
 			return nil, err
 		}
 		return &huma.StreamResponse{Body: func(c huma.Context) { s.export(c, f, first) }}, nil
+	}, func(op *huma.Operation) {
+		op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{"application/jsonl": {}}}}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -65,12 +66,9 @@ func (s *server) registerMigrations() {
 	sse.Register(s.api, huma.Operation{
 		Method: http.MethodGet, Path: "/api/v1/migrations/{id}/stream", OperationID: "stream-migration", Tags: []string{"migrations"},
 		Summary: "What happens, as server-sent events, until the migration has ended", Security: []map[string][]string{{"token": {}}, {"session": {}}},
-		Middlewares: huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
-			err := people.From(ctx.Context()).Need(people.Read)
-			if err == nil {
-				_, err = s.ctl.Get(ctx.Context(), ctx.Param("id"))
-			}
-			if err != nil {
+		Errors: refusals(reflect.TypeFor[none]()),
+		Middlewares: huma.Middlewares{s.needs(people.Read), func(ctx huma.Context, next func(huma.Context)) {
+			if _, err := s.ctl.Get(ctx.Context(), ctx.Param("id")); err != nil {
 				r, w := humago.Unwrap(ctx)
 				s.fail(w, r, err)
 				return

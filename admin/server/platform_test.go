@@ -24,6 +24,7 @@ const password = "correct horse battery"
 type person struct {
 	*testing.T
 	url, cookie, csrf, token string
+	heard                    func(call string, headers http.Header, answer string) // nil: nobody listens
 }
 
 // call makes a request and returns the status, the headers and the answer.
@@ -37,13 +38,7 @@ func (p *person) call(method, path string, body any, headers ...string) (int, ht
 	}
 	req, err := http.NewRequestWithContext(p.Context(), method, p.url+"/api/v1"+path, bytes.NewReader(doc))
 	require.NoError(p, err)
-	switch {
-	case p.token != "":
-		req.Header.Set("Authorization", "Bearer "+p.token)
-	case p.cookie != "":
-		req.AddCookie(&http.Cookie{Name: "turnout", Value: p.cookie})
-		req.Header.Set("X-CSRF-Token", p.csrf)
-	}
+	p.identify(req)
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
@@ -52,7 +47,21 @@ func (p *person) call(method, path string, body any, headers ...string) (int, ht
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	require.NoError(p, err)
+	if p.heard != nil {
+		p.heard(method+" "+path, resp.Header, string(answer))
+	}
 	return resp.StatusCode, resp.Header, string(answer)
+}
+
+// identify says in a request who makes it.
+func (p *person) identify(req *http.Request) {
+	switch {
+	case p.token != "":
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	case p.cookie != "":
+		req.AddCookie(&http.Cookie{Name: "turnout", Value: p.cookie})
+		req.Header.Set("X-CSRF-Token", p.csrf)
+	}
 }
 
 // does makes a request that must succeed.
@@ -91,12 +100,16 @@ func login(t *testing.T, url, name string) *person {
 }
 
 // withPeople is a server with an administrator admin, an approver bob and an applicant alice.
-func withPeople(t *testing.T, zookeeper string) (s *running, admin, bob, alice *person) {
+func withPeople(t *testing.T, zookeeper string, changes ...func(*server.Config)) (s *running, admin, bob, alice *person) {
 	t.Helper()
 	var invitation people.Invitation
 	s = run(t, zookeeper, databases.Database(t), func(c *server.Config) {
 		c.NoLogin = false
+		c.Hashing = people.Hashing{Memory: 8, Passes: 1, Threads: 1} // what is tested is not how long it takes
 		c.Invite = func(i people.Invitation) { invitation = i }
+		for _, change := range changes {
+			change(c)
+		}
 	})
 	nobody := &person{T: t, url: s.URL}
 	nobody.refused(401, "GET", "/requests", nil)

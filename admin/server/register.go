@@ -15,6 +15,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -25,6 +26,7 @@ func init() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		return found(status, message, errs)
 	}
+	huma.ValidateStrictCasing = true // else a field in other letters would be taken without being looked at
 }
 
 // secrets are the fields whose values are never answered.
@@ -48,7 +50,7 @@ func found(status int, message string, errs []error) *api.Error {
 		switch v := d.Value.(type) {
 		case nil:
 		case string, bool, float64, int, int64:
-			if !secret {
+			if !secret && d.Location != "body" { // a whole body may have anything in it
 				f.Value = fmt.Sprintf("%.200v", v)
 			}
 		}
@@ -83,12 +85,14 @@ func newAPI(mux *http.ServeMux) huma.API {
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "/api/v1/openapi", "", ""
 	config.CreateHooks = nil // no $schema in documents
 	config.RejectUnknownQueryParameters = true
+	config.Formats = map[string]huma.Format{"application/json": strictJSON, "json": strictJSON}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token":   {Type: "http", Scheme: "bearer", Description: "A token of a user."},
 		"session": {Type: "apiKey", In: "cookie", Name: "__Host-turnout", Description: "A session; what changes something also needs the header X-CSRF-Token. By http on the machine of the server the cookie is called turnout."},
 	}
 	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	schemas.RegisterTypeAlias(reflect.TypeFor[metadata.Zxid](), reflect.TypeFor[string]())
+	schemas.RegisterTypeAlias(reflect.TypeFor[broker.Offsets](), reflect.TypeFor[offsets]())
 	for _, document := range []reflect.Type{ // they are open to fields of other versions; docs/metadata.md describes them
 		reflect.TypeFor[metadata.Wish](), reflect.TypeFor[metadata.Route](), reflect.TypeFor[metadata.TopicSettings](), reflect.TypeFor[metadata.Group](), reflect.TypeFor[metadata.Cluster](),
 	} {
@@ -96,6 +100,18 @@ func newAPI(mux *http.ServeMux) huma.API {
 	}
 	config.Components.Schemas = schemas
 	return humago.New(mux, config)
+}
+
+// offsets says what broker.Offsets is as JSON.
+type offsets struct{}
+
+// Schema is that of huma.SchemaProvider.
+func (offsets) Schema(huma.Registry) *huma.Schema {
+	offset := &huma.Schema{Type: huma.TypeInteger, Format: "int64"}
+	return &huma.Schema{
+		Description: "By partition: a list where these are 0 to n-1, else an object.",
+		OneOf:       []*huma.Schema{{Type: huma.TypeArray, Items: offset}, {Type: huma.TypeObject, AdditionalProperties: offset}},
+	}
 }
 
 // schemaName is that of the type, with its package where several packages have the name.
@@ -113,14 +129,41 @@ func schemaName(t reflect.Type, hint string) string {
 // anybody is what is needed for a call that is open to all.
 const anybody people.Permission = ""
 
+// needs lets those requests through whose principal has the permission. It is asked before the request is looked at.
+func (s *server) needs(need people.Permission) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		if err := people.From(ctx.Context()).Need(need); err != nil {
+			r, w := humago.Unwrap(ctx)
+			s.fail(w, r, err)
+			return
+		}
+		next(ctx)
+	}
+}
+
+// refusals are the statuses with which a call may be refused.
+func refusals(in reflect.Type) []int {
+	all := []int{
+		http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+	}
+	if _, is := in.FieldByName("Body"); is {
+		all = append(all, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	return append(all, http.StatusUnprocessableEntity)
+}
+
+// limited is a call of which there may be too many attempts.
+func limited(op *huma.Operation) { op.Errors = append(op.Errors, http.StatusTooManyRequests) }
+
 // call is one operation: what it needs, its id, what it is for, and what it does. Its ctx ends after a minute, and with the request.
 func call[I, O any](s *server, need people.Permission, method, path, id, summary string, f func(ctx context.Context, in *I) (*O, error), more ...func(*huma.Operation)) {
 	op := huma.Operation{
 		Method: method, Path: "/api/v1" + path, OperationID: id, Summary: summary,
 		Tags:         []string{strings.Split(strings.Trim(path, "/"), "/")[0]},
-		MaxBodyBytes: -1, BodyReadTimeout: -1, // the server's own are in force
+		MaxBodyBytes: -1, BodyReadTimeout: -1, // it was taken in before, by read
 		Security: []map[string][]string{{"token": {}}, {"session": {}}},
-		Errors:   []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
+		Errors:   refusals(reflect.TypeFor[I]()),
 	}
 	_, conditional := any(new(I)).(interface{ version() (int64, error) })
 	if conditional {
@@ -130,24 +173,18 @@ func call[I, O any](s *server, need people.Permission, method, path, id, summary
 		op.Security = nil
 	} else {
 		op.Description = fmt.Sprintf("Needs the permission %s.", need)
+		op.Middlewares = huma.Middlewares{s.needs(need)}
 	}
 	for _, change := range more {
 		change(&op)
 	}
 	if need != anybody && method != http.MethodGet && op.Metadata[harmlessCall] == nil {
-		s.repeatable(&op, need)
+		s.repeatable(&op)
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, longest)
 		defer cancel()
-		var out *O
-		var err error
-		if need != anybody {
-			err = people.From(ctx).Need(need)
-		}
-		if err == nil {
-			out, err = f(ctx, in)
-		}
+		out, err := f(ctx, in)
 		if err != nil {
 			e := s.described(method, path, err)
 			if conditional && errors.Is(err, store.ErrChanged) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ import (
 
 const (
 	defaultStart  = 30 * time.Second
+	defaultRead   = 30 * time.Second
 	drainLimit    = 30 * time.Second // for requests that are under way when the server is to stop
 	closeLimit    = 5 * time.Second  // for each of the connections after that
 	clusterLinger = time.Minute
@@ -59,13 +61,16 @@ type Config struct {
 	// Recover makes the token of the first administrator again, though there is one: for when nobody can log in.
 	Recover bool
 	// Invite, if not nil, is given the one-time token of the first administrator, when this start has made it.
-	Invite func(people.Invitation)
+	Invite  func(people.Invitation)
+	Hashing people.Hashing // of passwords; the zero value is good
 	// Adopt joins a store and a root that do not belong together, after one of them was lost or restored.
 	Adopt bool
 	Open  clusters.OpenFunc // opens clusters
 	// StartLimit bounds how long ZooKeeper and the store are waited for at the start. Default 30 s.
 	StartLimit time.Duration
-	Logger     *zap.Logger // nil: none
+	// ReadLimit bounds how long a client may take to send a request. Default 30 s.
+	ReadLimit time.Duration
+	Logger    *zap.Logger // nil: none
 	// Ready, if not nil, is called once, when the server answers and can be found in ZooKeeper.
 	Ready func(Info)
 }
@@ -185,7 +190,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	pool := clusters.NewPool(s.meta, cfg.Open, "turnout-serve-"+s.id, clusterLinger, s.log)
 	defer func() { s.closed("clusters", within(pool.Close)) }()
 	s.ctl = migrate.New(s.db, s.meta, pool, s.log, migrate.Options{})
-	s.people = people.New(s.db, people.Options{Log: s.log})
+	s.people = people.New(s.db, people.Options{Hashing: cfg.Hashing, Log: s.log})
 	if s.fleet, err = fleet.New(fleet.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
 		return err
 	}
@@ -266,8 +271,8 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 	s.stopping = ctx
 	web := &http.Server{
 		Handler:           s.handler(),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadHeaderTimeout: min(5*time.Second, cmp.Or(s.cfg.ReadLimit, defaultRead)),
+		ReadTimeout:       cmp.Or(s.cfg.ReadLimit, defaultRead),
 		WriteTimeout:      longest + 30*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -48,13 +50,11 @@ func (s *server) register(mux *http.ServeMux) {
 func (s *server) handler() http.Handler {
 	s.calls = http.NewServeMux()
 	s.register(s.calls)
-	s.calls.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, fmt.Errorf("%w: %s %s is nothing that this server answers; /api/v1/openapi.json says what is", errs.ErrNotFound, r.Method, r.URL.Path))
-	})
+	s.calls.HandleFunc("/", s.otherwise(s.calls))
 	all := http.NewServeMux()
 	all.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, map[string]bool{"ok": true}) })
 	all.HandleFunc("GET /readyz", s.ready)
-	all.Handle("/", s.recognized(s.read(s.calls)))
+	all.Handle("/", s.recognized(s.readable(s.read(s.calls))))
 	return s.logged(drained(all))
 }
 
@@ -77,6 +77,9 @@ func (s *server) read(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, bodyMost+1))
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.fail(w, r, api.NewError(http.StatusRequestTimeout, "the body of the request did not come in time"))
+			return
 		case err != nil:
 			s.fail(w, r, fmt.Errorf("%w: the body of the request can not be read: %w", errs.ErrInvalid, err))
 			return
@@ -89,11 +92,15 @@ func (s *server) read(next http.Handler) http.Handler {
 	})
 }
 
-// described is err as it is answered. What nobody foresaw is logged.
+// fault is what is said of what nobody foresaw: the error may have anything in it, so it is for the log.
+const fault = "a fault of the server; its log has more"
+
+// described is err as it is answered.
 func (s *server) described(method, path string, err error) *api.Error {
 	e := api.Describe(err)
 	if e.Status == http.StatusInternalServerError {
 		s.log.Error("request failed", zap.String("method", method), zap.String("path", path), zap.Error(err))
+		e.Message = fault
 	}
 	return e
 }
@@ -185,7 +192,7 @@ func (s *server) logged(next http.Handler) http.Handler {
 				panic(p)
 			} else if p != nil {
 				s.log.Error("a request panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-				s.writeAs(seen, api.ProblemType, http.StatusInternalServerError, api.NewError(http.StatusInternalServerError, "a fault of the server; its log has more"))
+				s.writeAs(seen, api.ProblemType, http.StatusInternalServerError, api.NewError(http.StatusInternalServerError, fault))
 			}
 			level := s.log.Debug
 			if r.Method != http.MethodGet {
