@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -73,6 +74,8 @@ type Service struct {
 
 	mu   sync.Mutex
 	wake chan struct{} // closed and replaced: look at once
+
+	told struct{ taken, failed, givenUp atomic.Int64 }
 }
 
 // NewService makes a Service. Nothing runs before Run. ErrInvalid: the configuration of the webhook is not acceptable.

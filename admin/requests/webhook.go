@@ -123,6 +123,7 @@ func (s *Service) notify(ctx context.Context) {
 		told, err := s.notifyOne(ctx, client)
 		if err != nil && ctx.Err() == nil {
 			tries++
+			s.told.failed.Add(1)
 			s.log.Warn("the webhook was not told, trying again", zap.Int("tries", tries), zap.Error(err))
 			if wait(ctx, s.cfg.pause(tries)) != nil {
 				return
@@ -142,6 +143,14 @@ func (s *Service) notify(ctx context.Context) {
 	}
 }
 
+// Told says what has become of attempts to tell the webhook, at this server since it was made.
+type Told struct{ Taken, Failed, GivenUp int64 }
+
+// Told counts.
+func (s *Service) Told() Told {
+	return Told{s.told.taken.Load(), s.told.failed.Load(), s.told.givenUp.Load()}
+}
+
 // notifyOne tells the oldest notice, if there is one that no other server tells.
 func (s *Service) notifyOne(ctx context.Context, client *http.Client) (told bool, err error) {
 	now := s.cfg.now()
@@ -159,8 +168,11 @@ func (s *Service) notifyOne(ctx context.Context, client *http.Client) (told bool
 	}()
 	err = s.cfg.Webhook.send(ctx, client, n.Doc)
 	if refused := errors.As(err, new(*refusedError)); refused || err != nil && now.Sub(n.CreatedAt) > noticeAge {
+		s.told.givenUp.Add(1)
 		s.log.Error("a notice is given up: the webhook did not take it", zap.ByteString("notice", n.Doc), zap.Error(err))
 		err = nil
+	} else if err == nil {
+		s.told.taken.Add(1)
 	}
 	if err != nil {
 		return false, err

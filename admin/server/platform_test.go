@@ -191,6 +191,7 @@ func TestTokensAndSessionsOverHTTP(t *testing.T) {
 	z := startZooKeeper(t)
 	s, admin, bob, alice := withPeople(t, z.ConnectString())
 	keysAndPeople(t, s, admin, bob, alice)
+	metricsAndPeople(t, s, alice)
 	made := alice.does("POST", "/tokens", map[string]any{"name": "pipeline", "scopes": []string{"read"}})
 	byToken := &person{T: t, url: s.URL, token: made["secret"].(string)}
 	require.Equal(t, "alice", byToken.does("GET", "/session", nil)["name"])

@@ -56,6 +56,9 @@ type Config struct {
 	HTTPS bool
 	// Proxies are trusted to say in X-Forwarded-For for whom they ask.
 	Proxies []netip.Prefix
+	// Metrics is the address of a second listener, that answers /metrics to everybody who reaches it; "": none. The first one answers
+	// /metrics to those who may read.
+	Metrics string
 	// Webhook is told of requests. nil: none.
 	Webhook *requests.Webhook
 	// Recover makes the token of the first administrator again, though there is one: for when nobody can log in.
@@ -80,6 +83,8 @@ type Info struct {
 	ID    string `json:"id"`
 	URL   string `json:"url"` // that is advertised
 	Store string `json:"store"`
+	// Metrics is the URL of the second listener, where there is one.
+	Metrics string `json:"metrics,omitempty"`
 }
 
 // Check is ErrInvalid with everything that is wrong, as far as that can be seen without connecting.
@@ -94,6 +99,9 @@ func (c *Config) Check() error {
 		bad("listen address %q: must be host:port, e.g. 127.0.0.1:7070", c.Listen)
 	case c.NoLogin && !loopback(host):
 		bad("listen address %q can be reached from other machines, and nobody has to log in: leave out --no-login, or listen on 127.0.0.1", c.Listen)
+	}
+	if _, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && err != nil {
+		bad("metrics address %q: must be host:port, e.g. 127.0.0.1:7071", c.Metrics)
 	}
 	if c.URL != "" {
 		if err := api.CheckURL(c.URL); err != nil {
@@ -129,7 +137,8 @@ type server struct {
 	meta *metadata.Store
 	api  huma.API
 
-	calls *http.ServeMux // of the API
+	calls   *http.ServeMux // of the API
+	metrics *metrics
 
 	ctl      *migrate.Controller
 	people   *people.Service
@@ -173,6 +182,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if s.cfg.URL == "" {
 		s.cfg.URL = s.address(listener.Addr())
 	}
+	var counting net.Listener
+	if cfg.Metrics != "" {
+		if counting, err = net.Listen("tcp", cfg.Metrics); err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
+		}
+		defer counting.Close() // as above
+	}
 	if s.meta, err = metadata.Open(cfg.ZooKeeper); err != nil {
 		return err
 	}
@@ -213,7 +229,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.serve(ctx, listener, job)
+	s.newMetrics()
+	defer s.countSessions()()
+	return s.serve(ctx, listener, counting, job)
 }
 
 // about is what this server says of itself in the jobs.
@@ -265,7 +283,7 @@ func (s *server) address(a net.Addr) string {
 }
 
 // serve runs what a server consists of, and ends it in order.
-func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Job) error {
+func (s *server) serve(ctx context.Context, listener, counting net.Listener, job *coord.Job) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	s.stopping = ctx
@@ -279,12 +297,22 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 		ErrorLog:          zap.NewStdLog(s.log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
 	var all sync.WaitGroup
-	ended := make(chan error, 5)
-	all.Go(func() {
-		if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			ended <- fmt.Errorf("http: %w", err)
-		}
-	})
+	ended := make(chan error, 6)
+	var webs []*http.Server
+	answer := func(web *http.Server, on net.Listener) {
+		webs = append(webs, web)
+		all.Go(func() {
+			if err := web.Serve(on); !errors.Is(err, http.ErrServerClosed) {
+				ended <- fmt.Errorf("http: %w", err)
+			}
+		})
+	}
+	answer(web, listener)
+	info := Info{ID: s.id, URL: s.cfg.URL, Store: s.db.String()}
+	if counting != nil {
+		answer(s.metricsServer(), counting)
+		info.Metrics = s.address(counting.Addr()) + "/metrics"
+	}
 	all.Go(func() {
 		// It ends by itself only when this server can not lead.
 		if err := job.Campaign(ctx, betweenTerms, s.lead); ctx.Err() == nil {
@@ -310,7 +338,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 			announced = nil
 			s.log.Info("serving", zap.String("url", s.cfg.URL), zap.Stringer("store", s.db))
 			if s.cfg.Ready != nil {
-				s.cfg.Ready(Info{ID: s.id, URL: s.cfg.URL, Store: s.db.String()})
+				s.cfg.Ready(info)
 			}
 		case <-ctx.Done():
 		case failed = <-ended:
@@ -320,9 +348,11 @@ func (s *server) serve(ctx context.Context, listener net.Listener, job *coord.Jo
 	stop()
 	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainLimit)
 	defer cancel()
-	if err := web.Shutdown(draining); err != nil {
-		s.log.Warn("requests did not end in time and are cut", zap.Error(err))
-		failed = errors.Join(failed, web.Close())
+	for _, web := range webs {
+		if err := web.Shutdown(draining); err != nil {
+			s.log.Warn("requests did not end in time and are cut", zap.Error(err))
+			failed = errors.Join(failed, web.Close())
+		}
 	}
 	all.Wait()
 	s.log.Info("stopped")

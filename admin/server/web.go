@@ -54,7 +54,10 @@ func (s *server) handler() http.Handler {
 	all := http.NewServeMux()
 	all.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, map[string]bool{"ok": true}) })
 	all.HandleFunc("GET /readyz", s.ready)
-	all.Handle("/", s.recognized(s.readable(s.read(s.calls))))
+	known := http.NewServeMux()
+	known.Handle("GET /metrics", s.allowed(s.metricsHandler()))
+	known.Handle("/", s.readable(s.read(s.calls)))
+	all.Handle("/", s.recognized(known))
 	return s.logged(drained(all))
 }
 
@@ -194,6 +197,7 @@ func (s *server) logged(next http.Handler) http.Handler {
 				s.log.Error("a request panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 				s.writeAs(seen, api.ProblemType, http.StatusInternalServerError, api.NewError(http.StatusInternalServerError, fault))
 			}
+			s.counted(r, seen.status, time.Since(begin))
 			level := s.log.Debug
 			if r.Method != http.MethodGet {
 				level = s.log.Info

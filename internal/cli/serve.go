@@ -33,6 +33,7 @@ type serveOptions struct {
 	noLogin, https         bool
 	proxies                []string
 	webhook, webhookSecret string
+	metrics                string
 	logLevel               string
 	session                time.Duration
 }
@@ -48,6 +49,7 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.proxies, "proxy", nil, "addresses or networks of proxies, whose X-Forwarded-For is believed")
 	f.StringVar(&o.webhook, webhookName, "", "URL that is told of every change of a request's state; the same at all servers of a store")
 	f.StringVar(&o.webhookSecret, "webhook-secret", "", "key that notices are signed with: env:NAME or file:PATH (default: they are not signed)")
+	f.StringVar(&o.metrics, "metrics-listen", "", "second address, which answers /metrics without a login to everybody who reaches it (default: none; the first one answers /metrics to who may read)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&o.session, "session-timeout", metadata.DefaultSessionTimeout, "of ZooKeeper: how long the others wait before they take over from a leader that died")
 }
@@ -144,7 +146,7 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	log := newLogger(a.stderr, level, a.json())
 	cfg := server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, TLS: a.settings.tls(), SessionTimeout: o.session},
-		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, HTTPS: o.https, Proxies: proxies, Webhook: webhook,
+		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, HTTPS: o.https, Proxies: proxies, Webhook: webhook, Metrics: o.metrics,
 		Open: drivers.Open, StartLimit: a.settings.timeout, Logger: log,
 		Invite: func(i people.Invitation) {
 			_ = a.show(i, func(w io.Writer) {
@@ -153,7 +155,12 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 		},
 		Ready: func(i server.Info) {
 			// Nobody may be there to read it.
-			_ = a.show(i, func(w io.Writer) { fmt.Fprintf(w, "serving %s as %s, store %s\n", i.URL, i.ID, i.Store) })
+			_ = a.show(i, func(w io.Writer) { 
+				fmt.Fprintf(w, "serving %s as %s, store %s\n", i.URL, i.ID, i.Store)
+				if i.Metrics != "" {
+					fmt.Fprintf(w, "metrics for everybody: %s\n", i.Metrics)
+				}
+			})
 		},
 	}
 	if err := cfg.Check(); err != nil {
