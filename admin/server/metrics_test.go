@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -53,8 +54,8 @@ func TestMetrics(t *testing.T) {
 	p.refused(404, "PURGE", "/requests", nil)
 	var text string
 	has := func(lines ...string) bool {
-		status := 0
-		status, text = scrape(t, s.Metrics, "")
+		status, answer := scrape(t, s.Metrics, "")
+		text = answer
 		require.Equal(t, 200, status, text)
 		for _, line := range lines {
 			if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(text) {
@@ -80,6 +81,6 @@ func TestMetrics(t *testing.T) {
 	status, _ := scrape(t, strings.TrimSuffix(s.Metrics, "/metrics")+"/api/v1/requests", "")
 	require.Equal(t, 404, status)
 	require.NoError(t, s.end(t))
-	_, err := plain(t).Get(s.Metrics) //nolint:noctx // it is over
-	require.Error(t, err)
+	_, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimSuffix(strings.TrimPrefix(s.Metrics, "http://"), "/metrics"))
+	require.Error(t, err, "it is over")
 }

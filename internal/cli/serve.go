@@ -155,7 +155,7 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 		},
 		Ready: func(i server.Info) {
 			// Nobody may be there to read it.
-			_ = a.show(i, func(w io.Writer) { 
+			_ = a.show(i, func(w io.Writer) {
 				fmt.Fprintf(w, "serving %s as %s, store %s\n", i.URL, i.ID, i.Store)
 				if i.Metrics != "" {
 					fmt.Fprintf(w, "metrics for everybody: %s\n", i.Metrics)
