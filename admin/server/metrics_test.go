@@ -45,13 +45,13 @@ func metricsAndPeople(t *testing.T, s *running, alice *person) {
 func TestMetrics(t *testing.T) {
 	e, meta := world(t)
 	require.NoError(t, meta.PutGroup(t.Context(), "billing", metadata.Group{Topics: []string{"order_topic"}}))
-	s := run(t, e.ZooKeeper(), sqlite(t), func(c *server.Config) { c.Metrics = "127.0.0.1:0" })
+	s := run(t, e.ZooKeeper(), databases.Database(t), func(c *server.Config) { c.Metrics = "127.0.0.1:0" })
 	p := &person{T: t, url: s.URL}
 	p.does("POST", "/requests", claimOf("billing"))
 	p.refused(404, "GET", "/requests/r-77", nil)
 	p.refused(404, "GET", "/no/such/call/1", nil)
 	p.refused(404, "GET", "/no/such/call/2", nil)
-	p.refused(404, "PURGE", "/requests", nil)
+	p.refused(405, "PURGE", "/requests", nil)
 	var text string
 	has := func(lines ...string) bool {
 		status, answer := scrape(t, s.Metrics, "")
@@ -67,7 +67,7 @@ func TestMetrics(t *testing.T) {
 	require.True(t, has(
 		`turnout_http_requests_total\{call="POST /api/v1/requests",status="201"\} 1`,
 		`turnout_http_requests_total\{call="GET /api/v1/requests/\{id\}",status="404"\} 1`,
-		`turnout_http_requests_total\{call="none",status="404"\} 3`,
+		`turnout_http_requests_total\{call="none",status="404"\} 2`, `turnout_http_requests_total\{call="none",status="405"\} 1`,
 		`turnout_http_request_duration_seconds_count\{call="POST /api/v1/requests"\} 1`,
 		`turnout_requests\{state="submitted"\} 1`, `turnout_requests\{state="failed"\} 0`,
 		`turnout_outbox_length 0`, `turnout_webhook_waiting 0`, `turnout_webhook_deliveries_total\{result="taken"\} 0`,

@@ -51,9 +51,10 @@ func TestMain(m *testing.M) {
 // running is a server that runs.
 type running struct {
 	server.Info
-	stop  context.CancelFunc
-	ready chan server.Info
-	err   chan error
+	database string
+	stop     context.CancelFunc
+	ready    chan server.Info
+	err      chan error
 }
 
 func run(t *testing.T, zookeeper, database string, change func(*server.Config)) *running {
@@ -66,7 +67,7 @@ func run(t *testing.T, zookeeper, database string, change func(*server.Config)) 
 func begin(t *testing.T, zookeeper, database string, change func(*server.Config)) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	r := &running{stop: cancel, ready: make(chan server.Info, 1), err: make(chan error, 1)}
+	r := &running{database: database, stop: cancel, ready: make(chan server.Info, 1), err: make(chan error, 1)}
 	cfg := server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: zookeeper, SessionTimeout: 30 * time.Second},
 		Database:  database, Listen: "127.0.0.1:0", Open: drivers.Open, Logger: zaptest.NewLogger(t), NoLogin: true,
