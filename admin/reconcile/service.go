@@ -107,6 +107,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return s.job.Run(ctx, s.rounds())
 }
 
+// Shards tells which server compares which part, and whether they are being divided anew.
+func (s *Service) Shards(ctx context.Context) (shards []coord.ShardState, resharding bool, err error) {
+	return s.job.Shards(ctx)
+}
+
 // List returns the differences that fit, the oldest first.
 func (s *Service) List(ctx context.Context, f store.DriftFilter) ([]*store.Drift, error) {
 	return s.db.Drifts(ctx, f)

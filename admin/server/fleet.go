@@ -7,6 +7,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/coord"
 	"github.com/turnout-mq/turnout/admin/fleet"
 	"github.com/turnout-mq/turnout/admin/people"
+	"github.com/turnout-mq/turnout/admin/reconcile"
 )
 
 func (s *server) registerFleet() {
@@ -50,8 +51,17 @@ func (s *server) registerFleet() {
 		Shards     []coord.ShardState `json:"shards"`
 		Resharding bool               `json:"resharding" doc:"They are about to be divided anew."`
 	}
-	call(s, people.Read, http.MethodGet, "/fleet/shards", "list-shards", "Which server monitors what", func(ctx context.Context, _ *none) (*reply[shards], error) {
-		list, resharding, err := s.fleet.Shards(ctx)
+	call(s, people.Read, http.MethodGet, "/fleet/shards", "list-shards", "Which server works on what", func(ctx context.Context, in *struct {
+		Job string `query:"job" enum:"monitor,reconcile" default:"monitor" doc:"Of which work: monitor looks at instances and groups, reconcile compares catalog, ZooKeeper and clusters."`
+	}) (*reply[shards], error) {
+		of := s.fleet.Shards
+		if in.Job == reconcile.Job {
+			of = s.drift.Shards
+		}
+		list, resharding, err := of(ctx)
+		if list == nil {
+			list = []coord.ShardState{}
+		}
 		return &reply[shards]{shards{list, resharding}}, err
 	})
 }

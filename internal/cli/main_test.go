@@ -25,11 +25,17 @@ import (
 
 const patience = 2 * time.Minute // for what takes milliseconds on a quiet machine
 
+// childVariable makes the test binary the command line, in a process that can be killed.
+const childVariable = "TURNOUT_CLI_CHILD"
+
 // environments of real servers go from test to test.
 var environments testenv.Pool
 
 func TestMain(m *testing.M) {
 	scene.Run() // a program of the demo
+	if os.Getenv(childVariable) != "" {
+		os.Exit(cli.Run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
 	// No settings of whoever runs the tests.
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "TURNOUT_") && name != "TURNOUT_TEST" {
