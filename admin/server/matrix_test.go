@@ -157,7 +157,7 @@ func TestEveryRoleAgainstEveryCall(t *testing.T) {
 		}
 	}
 	require.Empty(t, unknown, "calls that are gone")
-	for path, statuses := range map[string][]int{"/healthz": {200}, "/readyz": {200}, "/": {401}, "/api/v1/": {401}, "/api/v1/nothing": {401}, "/api/v1/users/": {401}, "/api/v1/openapi/x": {404}} {
+	for path, statuses := range map[string][]int{"/healthz": {200}, "/readyz": {200}, "/metrics": {401}, "/": {401}, "/api/v1/": {401}, "/api/v1/nothing": {401}, "/api/v1/users/": {401}, "/api/v1/openapi/x": {404}} {
 		status, _ := ask(t, "GET", s.URL+path, "")
 		require.Contains(t, statuses, status, path)
 	}

@@ -176,6 +176,7 @@ func TestErrorsAreStructured(t *testing.T) {
 		{"no such call", "GET", s.URL + "/api/v2/x", "", nil, 404, "not-found", "/api/v2/x"},
 		{"not below /api", "GET", s.URL + "/", "", nil, 404, "not-found", "GET /"},
 		{"wrong method", "DELETE", base + "/m-1", "", nil, 405, "invalid", "use GET or HEAD"},
+		{"wrong method of what could be an id", "PATCH", base + "/plan", "", nil, 405, "invalid", "use POST"},
 		{"unknown migration", "GET", base + "/m-99", "", nil, 404, "not-found", "m-99"},
 		{"not an id", "GET", base + "/x%20y/live", "", nil, 400, "invalid", "m-17"},
 		{"no receipt", "GET", base + "/m-99/receipt", "", nil, 404, "not-found", "m-99"},

@@ -82,13 +82,16 @@ func strict(data []byte) error {
 	}
 }
 
-// readable refuses paths and parameters that are no text.
+// readable refuses paths and parameters that are no text, and parameters of which not everybody would take the same one.
 func (s *server) readable(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query, err := url.ParseQuery(r.URL.RawQuery)
 		texts := []string{r.URL.Path}
 		for name, values := range query {
 			texts = append(append(texts, name), values...)
+			if len(values) > 1 && err == nil {
+				err = fmt.Errorf("%.80q is there %d times: give it once, several values with commas", name, len(values))
+			}
 		}
 		if err == nil && slices.ContainsFunc(texts, func(t string) bool { return !utf8.ValidString(t) || strings.ContainsRune(t, 0) }) {
 			err = errors.New("is not UTF-8, or has a NUL character in it")
@@ -107,10 +110,15 @@ var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.Me
 // otherwise answers what no call does: there is nothing, or only in other methods.
 func (s *server) otherwise(calls *http.ServeMux) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var allowed []string
+		path, allowed := "", []string(nil)
 		for _, method := range methods {
-			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
-			if _, pattern := calls.Handler(other); pattern != "/" {
+			_, pattern := calls.Handler(&http.Request{Method: method, URL: r.URL, Host: r.Host})
+			_, of, found := strings.Cut(pattern, " ")
+			switch {
+			case !found: // that of this function
+			case path == "" || strings.Count(of, "{") < strings.Count(path, "{"): // a name that is said counts before one that may be any
+				path, allowed = of, []string{method}
+			case of == path:
 				allowed = append(allowed, method)
 			}
 		}

@@ -98,9 +98,10 @@ func (s *server) read(next http.Handler) http.Handler {
 // fault is what is said of what nobody foresaw: the error may have anything in it, so it is for the log.
 const fault = "a fault of the server; its log has more"
 
-// described is err as it is answered.
+// described is err as it is answered: without where the store is.
 func (s *server) described(method, path string, err error) *api.Error {
 	e := api.Describe(err)
+	e.Message = strings.ReplaceAll(e.Message, fmt.Sprintf("store %s: ", s.db), "")
 	if e.Status == http.StatusInternalServerError {
 		s.log.Error("request failed", zap.String("method", method), zap.String("path", path), zap.Error(err))
 		e.Message = fault
