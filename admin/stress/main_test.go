@@ -302,10 +302,14 @@ func (i *inbox) listen(ctx context.Context, _ *turnout.Delivery) error {
 	return nil
 }
 
-// application is a running instance that subscribes a group.
+// application is a running instance that subscribes a group, or with "" one of another application that only sends.
 func (s *stage) application(group string, listen turnout.Listener) *turnout.Client {
 	s.Helper()
-	c, err := turnout.Open(s.Context(), turnout.Config{App: app, ZooKeeper: s.ZooKeeper, Root: s.Root, ShadowRoot: s.ShadowRoot, SnapshotDir: s.TempDir()})
+	name := app
+	if group == "" {
+		name = "sender"
+	}
+	c, err := turnout.Open(s.Context(), turnout.Config{App: name, ZooKeeper: s.ZooKeeper, Root: s.Root, ShadowRoot: s.ShadowRoot, SnapshotDir: s.TempDir()})
 	require.NoError(s, err)
 	s.Cleanup(func() { require.NoError(s, bounded(c.Close)) })
 	if group != "" {
