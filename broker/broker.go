@@ -156,6 +156,9 @@ type Admin interface {
 	GroupTopics(ctx context.Context) (map[string][]string, error)
 	// GroupMembers are the client ids that are connected as members of the group now.
 	GroupMembers(ctx context.Context, group string) ([]string, error)
+	// DeleteGroup deletes a group with its positions, its retry topic and its dead letters; what is not there is no error.
+	// ErrConflict: it has members, and nothing was deleted.
+	DeleteGroup(ctx context.Context, group string) error
 	// Describe asks the cluster who it is.
 	Describe(ctx context.Context) (Info, error)
 }

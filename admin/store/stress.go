@@ -65,13 +65,14 @@ type StressFlag struct {
 
 // StressTopic is a shadow topic of a task.
 type StressTopic struct {
-	Topic       string `json:"topic" doc:"whose shadow topic it is"`
-	ShadowTopic string `json:"shadowTopic"`
-	Cluster     string `json:"cluster"`
-	Physical    string `json:"physical" doc:"its name on the cluster"`
-	Partitions  int    `json:"partitions,omitempty" doc:"with which it is created; none: it is on the cluster already"`
-	Made        bool   `json:"made" doc:"it is made in ZooKeeper for this task"`
-	MadeThere   bool   `json:"madeThere" doc:"it is made on the cluster for this task"`
+	Topic       string   `json:"topic" doc:"whose shadow topic it is"`
+	ShadowTopic string   `json:"shadowTopic"`
+	Cluster     string   `json:"cluster"`
+	Physical    string   `json:"physical" doc:"its name on the cluster"`
+	Partitions  int      `json:"partitions,omitempty" doc:"with which it is created; none: it is on the cluster already"`
+	Made        bool     `json:"made" doc:"it is made in ZooKeeper for this task"`
+	MadeThere   bool     `json:"madeThere" doc:"it is made on the cluster for this task"`
+	Groups      []string `json:"groups,omitempty" doc:"the names that the shadow groups of the task have on the cluster"`
 }
 
 // StressLook is what a guard has seen.

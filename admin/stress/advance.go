@@ -292,7 +292,8 @@ func (s *Service) usedByOthers(ctx context.Context, t *store.StressTask) (map[st
 	return used, err
 }
 
-// removeTopic takes a shadow topic out of ZooKeeper, which refuses one that is used, and then off its cluster.
+// removeTopic takes a shadow topic out of ZooKeeper, which refuses one that is used, and then off its cluster, with the shadow groups that
+// have read it.
 func (s *Service) removeTopic(ctx context.Context, lock *coord.Held, topic store.StressTopic) error {
 	if err := lock.Err(); err != nil {
 		return err
@@ -300,15 +301,28 @@ func (s *Service) removeTopic(ctx context.Context, lock *coord.Held, topic store
 	err := s.meta.DeleteTopic(ctx, topic.ShadowTopic)
 	switch {
 	case errors.Is(err, errs.ErrConflict):
-		return fmt.Errorf("%w: %s", errWaits, strings.ReplaceAll(err.Error(), "\n", "; "))
+		return fmt.Errorf("%w: %s", errWaits, flat(err))
 	case err != nil && !errors.Is(err, errs.ErrUnknownTopic):
 		return err
 	case !topic.MadeThere:
 		return nil
 	}
-	err = s.on(ctx, topic.Cluster, func(ctx context.Context, c *clusters.Conn) error { return c.DeleteTopic(ctx, topic.Physical) })
-	if errors.Is(err, errs.ErrUnknownTopic) {
+	err = s.on(ctx, topic.Cluster, func(ctx context.Context, c *clusters.Conn) error {
+		for _, group := range topic.Groups {
+			if err := c.DeleteGroup(ctx, group); err != nil {
+				return err
+			}
+		}
+		return c.DeleteTopic(ctx, topic.Physical)
+	})
+	switch {
+	case errors.Is(err, errs.ErrUnknownTopic):
 		return nil
+	case errors.Is(err, errs.ErrConflict): // members that have not left yet
+		return fmt.Errorf("%w: %s", errWaits, flat(err))
 	}
 	return err
 }
+
+// flat is an error in one line.
+func flat(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -21,7 +21,7 @@ func TestWholeLife(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, plan.Problems)
 	require.Equal(t, []string{app}, plan.Apps)
-	require.Equal(t, []store.StressTopic{{Topic: s.orders, ShadowTopic: "shadow_" + s.orders, Cluster: "kafka-a", Physical: "shadow_" + s.orders, Partitions: 2, Made: true, MadeThere: true}}, plan.Topics)
+	require.Equal(t, []store.StressTopic{{Topic: s.orders, ShadowTopic: "shadow_" + s.orders, Cluster: "kafka-a", Physical: "shadow_" + s.orders, Partitions: 2, Made: true, MadeThere: true, Groups: []string{"shadow_" + s.billing}}}, plan.Topics)
 	_, err = s.on("kafka-a").DescribeTopic(t.Context(), "shadow_"+s.orders)
 	require.ErrorIs(t, err, errs.ErrUnknownTopic, "a plan changes nothing")
 
@@ -80,6 +80,9 @@ func TestWholeLife(t *testing.T) {
 	require.ErrorIs(t, err, errs.ErrUnknownTopic)
 	_, err = s.on("kafka-a").DescribeTopic(t.Context(), "shadow_"+s.orders)
 	require.ErrorIs(t, err, errs.ErrUnknownTopic)
+	groups, err := s.on("kafka-a").GroupTopics(t.Context())
+	require.NoError(t, err)
+	require.NotContains(t, groups, "shadow_"+s.billing)
 	n, err = s.meta.Read(t.Context(), s.ShadowRoot+"/"+app+"/zpt_task_1")
 	require.NoError(t, err)
 	require.False(t, n.Exists)

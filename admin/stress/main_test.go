@@ -87,7 +87,7 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	n := stages.Add(1)
-	s := &stage{T: t, orders: fmt.Sprintf("orders-%d", n), billing: "billing"}
+	s := &stage{T: t, orders: fmt.Sprintf("orders-%d", n), billing: fmt.Sprintf("billing-%d", n)}
 	s.childSpec = childSpec{ZooKeeper: env.ZooKeeper(), Root: fmt.Sprintf("/stress-%d", n), ShadowRoot: fmt.Sprintf("/zpt-%d", n), Database: "sqlite:" + filepath.Join(t.TempDir(), "turnout.db")}
 	var err error
 	s.db, err = store.Open(t.Context(), s.Database, nil)

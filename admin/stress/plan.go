@@ -138,6 +138,7 @@ func (s *Service) plan(ctx context.Context, spec requests.StressSpec) (*TaskPlan
 		return topics[name], nil
 	}
 	wanted := map[string]requests.StressTopicSpec{} // that need a shadow topic
+	readers := map[string][]string{}                // by shadow topic: physical groups
 	for _, t := range spec.Topics {
 		if _, err := read(t.Topic); err != nil {
 			return nil, fmt.Errorf("topics: %w", err)
@@ -154,6 +155,9 @@ func (s *Service) plan(ctx context.Context, spec requests.StressSpec) (*TaskPlan
 		if err != nil {
 			p.problem("%v", err)
 			continue
+		}
+		for shadow := range derived.Of {
+			readers[shadow] = append(readers[shadow], derived.Physical(shadow))
 		}
 		for _, name := range g.Topics {
 			if slices.Contains(slices.Collect(maps.Values(derived.Of)), name) {
@@ -177,7 +181,7 @@ func (s *Service) plan(ctx context.Context, spec requests.StressSpec) (*TaskPlan
 		if other := of[t.ShadowTopic]; other != "" {
 			p.problem("topics %s and %s have the same shadow topic %s: give one of them another (settings shadowTopic)", other, name, t.ShadowTopic)
 		}
-		of[t.ShadowTopic] = name
+		of[t.ShadowTopic], t.Groups = name, readers[t.ShadowTopic]
 		p.Topics = append(p.Topics, *t)
 		if (t.Made || t.MadeThere) && spec.Provision != nil && !*spec.Provision {
 			p.problem("shadow topic %s of %s is missing, and provision is false: create it with turnout shadow topic %s, or leave provision out", t.ShadowTopic, name, name)

@@ -108,7 +108,7 @@ func TestWhatStays(t *testing.T) {
 	}
 	first := s.prepared(p, s.spec(further))
 	require.Equal(t, []store.StressTopic{
-		{Topic: s.orders, ShadowTopic: there, Cluster: "kafka-b", Physical: there},
+		{Topic: s.orders, ShadowTopic: there, Cluster: "kafka-b", Physical: there, Groups: []string{"shadow_" + s.billing}},
 		{Topic: more, ShadowTopic: "stress-" + more, Cluster: "kafka-b", Physical: "stress-" + more, Partitions: 1, Made: true, MadeThere: true},
 	}, first.Topics)
 	made, err := s.meta.GetTopic(t.Context(), "stress-"+more)

@@ -82,6 +82,23 @@ func (s *suite) offsets() {
 		}
 		return nil
 	})
+
+	// Deleted with all that it has, but not while it has members.
+	require.ErrorIs(s, s.c.DeleteGroup(s.ctx(), group), errs.ErrConflict)
+	require.NoError(s, s.c.DeadLetter(s.ctx(), group, &broker.Delivery{Topic: topic, Envelope: *message("", "dead")}, "a test"))
+	r.leave()
+	s.eventually(func() error { return s.c.DeleteGroup(s.ctx(), group) })
+	s.eventually(func() error {
+		positions, err := s.c.Positions(s.ctx(), group, topic)
+		if err == nil && len(positions) > 0 {
+			err = fmt.Errorf("positions are left: %v", positions)
+		}
+		return err
+	})
+	pending, err = s.c.Pending(s.ctx(), group, topic)
+	require.NoError(s, err)
+	require.Zero(s, pending)
+	require.NoError(s, s.c.DeleteGroup(s.ctx(), group), "it is gone")
 }
 
 // describe: the cluster says who it is.

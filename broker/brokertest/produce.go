@@ -273,6 +273,7 @@ func (s *suite) allClosed(c broker.Cluster, topic, group string) {
 	is(c.Warm(ctx, topic))
 	is(c.CreateTopic(ctx, topic, broker.TopicSpec{}))
 	is(c.DeleteTopic(ctx, topic))
+	is(c.DeleteGroup(ctx, group))
 	is(c.Retry(ctx, group, d, 0))
 	is(c.DeadLetter(ctx, group, d, "x"))
 	_, err = c.Join(ctx, broker.Membership{Group: group, Topic: topic, Claim: func(context.Context, broker.Claim) {}})

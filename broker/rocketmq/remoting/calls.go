@@ -100,6 +100,11 @@ func (c *Client) UpdateSubscriptionGroup(ctx context.Context, addr string, g Sub
 	return c.send(ctx, addr, NewRequest(ReqUpdateSubscriptionGroup, body))
 }
 
+// DeleteGroup removes a group and its positions from a broker. It succeeds also when there is none.
+func (c *Client) DeleteGroup(ctx context.Context, addr, group string) error {
+	return c.send(ctx, addr, NewRequest(ReqDeleteSubscriptionGroup, nil, "groupName", group, "cleanOffset", "true"))
+}
+
 // ConsumeStats asks a broker where a group stands; topic "" is all its topics.
 func (c *Client) ConsumeStats(ctx context.Context, addr, group, topic string) (map[Queue]ConsumeOffset, error) {
 	v, err := read[struct {

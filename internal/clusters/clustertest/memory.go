@@ -381,6 +381,20 @@ func (c *MemoryConn) GroupMembers(ctx context.Context, group string) ([]string, 
 	return slices.Clone(c.m.group(group).members), nil
 }
 
+// DeleteGroup implements broker.Cluster.
+func (c *MemoryConn) DeleteGroup(ctx context.Context, group string) error {
+	if err := c.gate(ctx, c.m.Name, "DeleteGroup"); err != nil {
+		return err
+	}
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if members := c.m.group(group).members; len(members) > 0 {
+		return fmt.Errorf("cluster %q: group %q: %w: it has the members %q", c.m.Name, group, errs.ErrConflict, members)
+	}
+	delete(c.m.groups, group)
+	return nil
+}
+
 // Groups implements broker.Cluster.
 func (c *MemoryConn) Groups(ctx context.Context, topic string) (names []string, err error) {
 	_, unlock, err := c.ask(ctx, "Groups", topic)
