@@ -77,7 +77,9 @@ func (s *Service) lookAfter(ctx context.Context, id string) {
 		case err != nil:
 		case t.State == store.StressRunning:
 			err = s.inspect(ctx, t, &guarded)
-			pause = min(pause, max(0, time.Until(*t.EndsAt)))
+			if pause = min(pause, max(0, time.Until(*t.EndsAt))); t.State != store.StressRunning && err == nil {
+				pause = 0 // it has just been decided that it ends
+			}
 		case t.State == store.StressStarting, t.State == store.StressStopping, t.State == store.StressRemoving:
 			if err = s.advance(ctx, id); err == nil {
 				pause = 0

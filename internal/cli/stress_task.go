@@ -116,8 +116,10 @@ func (p *platform) showStress(v *stress.TaskView) error {
 			field(w, "ended", timeText(v.StoppedAt)+": "+v.Reason)
 		}
 		field(w, "waits", oneLineOrNone(v.Waiting))
-		fmt.Fprintln(w)
-		row(w, "GROUP", "APPLICATION", "FLAG", "ON", "INSTANCE", "STATE", "SINCE", "REASON")
+		if len(v.Groups) > 0 {
+			fmt.Fprintln(w)
+			row(w, "GROUP", "APPLICATION", "FLAG", "ON", "INSTANCE", "STATE", "SINCE", "REASON")
+		}
 		for _, g := range v.Groups {
 			on := "no"
 			switch {
@@ -231,7 +233,7 @@ func newStressTaskHistory(p *platform) *cobra.Command {
 				return err
 			}
 			return p.show(h.Events, func(w io.Writer) {
-				row(w, "AT", "WHO", "WHAT", "")
+				row(w, "AT", "WHO", "WHAT", "DETAIL")
 				for _, e := range h.Events {
 					row(w, e.At.Local().Format(time.DateTime), e.Who, e.Kind, oneLineOrNone(e.Text))
 				}
