@@ -368,6 +368,7 @@ var statePaths = [][]migrate.State{
 	{migrate.Planned, migrate.Preparing, migrate.Switching, migrate.Sealing, migrate.Draining, migrate.Closing, migrate.Done},
 	{migrate.Planned, migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Reverting, migrate.Done},
 	{migrate.Planned, migrate.Preparing, migrate.Reverting, migrate.Done},
+	{migrate.Planned, migrate.Preparing, migrate.Switching, migrate.Sealing, migrate.Draining, migrate.Shutting, migrate.Closing, migrate.Done},
 }
 
 // states is the way of a migration with the present state in brackets.
@@ -375,7 +376,7 @@ func states(m *store.Migration) []string {
 	state := migrate.State(m.State)
 	paths := statePaths
 	if !m.Ordered {
-		paths = [][]migrate.State{statePaths[1], statePaths[3]}
+		paths = [][]migrate.State{statePaths[1], statePaths[3], statePaths[4]}
 	}
 	i := slices.IndexFunc(paths, func(path []migrate.State) bool { return slices.Contains(path, state) })
 	if i < 0 {
