@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,8 +58,8 @@ var faults = []fault{
 		c.allow = append(c.allow, history.Failed, history.Unknown) // see onlyFencedFail
 		return c.cut(zooKeeper + "-1")
 	}},
-	{name: "everybody cut from A", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.cut(from) }},
-	{name: "everybody cut from B", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.cut(to) }},
+	{name: "everybody cut from A", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.cut(c.from) }},
+	{name: "everybody cut from B", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.cut(c.to) }},
 	{name: "ZooKeeper restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(zooKeeper) }},
 	{name: "session expired", begin: func(c *play) func() {
 		for _, name := range []string{"orders", "billing"} {
@@ -68,8 +69,8 @@ var faults = []fault{
 		}
 		return nil
 	}},
-	{name: "broker of A restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(from) }},
-	{name: "broker of B restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(to) }},
+	{name: "broker of A restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(c.from) }},
+	{name: "broker of B restarted", breaks: true, lasting: lasting, begin: func(c *play) func() { return c.restart(c.to) }},
 	{name: "rollback requested", begin: func(c *play) func() {
 		err := c.Rollback(c.ctx(), c.id, "tester")
 		if c.cell.state == migrate.Done {
@@ -227,7 +228,7 @@ func TestMatrix(t *testing.T) {
 						if backend == testenv.Embedded || !breaks {
 							t.Parallel()
 						}
-						results.note(t, c, func() string { return playCell(t, matrixEnv(t, backend), c, f) })
+						results.note(t, c, func() string { return playCell(t, matrixEnv(t, backend, ofKafka), c, f) })
 					})
 				}
 			}
@@ -236,12 +237,20 @@ func TestMatrix(t *testing.T) {
 }
 
 // matrixEnv is an environment for one cell: on real servers they share one.
-func matrixEnv(t *testing.T, backend testenv.Backend) *testenv.Env {
+func matrixEnv(t *testing.T, backend testenv.Backend, clusters [2]string) *testenv.Env {
 	t.Helper()
 	if backend == testenv.Servers {
 		return theServers(t)
 	}
-	env, err := testenv.Start(t.Context(), testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: []string{from, to}, Proxy: true})
+	spec := testenv.Spec{Backend: backend, ZooKeeper: 3, Proxy: true}
+	for _, name := range clusters {
+		if strings.HasPrefix(name, "kafka") {
+			spec.Kafka = append(spec.Kafka, name)
+		} else {
+			spec.RocketMQ = append(spec.RocketMQ, name)
+		}
+	}
+	env, err := testenv.Start(t.Context(), spec)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, env.Close()) })
 	return env
@@ -250,7 +259,7 @@ func matrixEnv(t *testing.T, backend testenv.Backend) *testenv.Env {
 // playCell moves a topic, has the fault meet the state, and holds what came of it against the guarantees. It returns how the
 // migration ended.
 func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
-	p := &play{mover: newMover(t, env, c.ordered), cell: c}
+	p := &play{mover: newMover(t, env, ofKafka, c.ordered), cell: c}
 	for n := 2; n <= 3; n++ {
 		p.controller(fmt.Sprintf("controller-%d", n), func(spec *scene.Spec) {
 			spec.ZooKeeper = p.server(n)
@@ -260,7 +269,7 @@ func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
 		})
 	}
 	p.traffic()
-	p.id = p.move(to, nil).ID
+	p.id = p.move(p.to, nil).ID
 	if c.state == migrate.Done {
 		p.ended(p.id)
 		p.holder = p.of(scene.Controller)[0]
@@ -288,7 +297,7 @@ func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
 	p.flows(r.To)
 	p.onlyFencedFail("orders-island")
 	p.verdict()
-	for _, cluster := range []string{from, to} {
+	for _, cluster := range p.clusters {
 		require.Zero(t, p.left(p.groups[0], cluster), "left on %s", cluster)
 	}
 	return map[store.Outcome]string{store.Done: "done", store.RolledBack: "back"}[r.Outcome]

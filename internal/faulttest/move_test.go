@@ -25,27 +25,28 @@ import (
 	"github.com/turnout-mq/turnout/testenv/history"
 )
 
-// from and to are where the topic of a mover is at first, and where it is moved to.
-const (
-	from = "kafka-a"
-	to   = "kafka-b"
+// Where the topic of a mover is at first, and where it is moved to.
+var (
+	ofKafka = [2]string{"kafka-a", "kafka-b"}
+	ofKinds = [2]string{"rocketmq-a", "kafka-a"} // RocketMQ is closed to writers only when it was read
 )
 
 // mover is a stage whose topic is moved by controllers, which are processes too.
 type mover struct {
 	*stage
+	from, to            string
 	*migrate.Controller        // the operator: starts, asks and looks, and carries nothing out
 	database            string // that all controllers share
 	frozen              map[*scene.Process]bool
 }
 
-func newMover(t *testing.T, env *testenv.Env, ordered bool) *mover {
+func newMover(t *testing.T, env *testenv.Env, pair [2]string, ordered bool) *mover {
 	t.Helper()
-	m := &mover{stage: newStage(t, env, from, to), frozen: map[*scene.Process]bool{}}
+	m := &mover{stage: newStage(t, env, pair[:]...), from: pair[0], to: pair[1], frozen: map[*scene.Process]bool{}}
 	m.ordered = ordered
 	if ordered {
 		require.NoError(t, m.store.UpdateGroup(m.ctx(), m.groups[0], func(g *metadata.Group) error { g.Order = metadata.OrderKey; return nil }))
-		_, err := m.store.PutTopic(m.ctx(), m.topic, metadata.PutTopic{Cluster: from, Order: metadata.OrderKey})
+		_, err := m.store.PutTopic(m.ctx(), m.topic, metadata.PutTopic{Cluster: pair[0], Order: metadata.OrderKey})
 		require.NoError(t, err)
 	}
 	m.database = "sqlite:" + filepath.Join(m.dir, "turnout.db")
@@ -81,8 +82,8 @@ func (m *mover) traffic() {
 	} {
 		m.ready(p)
 	}
-	m.applied(from)
-	m.flows(from)
+	m.applied(m.from)
+	m.flows(m.from)
 }
 
 // app starts an application whose session is short and that sends no more than a small machine bears.
@@ -216,9 +217,9 @@ func (m *mover) proven(r *migrate.Receipt) {
 	m.t.Helper()
 	require.Contains(m.t, []store.Outcome{store.Done, store.RolledBack}, r.Outcome, m.story(r.Migration))
 	require.True(m.t, r.Free, "%v\n%s", r.Verdict, m.story(r.Migration))
-	want := map[store.Outcome]string{store.Done: to, store.RolledBack: from}
-	if m.home(r) != from {
-		want = map[store.Outcome]string{store.Done: from, store.RolledBack: to}
+	want := map[store.Outcome]string{store.Done: m.to, store.RolledBack: m.from}
+	if m.home(r) != m.from {
+		want = map[store.Outcome]string{store.Done: m.from, store.RolledBack: m.to}
 	}
 	require.Equal(m.t, want[r.Outcome], r.To, m.story(r.Migration))
 	topic, err := m.store.GetTopic(m.ctx(), m.topic)
@@ -238,10 +239,10 @@ func (m *mover) home(r *migrate.Receipt) string {
 	require.NoError(m.t, err)
 	var plan migrate.Plan
 	require.NoError(m.t, json.Unmarshal(row.Plan, &plan))
-	if plan.To == to {
-		return from
+	if plan.To == m.to {
+		return m.from
 	}
-	return to
+	return m.to
 }
 
 // onlyFencedFail sees that the only sends that failed are of applications that were cut off from ZooKeeper and met a fence:

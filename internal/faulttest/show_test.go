@@ -20,7 +20,7 @@ import (
 func eachMode(t *testing.T, run func(t *testing.T, play func(t *testing.T, env *testenv.Env)), play func(m *mover)) {
 	for _, ordered := range []bool{false, true} {
 		t.Run(cell{ordered: ordered}.mode(), func(t *testing.T) {
-			run(t, func(t *testing.T, env *testenv.Env) { play(newMover(t, env, ordered)) })
+			run(t, func(t *testing.T, env *testenv.Env) { play(newMover(t, env, ofKafka, ordered)) })
 		})
 	}
 }
@@ -34,19 +34,19 @@ func TestZombieWritesNothingToTheClusterThatWasLeft(t *testing.T) {
 		zombie := m.named("orders")
 		m.freeze(zombie)
 		m.eventually(func() bool { _, there := m.participants()[zombie.Pid()]; return !there }, m.state, "the session of the zombie ends")
-		r := m.ended(m.move(to, nil).ID)
+		r := m.ended(m.move(m.to, nil).ID)
 		require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
 		m.proven(r)
-		ends, err := m.brokers[from].EndOffsets(m.ctx(), m.topic)
+		ends, err := m.brokers[m.from].EndOffsets(m.ctx(), m.topic)
 		require.NoError(m.t, err)
 		m.thaw(zombie)
 		m.registered()
-		m.applied(to)
-		m.flows(to)
+		m.applied(m.to)
+		m.flows(m.to)
 		m.verdict()
-		after, err := m.brokers[from].EndOffsets(m.ctx(), m.topic)
+		after, err := m.brokers[m.from].EndOffsets(m.ctx(), m.topic)
 		require.NoError(m.t, err)
-		require.Equal(m.t, ends, after, "the zombie has written to %s", from)
+		require.Equal(m.t, ends, after, "the zombie has written to %s", m.from)
 	})
 }
 
@@ -54,15 +54,15 @@ func TestZombieWritesNothingToTheClusterThatWasLeft(t *testing.T) {
 // migration.
 func TestSendsGoOnWhenTheControllerIsKilledWhileTheyPause(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		m := newMover(t, env, true)
+		m := newMover(t, env, ofKafka, true)
 		for _, name := range []string{"controller-2", "controller-3"} {
 			m.controller(name, func(spec *scene.Spec) { spec.HoldAt = []string{string(migrate.Holding)} })
 		}
 		m.traffic()
 		// Who does not answer keeps it in the state holding. Its session lasts longer than the pause.
 		silent := m.ready(m.start(m.senderSpec("silent"), func(spec *scene.Spec) { spec.Rate, spec.SessionTimeout = 20, 30*time.Second }))
-		m.applied(from)
-		row := m.move(to, func(p *migrate.Plan) { p.Hold = 10_000 })
+		m.applied(m.from)
+		row := m.move(m.to, func(p *migrate.Plan) { p.Hold = 10_000 })
 		first := m.waitHolder()
 		m.freeze(silent)
 		m.goOn()
@@ -129,16 +129,16 @@ func TestAGroupThatSleptThroughAMoveGetsEverything(t *testing.T) {
 				g.Order = metadata.OrderKey
 			}
 		})
-		row := m.move(to, func(p *migrate.Plan) { p.Accept = append(p.Accept, migrate.SleepingGroups) })
+		row := m.move(m.to, func(p *migrate.Plan) { p.Accept = append(p.Accept, migrate.SleepingGroups) })
 		r := m.ended(row.ID)
 		require.Equal(m.t, store.Done, r.Outcome, m.story(row.ID))
 		require.False(m.t, r.Free, r.Verdict)
 		require.Contains(m.t, fmt.Sprint(r.Verdict), sleeper)
-		m.flows(to)
+		m.flows(m.to)
 		spec := m.receiverSpec("awake")
 		spec.Group = sleeper
 		m.ready(m.app(spec))
-		m.eventually(func() bool { r, err := m.Receipt(m.ctx(), row.ID); return err == nil && r.Free }, func() any { return m.story(row.ID) }, "%s is free", from)
+		m.eventually(func() bool { r, err := m.Receipt(m.ctx(), row.ID); return err == nil && r.Free }, func() any { return m.story(row.ID) }, "%s is free", m.from)
 		r, err := m.Receipt(m.ctx(), row.ID)
 		require.NoError(m.t, err)
 		m.proven(r)
@@ -159,23 +159,23 @@ func TestWithoutTheFenceTheHistoryShowsWhatWasWrittenLate(t *testing.T) {
 		m.freeze(island)
 		require.NoError(m.t, m.env.Cut(zooKeeper+"-1"))
 		m.eventually(func() bool { _, there := m.participants()[island.Pid()]; return !there }, m.state, "the session of the sender ends")
-		r := m.ended(m.move(to, nil).ID)
+		r := m.ended(m.move(m.to, nil).ID)
 		require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
 		m.eventually(func() bool {
-			members, err := m.brokers[from].GroupMembers(m.ctx(), m.groups[0])
+			members, err := m.brokers[m.from].GroupMembers(m.ctx(), m.groups[0])
 			require.NoError(m.t, err)
 			return len(members) == 0
-		}, m.state, "the group has left %s", from)
+		}, m.state, "the group has left %s", m.from)
 		m.thaw(island)
 		resumed := time.Now()
 		m.eventually(func() bool {
 			for _, e := range m.history() {
-				if e.Op == history.OpOK && e.T > resumed.UnixNano() && e.Cluster == from {
+				if e.Op == history.OpOK && e.T > resumed.UnixNano() && e.Cluster == m.from {
 					return true
 				}
 			}
 			return false
-		}, m.state, "something is written to %s late", from)
+		}, m.state, "something is written to %s late", m.from)
 		m.kill(m.applications()...)
 		require.NoError(m.t, m.env.Heal(zooKeeper+"-1"))
 		m.stop(m.of(scene.Controller)...)
@@ -196,7 +196,7 @@ func TestManyMovesThereAndBack(t *testing.T) {
 		moves := bound(6, 1000)
 		m.ready(m.controller("controller", nil))
 		m.traffic()
-		clusters := []string{to, from}
+		clusters := []string{m.to, m.from}
 		move := func(n, count int) {
 			for i := range count {
 				r := m.ended(m.move(clusters[(n+i)%2], nil).ID)

@@ -31,6 +31,12 @@ type walk struct {
 	current string // migration that runs, or ran last
 }
 
+// ways are what topics move over.
+var ways = map[string]struct {
+	clusters [2]string
+	ordered  bool
+}{"unordered": {ofKafka, false}, "ordered": {ofKafka, true}, "kinds": {ofKinds, false}}
+
 // Topics move there and back while faults happen by chance, some at once, and one process at a time is starved. TURNOUT_WALK says how
 // long that lasts; TURNOUT_SEED repeats a run's choices, what comes of them also depends on time.
 func TestWalk(t *testing.T) {
@@ -48,19 +54,19 @@ func TestWalk(t *testing.T) {
 			if backend == testenv.Embedded {
 				t.Parallel()
 			}
-			for _, ordered := range []bool{false, true} {
-				t.Run(cell{ordered: ordered}.mode(), func(t *testing.T) {
+			for mode, way := range ways {
+				t.Run(mode, func(t *testing.T) {
 					if backend == testenv.Embedded {
 						t.Parallel()
 					}
 					share := long
 					if backend == testenv.Servers {
-						share /= 2
+						share /= time.Duration(len(ways))
 					}
-					env := matrixEnv(t, backend)
+					env := matrixEnv(t, backend, way.clusters)
 					t.Cleanup(func() { require.NoError(t, env.Mend(context.Background())) })
-					w := &walk{mover: newMover(t, env, ordered), moves: map[store.Outcome]int{}}
-					w.rand = rand.New(rand.NewPCG(seed, uint64(len(cell{ordered: ordered}.mode()))))
+					w := &walk{mover: newMover(t, env, way.clusters, way.ordered), moves: map[store.Outcome]int{}}
+					w.rand = rand.New(rand.NewPCG(seed, uint64(len(mode))))
 					t.Cleanup(func() {
 						if t.Failed() {
 							t.Logf("again: TURNOUT_SEED=%d TURNOUT_WALK=%v TURNOUT_TEST=%s go test -run TestWalk/ ./internal/faulttest", seed, long, backend)
@@ -79,7 +85,7 @@ func (w *walk) play(long time.Duration) {
 		w.another(scene.Sender)
 		w.another(scene.Receiver)
 	}
-	w.flows(from)
+	w.flows(w.from)
 	stop := w.starved.begin(rand.New(rand.NewPCG(w.rand.Uint64(), 0)))
 	defer stop()
 	steps := []func(){w.killOne, w.killOne, w.stopOne, w.starve, w.starve, w.expire, w.zooKeeper, w.slowZooKeeper, w.broker, w.cut, w.rollback, w.join, w.nothing, w.nothing}
@@ -120,10 +126,10 @@ func (w *walk) elsewhere() string {
 	w.t.Helper()
 	topic, err := w.store.GetTopic(w.ctx(), w.topic)
 	require.NoError(w.t, err)
-	if topic.Route.Write == from {
-		return to
+	if topic.Route.Write == w.from {
+		return w.to
 	}
-	return from
+	return w.from
 }
 
 func (w *walk) say(format string, args ...any) {
@@ -152,9 +158,9 @@ func (w *walk) keepMoving() {
 	if err != nil || topic.Route == nil {
 		return // ZooKeeper is away
 	}
-	target := to
-	if topic.Route.Write == to {
-		target = from
+	target := w.to
+	if topic.Route.Write == w.to {
+		target = w.from
 	}
 	hold := int64(500 + w.rand.IntN(5000))
 	row, err := w.Start(ctx, migrate.Plan{Topic: w.topic, To: target, Ordered: w.ordered, Hold: hold, Accept: []string{migrate.AutoCreate, migrate.Vanished}}, "walk", migrate.StarterApproves)
