@@ -127,7 +127,9 @@ func lagTable(w io.Writer, groups []fleetapi.GroupOnCluster) {
 		worst := ""
 		if len(g.Partitions) > 0 {
 			most := slices.MaxFunc(g.Partitions, func(a, b fleetapi.PartitionLag) int { return cmp.Compare(a.Unread, b.Unread) })
-			worst = fmt.Sprintf("%s (%d)", most.Partition, most.Unread)
+			if most.Unread > 0 {
+				worst = fmt.Sprintf("%s (%d)", most.Partition, most.Unread)
+			}
 		}
 		note := oneLineOrNone(g.Error)
 		if g.NoTopic && g.Error == "" {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,8 +65,8 @@ the reset itself is a request, whose document is shown. It is carried out only w
 			if err := p.show(plan, func(w io.Writer) { offsetsTable(w, spec, plan) }); err != nil {
 				return err
 			}
-			if n := len(plan.Problems); n > 0 {
-				return markedError{fmt.Errorf("%d things are in the way of the reset", n), errVerdict}
+			if len(plan.Problems) > 0 {
+				return markedError{errors.New("the reset can not be done now: see what is in the way"), errVerdict}
 			}
 			return nil
 		})
