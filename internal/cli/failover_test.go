@@ -47,6 +47,19 @@ type shardsDoc []struct {
 	}
 }
 
+// answer asks until a server answers: a server that stands still is not registered for a moment.
+func answer[T any](t *testing.T, p *platform, args ...string) (doc T) {
+	t.Helper()
+	eventually(t, func() bool {
+		r := run(t, append(args, "--zookeeper", p.connect, "--timeout", "1m", "-o", "json")...)
+		if r.code == 0 {
+			doc = decode[T](t, r.stdout)
+		}
+		return r.code == 0
+	}, patience, 50*time.Millisecond, "%v", args)
+	return doc
+}
+
 // settled says that all shards are divided among servers that are not this one, and among so many.
 func (s shardsDoc) settled(gone string, servers int) bool {
 	for _, job := range s {
@@ -80,12 +93,13 @@ func TestThreeServersAndOneIsKilled(t *testing.T) {
 			c := copied(t, "serve", "--no-login", "--zookeeper", p.connect, "--database", p.db, "--listen", "127.0.0.1:0", "--session-timeout", "4s", "--timeout", "1m", "--log-level", "debug")
 			processes[strings.Fields(c.first)[1]] = c
 		}
-		shards := func() shardsDoc {
-			return decode[shardsDoc](t, p.turnout(t, "fleet", "shards", "-o", "json").stdout)
-		}
+		shards := func() shardsDoc { return answer[shardsDoc](t, p, "fleet", "shards") }
 		wake := p.sleeper(t)
-		id := p.begin(t)
-		p.awaitState(t, id, "draining")
+		id := answer[migrationDoc](t, p, "migrate", "start", "order_topic", "--to", "kafka-b", "--create", "--accept", "all").ID
+		eventually(t, func() bool {
+			list := answer[[]migrationDoc](t, p, "migrate", "list")
+			return len(list) == 1 && list[0].State == "draining"
+		}, patience, 20*time.Millisecond, "draining")
 		eventually(t, func() bool { return shards().settled("", 3) }, patience, 50*time.Millisecond, "each server has shards of each job")
 
 		var leader serverDoc
@@ -148,7 +162,7 @@ func TestThreeServersAndOneIsKilled(t *testing.T) {
 			p.create(t, "/turnout/topics/"+names[i], `{"cluster":"kafka-a"}`)
 		}
 		eventually(t, func() bool {
-			found := decode[[]struct{ Name, What string }](t, p.turnout(t, "drift", "list", "--what", "unknown", "--kind", "topic", "-o", "json").stdout)
+			found := answer[[]struct{ Name string }](t, p, "drift", "list", "--what", "unknown", "--kind", "topic")
 			n := 0
 			for _, d := range found {
 				if slices.Contains(names, d.Name) {
@@ -159,9 +173,10 @@ func TestThreeServersAndOneIsKilled(t *testing.T) {
 		}, patience, 100*time.Millisecond, "all shards are compared")
 
 		wake()
-		watch := p.turnout(t, "migrate", "watch", id, "--timeout", "1m")
+		watch := run(t, "migrate", "watch", id, "--zookeeper", p.connect, "--timeout", "1m")
+		require.Equal(t, 0, watch.code, watch.stderr)
 		require.Equal(t, 1, strings.Count(watch.stdout, "planned by"), "no event twice: %s", watch.stdout)
-		receipt := decode[receiptDoc](t, p.turnout(t, "migrate", "receipt", id, "-o", "json").stdout)
+		receipt := answer[receiptDoc](t, p, "migrate", "receipt", id)
 		require.Equal(t, "done", receipt.Outcome)
 		require.True(t, receipt.Free, receipt.Verdict)
 		for _, s := range p.servers(t) {
