@@ -65,6 +65,8 @@ type Service struct {
 	mu    sync.Mutex
 	seen  map[int]*shardSeen
 	swept time.Time
+
+	live live
 }
 
 // shardSeen is the last look at a shard.

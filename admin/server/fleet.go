@@ -11,6 +11,7 @@ import (
 )
 
 func (s *server) registerFleet() {
+	s.registerFleetStream()
 	type instances struct {
 		Instances []fleet.Instance `json:"instances"`
 	}

@@ -74,7 +74,7 @@ func (s *server) registerMigrations() {
 				return
 			}
 			next(ctx)
-		}},
+		}, s.streaming},
 	}, map[string]any{"event": store.Event{}, "ended": store.Migration{}}, s.stream)
 }
 

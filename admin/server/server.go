@@ -150,6 +150,7 @@ type server struct {
 	leads    atomic.Bool
 	changed  chan struct{} // has a token when leads has changed
 	underWay atomic.Int64
+	streams  atomic.Int64    // that are open
 	stopping context.Context // ends when no question is to be kept open any more
 }
 
