@@ -19,6 +19,7 @@ FUZZTIME  ?= 10s
 ARGS      ?=
 WALK      ?= 3m
 BACKEND   ?= embedded servers
+SCALE     ?= 10000
 
 # A test run that hangs is ended here, with the stacks of all goroutines. For one package, not for all of them.
 TIMEOUT         ?= 5m
@@ -34,7 +35,7 @@ run_flag = $(if $(RUN),-run '$(RUN)')
 packages_with = for package in $$(go list -f '{{.ImportPath}}={{.Dir}}' $(PKG)); do \
 	   if grep -qsE '\b$1' "$${package\#*=}"/*_test.go; then echo "$${package%%=*}"; fi; done
 
-.PHONY: help build test test-servers servers-needed server-packages matrix walk leak-proof consumption race lint bench fuzz verify demo
+.PHONY: help build test test-servers servers-needed server-packages matrix walk scale leak-proof consumption race lint bench fuzz verify demo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +76,12 @@ walk: $(if $(findstring servers,$(BACKEND)),servers-needed) ## topics move while
 	   TURNOUT_TEST=$$backend TURNOUT_WALK='$(WALK)' TURNOUT_SEED='$(TURNOUT_SEED)' \
 	     go test -count=1 -timeout 60m -run '^TestWalk$$' -v ./internal/faulttest 2>&1 | sed -u "s/^/$$backend: /" & pids="$$pids $$!"; \
 	 done; failed=0; for pid in $$pids; do wait $$pid || failed=1; done; exit $$failed
+
+# Some 12 minutes on each SQL database, most of them waiting; ZooKeeper and Kafka are the embedded ones.
+scale: $(if $(findstring servers,$(BACKEND)),servers-needed) ## a platform with SCALE topics is measured (BACKEND: SQLite, PostgreSQL); docs/scale.md
+	@for backend in $(BACKEND); do \
+	   TURNOUT_TEST=$$backend TURNOUT_SCALE='$(SCALE)' go test -count=1 -timeout 60m -run '^TestScale$$' -v ./internal/scale; \
+	 done
 
 # 110,000 requests through three applications, more than 220,000 messages: some 2 minutes on the embedded servers, and some 4 on real
 # ones, with a run between Kafka and RocketMQ.

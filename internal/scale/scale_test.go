@@ -2,7 +2,6 @@ package scale
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -52,15 +51,11 @@ func eventually(t *testing.T, ok func() bool, what string) {
 	}
 }
 
-// report is a table of what was measured.
-type report struct {
-	*testing.T
-	rows [][2]string
-}
+// report says what was measured, as rows of a table.
+type report struct{ *testing.T }
 
 func (r *report) add(what, format string, args ...any) {
-	r.rows = append(r.rows, [2]string{what, fmt.Sprintf(format, args...)})
-	r.Logf("%s: %s", what, r.rows[len(r.rows)-1][1])
+	r.Logf("| %s | %s |", what, fmt.Sprintf(format, args...))
 }
 
 // took adds how long f takes: the one in the middle of n times.
@@ -183,14 +178,14 @@ func word(t *testing.T, address, name string) (n int64) {
 }
 
 // What people and servers do with many topics and groups, one after the other, on a platform with one server. TURNOUT_SCALE says how
-// many; the table goes to the file of TURNOUT_SCALE_REPORT.
+// many there are.
 func TestScale(t *testing.T) {
 	testenv.EachSQL(t, func(t *testing.T, database func() string) { measure(t, database()) })
 }
 
 func measure(t *testing.T, database string) {
 	topics, groups, filed, edits, rest := size(t)
-	r := &report{T: t}
+	r := &report{t}
 	w := newWorld(t, database, topics, groups)
 	zookeeper := w.env.ZooKeeper()
 	r.add("ZooKeeper nodes", "%d", word(t, zookeeper, "zk_znode_count"))
@@ -210,14 +205,14 @@ func measure(t *testing.T, database string) {
 
 	// Reading.
 	some := topicName(topics / 2)
-	r.took("list: 100 topics", 5, func() { require.Len(t, p.list("/catalog/topic").Items, min(100, topics)) })
-	r.took("list: 100 topics from the middle", 5, func() { require.NotEmpty(t, p.list("/catalog/topic?after="+some).Items) })
-	r.took("list: all topics, 1,000 a page", 3, func() { require.Equal(t, topics, p.all("/catalog/topic")) })
-	r.took("list: all groups, 1,000 a page", 3, func() { require.Equal(t, groups, p.all("/catalog/group")) })
-	r.took("search: topics by a part of the name", 5, func() { require.Len(t, p.list("/catalog/topic?text="+some[3:]).Items, 1) })
-	r.took("search: topics of an application", 5, func() { require.NotEmpty(t, p.list("/catalog/topic?app="+appName(0)).Items) })
-	r.took("search: topics on a cluster", 5, func() { require.NotEmpty(t, p.list("/catalog/topic?cluster="+clusterNames[1]).Items) })
-	r.took("one topic", 5, func() { p.ask("GET", "/catalog/topic/"+some, nil, nil) })
+	r.took("list: 100 topics", 5, func() { require.Len(t, p.list("/topics").Items, min(100, topics)) })
+	r.took("list: 100 topics from the middle", 5, func() { require.NotEmpty(t, p.list("/topics?after="+some).Items) })
+	r.took("list: all topics, 1,000 a page", 3, func() { require.Equal(t, topics, p.all("/topics")) })
+	r.took("list: all groups, 1,000 a page", 3, func() { require.Equal(t, groups, p.all("/groups")) })
+	r.took("search: topics by a part of the name", 5, func() { require.Len(t, p.list("/topics?text="+some[3:]).Items, 1) })
+	r.took("search: topics of an application", 5, func() { require.NotEmpty(t, p.list("/topics?app="+appName(0)).Items) })
+	r.took("search: topics on a cluster", 5, func() { require.NotEmpty(t, p.list("/topics?cluster="+clusterNames[1]).Items) })
+	r.took("one topic", 5, func() { p.ask("GET", "/topics/"+some, nil, nil) })
 	r.took("requests: the newest 100", 5, func() { require.NotEmpty(t, p.list("/requests").Items) })
 	r.took("requests: by a part of the name", 5, func() { require.Len(t, p.list("/requests?text="+some[3:]).Items, 1) })
 	r.took("requests: to be decided", 5, func() { require.Empty(t, p.list("/requests?state=submitted").Items) })
@@ -324,7 +319,6 @@ func measure(t *testing.T, database string) {
 	r.add("server stop", "%s", round(time.Since(begin)))
 	again := startServer(t, childSpec{zookeeper, database, filepath.Join(t.TempDir(), "again.log")})
 	r.add("server start again", "%s", round(again.ready))
-	r.write(topics, groups, cmp.Or(strings.Split(database, ":")[0], "sqlite"))
 }
 
 // resting adds what the server does when nobody asks it.
@@ -345,22 +339,4 @@ func (w *world) resting(r *report, s *process, when string, rest time.Duration) 
 	if now, _, known := s.resident(); known {
 		r.add("memory of the process (RSS), "+when, "%s", megabytes(now))
 	}
-}
-
-// write adds the table to the file that was asked for.
-func (r *report) write(topics, groups int, database string) {
-	var out strings.Builder
-	fmt.Fprintf(&out, "\n%s, %d topics, %d groups\n\n| what | |\n| --- | --- |\n", database, topics, groups)
-	for _, row := range r.rows {
-		fmt.Fprintf(&out, "| %s | %s |\n", row[0], row[1])
-	}
-	name := os.Getenv("TURNOUT_SCALE_REPORT")
-	if name == "" {
-		return
-	}
-	file, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	require.NoError(r, err)
-	_, err = file.WriteString(out.String())
-	require.NoError(r, err)
-	require.NoError(r, file.Close())
 }
