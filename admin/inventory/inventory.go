@@ -119,6 +119,11 @@ func (i *Inventory) topics(ctx context.Context, f Filter) (reader[TopicState], e
 		}
 	}
 	return func(ctx context.Context, name string, item *store.CatalogItem) (*TopicState, error) {
+		if f.App != "" {
+			if other, err := i.ofAnother(ctx, name, f.App); err != nil || other {
+				return nil, err
+			}
+		}
 		r := &TopicState{TopicFields: TopicFields{Name: name}, OpenStays: []string{}}
 		t, err := ReadTopic(ctx, i.Meta, name, all)
 		gone := errors.Is(err, errs.ErrUnknownTopic)
@@ -157,6 +162,16 @@ func (i *Inventory) topics(ctx context.Context, f Filter) (reader[TopicState], e
 		}
 		return r, nil
 	}, nil
+}
+
+// ofAnother says that a topic is another application's, by its settings alone: the rest of most topics need not be read then.
+func (i *Inventory) ofAnother(ctx context.Context, topic, app string) (bool, error) {
+	n, err := i.Meta.Read(ctx, i.Meta.SettingsPath(topic))
+	if err != nil || !n.Exists {
+		return false, err
+	}
+	settings, invalid := metadata.ParseTopicSettings(n.Data)
+	return invalid == nil && settings.App != "" && settings.App != app, nil
 }
 
 // Groups lists groups by name.

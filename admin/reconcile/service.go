@@ -58,6 +58,7 @@ type Service struct {
 	known   *inventory
 
 	mu     sync.Mutex
+	agreed map[thing]moment     // when the two sides were found to agree
 	rest   map[int]time.Time    // when a shard is looked at again
 	asked  map[string]time.Time // when a cluster was asked about a topic
 	silent map[string]time.Time // until when a cluster that did not answer is left alone
@@ -90,7 +91,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, meta: cfg.Meta, db: cfg.DB, pool: cfg.Pool, log: log, job: job, turns: make(chan struct{}, cfg.AtOnce),
-		rest: map[int]time.Time{}, asked: map[string]time.Time{}, silent: map[string]time.Time{},
+		agreed: map[thing]moment{}, rest: map[int]time.Time{}, asked: map[string]time.Time{}, silent: map[string]time.Time{},
 	}
 	if err := job.Check(s.rounds()); err != nil {
 		return nil, err
@@ -173,6 +174,9 @@ func (s *Service) inventory(ctx context.Context) (*inventory, error) {
 		}
 	}
 	inv.things = slices.Collect(maps.Keys(all))
+	s.mu.Lock()
+	maps.DeleteFunc(s.agreed, func(t thing, _ moment) bool { return !all[t] })
+	s.mu.Unlock()
 	s.known = inv
 	return inv, nil
 }
@@ -226,20 +230,66 @@ func (s *Service) lookAtShard(ctx context.Context, shard coord.Shard) error {
 
 // look compares a thing, and stores what has become of it.
 func (s *Service) look(ctx context.Context, t thing, inv *inventory) error {
-	item := inv.catalog[t]
-	d, _, err := s.compare(ctx, t, item)
+	now, err := s.now(ctx, t, inv.catalog[t])
 	if err != nil {
 		return err
 	}
-	if known := inv.drift[t]; !d.Same(known) {
-		if err := s.settle(ctx, t); err != nil {
+	s.mu.Lock()
+	then, known := s.agreed[t]
+	s.mu.Unlock()
+	if !known || now != then || inv.drift[t] != nil {
+		d, _, err := s.compare(ctx, t, inv.catalog[t])
+		if err != nil {
 			return err
+		}
+		s.mu.Lock()
+		if delete(s.agreed, t); d == nil { // what was written since the numbers were read has others
+			s.agreed[t] = now
+		}
+		s.mu.Unlock()
+		if !d.Same(inv.drift[t]) {
+			if err := s.settle(ctx, t); err != nil {
+				return err
+			}
 		}
 	}
 	if t.kind != store.CatalogTopic || !s.due(t.name) {
 		return nil
 	}
 	return s.askCluster(ctx, t)
+}
+
+// moment is what both sides were at: two looks at the same moment find the same.
+type moment struct {
+	catalog   int64            // version of the item, 0: none
+	zookeeper [3]metadata.Zxid // of the nodes, 0: none
+	session   int64            // in which they were read: another ZooKeeper counts anew
+}
+
+// now reads the numbers of a thing. That costs the requests of a comparison and nothing of its work.
+func (s *Service) now(ctx context.Context, t thing, item *store.CatalogItem) (m moment, err error) {
+	if item != nil {
+		m.catalog = item.Version
+	}
+	var paths []string
+	switch t.kind {
+	case store.CatalogTopic:
+		paths = []string{s.meta.TopicPath(t.name), s.meta.RoutePath(t.name), s.meta.SettingsPath(t.name)}
+	case store.CatalogGroup:
+		paths = []string{s.meta.GroupPath(t.name)}
+	default:
+		paths = []string{s.meta.ClusterPath(t.name)}
+	}
+	for i, path := range paths {
+		n, err := s.meta.Read(ctx, path)
+		if err != nil {
+			return m, err
+		}
+		if m.session = n.Session; n.Exists {
+			m.zookeeper[i] = n.Mzxid
+		}
+	}
+	return m, nil
 }
 
 // settle looks at a thing closely and stores the difference between the catalog and ZooKeeper, or that there is none.

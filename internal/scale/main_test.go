@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,31 @@ func (p *process) looks(kind string, after time.Time) (list []look) {
 }
 
 func (l look) begin() float64 { return l.Ended - float64(l.Took) }
+
+// rounds waits until every shard was looked at twice since a time, and says how long it is from the beginning of a look at a shard to
+// the next one, in the middle and at the most.
+func (p *process) rounds(kind string, since time.Time) (middle, most time.Duration) {
+	p.t.Helper()
+	var between []time.Duration
+	eventually(p.t, func() bool {
+		between = between[:0]
+		first := map[int]look{}
+		second := map[int]bool{}
+		of := 1
+		for _, l := range p.looks(kind, since) {
+			of = l.Of
+			if before, known := first[l.Shard]; known && !second[l.Shard] {
+				second[l.Shard] = true
+				between = append(between, time.Duration(l.begin()-before.begin()))
+			} else if !known {
+				first[l.Shard] = l
+			}
+		}
+		return len(second) == of
+	}, kind+" twice")
+	slices.Sort(between)
+	return between[len(between)/2], between[len(between)-1]
+}
 
 // whole waits until every shard was looked at since a time, and says how long that took from the first to the last.
 func (p *process) whole(kind string, since time.Time) (took time.Duration) {

@@ -199,7 +199,9 @@ func measure(t *testing.T, database string) {
 	r.add("first look of the reconciler, clusters asked about every topic", "%s", round(s.whole("a shard was compared", s.began)))
 	r.add("first look of the monitor, every topic and group", "%s", round(s.whole("a shard was looked at", s.began)))
 	require.Empty(t, p.list("/drift").Items, "store, ZooKeeper and clusters were filled with the same")
-	r.add("a look of the reconciler, ZooKeeper only", "%s", round(s.whole("a shard was compared", time.Now())))
+	if rest > 0 {
+		s.rounds("a shard was compared", time.Now()) // clusters are asked again after minutes only
+	}
 	w.resting(r, s, "at rest", rest)
 	r.add("heap, at rest", "%s", megabytes(s.memory()))
 
@@ -288,9 +290,6 @@ func measure(t *testing.T, database string) {
 	eventually(t, func() bool { return p.all("/drift") >= many+edit }, "all that was made by hand to be shown")
 	r.add(fmt.Sprintf("drift: %d topics made by hand, until all are shown", many), "%s", round(time.Since(begin)))
 	r.took("drift: list of 100", 5, func() { require.Len(t, p.list("/drift").Items, min(100, many+edit)) })
-	if rest > 0 {
-		r.add("a look of the reconciler, with these differences", "%s", round(s.whole("a shard was compared", time.Now())))
-	}
 	w.resting(r, s, "with these differences", rest)
 
 	// Backup and restore.
@@ -326,6 +325,8 @@ func (w *world) resting(r *report, s *process, when string, rest time.Duration) 
 	if rest == 0 {
 		return
 	}
+	middle, most := s.rounds("a shard was compared", time.Now())
+	r.add("from look to look of the reconciler, in the middle and at the most, "+when, "%s, %s", round(middle), round(most))
 	received := word(w.T, w.env.ZooKeeper(), "zk_packets_received")
 	used, known := s.cpu()
 	begin := time.Now()
