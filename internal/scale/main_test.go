@@ -216,7 +216,7 @@ func (l look) begin() float64 { return l.Ended - float64(l.Took) }
 func (p *process) rounds(kind string, since time.Time) (middle, most time.Duration) {
 	p.t.Helper()
 	var between []time.Duration
-	eventually(p.t, func() bool {
+	every(p.t, time.Second, func() bool {
 		between = between[:0]
 		first := map[int]look{}
 		second := map[int]bool{}
@@ -239,7 +239,7 @@ func (p *process) rounds(kind string, since time.Time) (middle, most time.Durati
 // whole waits until every shard was looked at since a time, and says how long that took from the first to the last.
 func (p *process) whole(kind string, since time.Time) (took time.Duration) {
 	p.t.Helper()
-	eventually(p.t, func() bool {
+	every(p.t, time.Second, func() bool {
 		shards := map[int]bool{}
 		first, last := 0.0, 0.0
 		for _, l := range p.looks(kind, since) {

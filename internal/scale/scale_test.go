@@ -44,7 +44,13 @@ func size(t *testing.T) (topics, groups, filed, edits int, rest time.Duration) {
 
 func eventually(t *testing.T, ok func() bool, what string) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); <-time.After(tick) {
+	every(t, tick, ok, what)
+}
+
+// every asks seldom what is work to answer, so as not to be in the way of what is measured.
+func every(t *testing.T, pause time.Duration, ok func() bool, what string) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); <-time.After(pause) {
 		if time.Now().After(end) {
 			require.FailNow(t, "waited in vain for: "+what)
 		}
