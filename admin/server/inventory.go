@@ -6,6 +6,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/admin/people"
+	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
 )
 
@@ -16,6 +17,7 @@ type Text struct {
 
 // registerInventory makes the lists of what there is, in ZooKeeper and in the catalog.
 func (s *server) registerInventory() {
+	s.registerCatalog()
 	call(s, people.Read, http.MethodGet, "/topics", "list-topics", "List topics by name: where they are and where they shall be", func(ctx context.Context, in *struct {
 		Page
 		Text
@@ -89,4 +91,25 @@ func (s *server) registerInventory() {
 // inventory is what there is now: what was written before the question is seen.
 func (s *server) inventory(ctx context.Context) (*inventory.Inventory, error) {
 	return &inventory.Inventory{Meta: s.meta, DB: s.db}, s.meta.Sync(ctx, s.meta.Root)
+}
+
+// registerCatalog makes the lists of what is wanted, as the store has it.
+func (s *server) registerCatalog() {
+	call(s, people.Read, http.MethodGet, "/catalog/{kind}", "list-catalog", "What the platform manages, as it is wanted; what there is tell /topics, /groups and /clusters", func(ctx context.Context, in *struct {
+		Page
+		Text
+		Kind    string `path:"kind" enum:"cluster,topic,group" doc:"Of which kind."`
+		App     string `query:"app" doc:"Of this application."`
+		Cluster string `query:"cluster" doc:"On this cluster."`
+	}) (*reply[pageOf[*store.CatalogItem]], error) {
+		list, err := s.db.Catalog(ctx, store.CatalogFilter{Kind: in.Kind, App: in.App, Cluster: in.Cluster, Text: in.Text.Text, After: in.After, Limit: in.Limit})
+		return paged(list, in.Limit, func(i *store.CatalogItem) string { return i.Name }), err
+	})
+	call(s, people.Read, http.MethodGet, "/catalog/{kind}/{name}", "get-catalog-item", "Read something that the platform manages, as it is wanted", func(ctx context.Context, in *struct {
+		Kind string `path:"kind" enum:"cluster,topic,group" doc:"Of which kind."`
+		Name string `path:"name" doc:"Which one."`
+	}) (*reply[*store.CatalogItem], error) {
+		i, err := s.db.CatalogItem(ctx, in.Kind, in.Name)
+		return &reply[*store.CatalogItem]{i}, err
+	})
 }
