@@ -8,6 +8,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -77,6 +78,10 @@ func Read(in io.Reader) (*Document, error) {
 var (
 	unknownField = regexp.MustCompile(`field (.+) not found in type \S+`)
 	shownValue   = regexp.MustCompile(" `[^`]*`")
+	// types are those of ours, in the library's words.
+	types = strings.NewReplacer("[]requests.ClusterSpec", "a list of clusters", "[]requests.TopicSpec", "a list of topics", "[]requests.GroupSpec", "a list of groups",
+		"requests.ClusterSpec", "a cluster", "requests.TopicSpec", "a topic", "requests.GroupSpec", "a group", "requests.TLSSpec", "tls settings", "manifest.file", "a document",
+		"broker.Kind", "a text", "metadata.Order", "a text", "metadata.Start", "a text")
 )
 
 // unreadable says what the library says, without types of ours and without values, one of which might be a secret.
@@ -88,7 +93,7 @@ func unreadable(err error) error {
 	all := make([]error, len(text))
 	for i, t := range text {
 		t = unknownField.ReplaceAllString(t, "there is no field $1")
-		all[i] = errors.New(shownValue.ReplaceAllString(t, ""))
+		all[i] = errors.New(types.Replace(shownValue.ReplaceAllString(t, "")))
 	}
 	return fmt.Errorf("%w: %w", errs.ErrInvalid, errors.Join(all...))
 }
