@@ -99,7 +99,7 @@ func describe(ctx context.Context, c broker.Cluster, kind broker.Kind, physical 
 	case errors.Is(err, errs.ErrUnknownTopic):
 		return described{err: errors.New("the cluster does not have it")}, nil
 	case err != nil:
-		return described{err: err}, nil
+		return described{err: err}, nil //nolint:nilerr // of this topic alone
 	case info.Fenced:
 		return described{err: errors.New("the cluster refuses writers of it: open it there first")}, nil
 	}

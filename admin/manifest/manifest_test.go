@@ -185,7 +185,7 @@ groups: [{name: billing, app: bill, topics: [pay_topic], start: latest, order: k
 	require.Equal(t, []string{"app", "topics", "order", "concurrency", "rate", "tags", "retryMax"}, can)
 	require.Equal(t, []string{"start", "names.order_topic"}, not)
 	require.Equal(t, 2, p.Blocked())
-	require.Equal(t, 1.5, *p.Steps[1].Request.Settings.Group.Rate)
+	require.InDelta(t, 1.5, *p.Steps[1].Request.Settings.Group.Rate, 0)
 	require.Equal(t, []string{"pay_topic"}, p.Steps[1].Request.Settings.Group.Topics)
 }
 

@@ -177,7 +177,8 @@ func (w world) begin(kind, name string, line int, request requests.New) (s Step,
 
 // asked looks whether a request asks for the same already.
 func (w world) asked(s *Step) error {
-	kind, wanted := s.Kind, any(nil)
+	kind := s.Kind
+	var wanted any
 	switch r := s.Request; {
 	case r.Settings != nil:
 		kind, wanted = requests.KindSettings, r.Settings
