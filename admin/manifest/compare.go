@@ -10,6 +10,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/mask"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -64,6 +65,12 @@ func (w world) cluster(c Item[requests.ClusterSpec]) (Step, error) {
 		if d.of(field.name, field.from, field.to, "") {
 			field.take()
 			changed = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted.Properties)) {
+		if changed && wanted.Properties[name] == mask.Hidden {
+			d.fields = append(d.fields, Field{"properties." + name, mask.Hidden, "(not given)", "it looks like a secret, and is not shown to be kept: give all properties"})
+			changed = false
 		}
 	}
 	if !changed {
@@ -184,7 +191,7 @@ func (w world) prune(d *Document) ([]Step, error) {
 	}
 	readers := map[string][]string{}
 	for key, item := range w.items {
-		if key.kind != requests.KindGroup {
+		if key.kind != requests.KindGroup || len(item.Doc) == 0 { // what nobody can read the platform itself refuses to pass over
 			continue
 		}
 		var g metadata.Group

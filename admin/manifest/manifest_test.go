@@ -12,6 +12,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/mask"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -164,6 +165,14 @@ func TestCompare(t *testing.T) {
 	require.Equal(t, 1, p.Blocked())
 	require.Empty(t, p.ToFile())
 
+	hidden := platform(t)
+	hidden.Catalog[0].Doc = doc(t, metadata.Cluster{V: 1, Kind: broker.Kafka, Addresses: []string{"h1:9092"}, Properties: map[string]string{"client.rack": mask.Hidden}})
+	p = plan("clusters: [{name: kafka-a, kind: kafka, addresses: [\"h3:9092\"]}]", hidden, false)
+	require.Equal(t, Impossible, p.Steps[0].Action, "what is not shown is not written over")
+	hidden.Catalog[0].State = Unmanaged
+	p = plan("clusters: [{name: kafka-a, kind: kafka, addresses: [\"h3:9092\"]}]", hidden, false)
+	require.Equal(t, Create, p.Steps[0].Action)
+
 	// Every field of a topic and a group, where it differs.
 	p = plan(`topics: [{name: order_topic, app: bill, cluster: kafka-b, kind: rocketmq, partitions: 8, order: key, physical: orders, portable: false, shadow: false, labels: {a: b}}]
 groups: [{name: billing, app: bill, topics: [pay_topic], start: latest, order: key, concurrency: 2, rate: 1.5, tags: red, retryMax: 3, names: {order_topic: bills}}]`, platform(t), false)
@@ -222,6 +231,8 @@ func TestCompareWithRequests(t *testing.T) {
 	require.Equal(t, Create, step(Now{Requests: []*store.ChangeRequest{request(requests.KindGroup, store.Submitted, same)}}).Action, "another thing of that name")
 
 	now := platform(t)
+	now.Catalog[1].State = Unmanaged
+	require.Contains(t, step(now).Note, "adopt it")
 	now.Catalog[1].State = store.Creating
 	require.Equal(t, Impossible, step(now).Action)
 	now.Requests = []*store.ChangeRequest{request(requests.KindTopic, store.Executing, same)}

@@ -89,8 +89,12 @@ func (p Plan) Blocked() (n int) {
 	return n
 }
 
+// Unmanaged is the state of what ZooKeeper has and the catalog has not.
+const Unmanaged = "unmanaged"
+
 // Now is what the platform has.
 type Now struct {
+	// Catalog is what the catalog has, and what is Unmanaged; of groups with the document.
 	Catalog []*store.CatalogItem
 	// Requests are those that are submitted, approved, executing or failed, the newest first.
 	Requests []*store.ChangeRequest
@@ -168,7 +172,13 @@ func (w world) begin(kind, name string, line int, request requests.New) (s Step,
 	if err := w.asked(&s); err != nil {
 		return s, nil, err
 	}
-	if item != nil && s.Action == Create { // nobody brings it to an end
+	switch {
+	case item == nil || s.Action != Create:
+	case item.State == Unmanaged && kind == requests.KindCluster: // is registered as any other
+	case item.State == Unmanaged:
+		s.Action, s.Request = Impossible, nil
+		s.Note = fmt.Sprintf("ZooKeeper has it, made past the platform: adopt it (turnout drift list --name %s), then apply again", name)
+	default: // nobody brings it to an end
 		s.Action, s.Request = Impossible, nil
 		s.Note = fmt.Sprintf("the catalog has it as %s: retry the request that has made it so (turnout request list --subject %s)", item.State, name)
 	}

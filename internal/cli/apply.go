@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/admin/manifest"
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/requests"
@@ -134,13 +136,39 @@ func platformNow(ctx context.Context, c *api.Client) (now manifest.Now, err erro
 		return now, err
 	}
 	for _, kind := range []string{store.CatalogCluster, store.CatalogTopic, store.CatalogGroup} {
-		items, err := pages[*store.CatalogItem](ctx, c, "/catalog/"+kind, url.Values{}, everything)
+		items, err := pages[listed](ctx, c, "/"+kind+"s", url.Values{}, everything)
 		if err != nil {
 			return now, err
 		}
-		now.Catalog = append(now.Catalog, items...)
+		for _, i := range items {
+			now.Catalog = append(now.Catalog, i.item(kind))
+		}
 	}
 	return now, nil
+}
+
+// listed is what the lists of topics, groups and clusters have in common.
+type listed struct {
+	Name     string             `json:"name"`
+	App      string             `json:"app"`
+	State    inventory.State    `json:"state"`
+	Document json.RawMessage    `json:"document"`
+	Catalog  *inventory.Managed `json:"catalog"`
+}
+
+func (l listed) item(kind string) *store.CatalogItem {
+	i := &store.CatalogItem{Kind: kind, Name: l.Name, App: l.App, Doc: l.Document, State: manifest.Unmanaged}
+	if l.Catalog == nil {
+		return i
+	}
+	i.Cluster, i.Partitions, i.Labels, i.Doc, i.State = l.Catalog.Cluster, l.Catalog.Partitions, l.Catalog.Labels, l.Catalog.Doc, store.Active
+	switch l.State { //nolint:exhaustive // the others are those of ZooKeeper
+	case inventory.Creating:
+		i.State = store.Creating
+	case inventory.Deleting:
+		i.State = store.Deleting
+	}
+	return i
 }
 
 func stateList(list []store.RequestState) string {
