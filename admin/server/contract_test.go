@@ -110,7 +110,13 @@ func pick[T any](m *maker, from ...T) T { return from[m.IntN(len(from))] }
 
 // names are of what is there, or may be, or of nothing.
 var names = []string{
-	"order_topic", "second_topic", "order_group", "kafka-a", "kafka-b", "order_service", "billing", "alice", "bob", "carol", "topic", "group", "cluster", "claim", "deletion", "first", "x",
+	"order_topic", "second_topic", "order_group", "kafka-a", "kafka-b", "order_service", "billing", "alice", "carol", "topic", "group", "cluster", "claim", "deletion", "first", "x",
+}
+
+// likely are texts for fields of some names, which are of what is there.
+var likely = map[string][]string{
+	"topic": {"order_topic", "second_topic", "new_topic"}, "topics": {"order_topic"}, "group": {"order_group"}, "groups": {"order_group"}, "app": {"order_service"},
+	"to": {"kafka-a", "kafka-b"}, "cluster": {"kafka-a", "kafka-b"}, "clusters": {"kafka-a"}, "accept": {"all"},
 }
 
 // ids are the letters of ids, by the first part of the path.
@@ -173,7 +179,7 @@ func (m *maker) object(name string, schema fragment, depth int) any {
 	// A document that has one of several things, such as a request, mostly has one.
 	only := ""
 	if len(required) == 0 && len(properties) > 4 {
-		only = pick(m, slices.DeleteFunc(slices.Sorted(maps.Keys(properties)), func(p string) bool { return p == "reason" })...)
+		only = pick(m, slices.DeleteFunc(slices.Sorted(maps.Keys(properties)), func(p string) bool { return p == "reason" || p == "batch" })...)
 	}
 	for _, p := range slices.Sorted(maps.Keys(properties)) {
 		some := m.IntN(3) == 0 && depth < 4
@@ -205,12 +211,16 @@ func (m *maker) text(name string, schema fragment) string {
 		choices = []string{password, "another horse battery", "short"}
 	case name == "secret":
 		choices = []string{"env:TURNOUT_TEST_NOTHING", "file:/nonexistent", "user:password"}
+	case name == "Idempotency-Key":
+		choices = []string{"a-key-of-some-call", fmt.Sprintf("key-%x", m.Uint64()), fmt.Sprintf("key-%x", m.Uint64()), "short"}
+	case likely[name] != nil && m.IntN(3) > 0:
+		choices = likely[name]
 	case name == "id": // of what is asked about, see attempt
 		choices = []string{"1", "2", "3", "4", "5", "6", "7", "8", "99"}
 	case name == "wait":
 		choices = []string{"0s", "1ms", "-1s", "1"}
 	case name == "If-Match":
-		choices = []string{`"1"`, `"2"`, `"3"`, "4", "*", `W/"1"`}
+		choices = []string{`"1"`, `"2"`, `"2"`, `"3"`, `"4"`, "*", `W/"1"`}
 	}
 	pattern, _ := schema["pattern"].(string)
 	fits := regexp.MustCompile(pattern)
@@ -303,7 +313,7 @@ func (m *maker) attempt(path, method string) attempt {
 				query.Add(name, text)
 			}
 		case "header":
-			if m.IntN(5) > 0 && !strings.ContainsAny(text, "\x00\r\n\x1b") { // which no client sends
+			if m.IntN(5) > map[string]int{"Idempotency-Key": 3}[name] && !strings.ContainsAny(text, "\x00\r\n\x1b") { // which no client sends
 				a.headers.Set(name, text)
 			}
 		}
