@@ -67,11 +67,20 @@ func (s *Service) advance(ctx context.Context, id string) error {
 	case store.StressRemoving:
 		err = s.remove(ctx, lock, t)
 	}
-	if err != nil && !errors.Is(err, errs.ErrConflict) && ctx.Err() == nil && t.Waiting != err.Error() {
-		t.Waiting = err.Error()
-		err = errors.Join(err, s.db.UpdateStressTask(ctx, t, store.StressChanges{}))
+	if err != nil && !errors.Is(err, errs.ErrConflict) && ctx.Err() == nil {
+		err = errors.Join(err, s.waits(ctx, id, flat(err)))
 	}
 	return err
+}
+
+// waits notes what keeps a task from going on. What the try has made of the task in memory was not stored, so it is read anew.
+func (s *Service) waits(ctx context.Context, id, why string) error {
+	t, err := s.db.StressTask(ctx, id)
+	if err != nil || t.Waiting == why {
+		return err
+	}
+	t.Waiting = why
+	return s.db.UpdateStressTask(ctx, t, store.StressChanges{})
 }
 
 // write writes a flag that is as it was read, while the lock is held, and returns what is there then.

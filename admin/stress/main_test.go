@@ -218,21 +218,35 @@ func (s *stage) spec(change ...func(*requests.StressSpec)) requests.StressSpec {
 	return spec
 }
 
-// prepared files a request for a task, approves it, and waits until the task is ready.
-func (s *stage) prepared(p *platform, spec requests.StressSpec) *stress.TaskView {
+// approved files a request for a task and approves it.
+func (s *stage) approved(p *platform, spec requests.StressSpec) *store.ChangeRequest {
 	s.Helper()
-	defer s.run(p.requests.Run)()
 	r, err := p.requests.Draft(s.as(alice), alice, requests.New{Reason: "sale", Stress: &spec})
 	require.NoError(s, err)
 	r, err = p.requests.Submit(s.as(alice), alice, r.ID, r.Version)
 	require.NoError(s, err)
 	r, err = p.requests.Approve(s.as(bob), bob, r.ID, r.Version, requests.Approval{})
 	require.NoError(s, err)
+	return r
+}
+
+// ended waits until a request has been carried out.
+func (s *stage) ended(p *platform, id string) (r *store.ChangeRequest) {
+	s.Helper()
+	defer s.run(p.requests.Run)()
 	require.Eventually(s, func() bool {
-		r, err = p.requests.Get(s.Context(), r.ID)
+		var err error
+		r, err = p.requests.Get(s.Context(), id)
 		require.NoError(s, err)
 		return r.EndedAt != nil
 	}, patience, tick)
+	return r
+}
+
+// prepared files a request for a task, approves it, and waits until the task is ready.
+func (s *stage) prepared(p *platform, spec requests.StressSpec) *stress.TaskView {
+	s.Helper()
+	r := s.ended(p, s.approved(p, spec).ID)
 	require.Equal(s, store.RequestOK, r.State, r.Error)
 	var result struct{ Task string }
 	require.NoError(s, json.Unmarshal(r.Result, &result))

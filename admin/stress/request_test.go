@@ -142,3 +142,46 @@ func TestWhatStays(t *testing.T) {
 	s.is(p, second.ID, store.StressRemoved)
 	require.Empty(t, s.enabled())
 }
+
+// A server has died while it prepared a task: the next one finishes, and knows what was made for the task.
+func TestPreparedByTwoServers(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	p := s.server()
+	r := s.approved(p, s.spec())
+	plan, err := p.Plan(t.Context(), s.spec())
+	require.NoError(t, err)
+	half := &store.StressTask{Name: plan.Task, State: store.StressPreparing, Request: r.ID, Applicant: r.Applicant, Apps: plan.Apps, Spec: r.Spec, Topics: plan.Topics,
+		Flags: []store.StressFlag{{App: app, Group: s.billing}}}
+	require.NoError(t, s.db.CreateStressTask(t.Context(), half, store.StressChanges{}))
+	require.NoError(t, s.on("kafka-a").CreateTopic(t.Context(), "shadow_"+s.orders, broker.TopicSpec{Partitions: 2}))
+	require.NoError(t, s.meta.PutShadowFlag(t.Context(), app, plan.Task, s.billing, false))
+
+	require.Equal(t, store.RequestOK, s.ended(p, r.ID).State)
+	v := s.get(p, half.ID)
+	require.Equal(t, store.StressReady, v.State)
+	require.Equal(t, plan.Topics, v.Topics)
+	v, err = p.Remove(s.as(alice), alice, v.ID, v.Version)
+	require.NoError(t, err)
+	require.Equal(t, store.StressRemoved, v.State)
+	_, err = s.on("kafka-a").DescribeTopic(t.Context(), "shadow_"+s.orders)
+	require.ErrorIs(t, err, errs.ErrUnknownTopic)
+}
+
+// A flag that somebody switches on while the task is prepared is not written over: the request fails and says so.
+func TestFlagOnBeforeItIsMade(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	p := s.server()
+	r := s.approved(p, s.spec())
+	require.NoError(t, s.meta.PutShadowFlag(t.Context(), app, "zpt_task_1", s.billing, true))
+	r = s.ended(p, r.ID)
+	require.Equal(t, store.RequestBad, r.State)
+	require.Contains(t, r.Error, "turnout shadow remove")
+	require.Equal(t, map[string]bool{s.billing: true}, s.enabled())
+	require.NoError(t, s.meta.DeleteShadowFlag(t.Context(), app, "zpt_task_1", s.billing))
+	_, err := p.requests.Retry(s.as(alice), alice, r.ID, 0)
+	require.NoError(t, err)
+	r = s.ended(p, r.ID)
+	require.Equal(t, store.RequestOK, r.State, r.Error)
+}
