@@ -51,6 +51,32 @@ func TestATopicMovesBetweenKindsInBothDirections(t *testing.T) {
 	})
 }
 
+// A RocketMQ cluster of two masters on the way, one of which dies and comes back while the topic is there.
+func TestATopicMovesOverSeveralMasters(t *testing.T) {
+	testenv.Each(t, testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a"}, RocketMQBrokers: 2}, func(t *testing.T, e *testenv.Env) {
+		w := newWorld(t, e, "kafka-a", "rocketmq-a")
+		w.putTopic("kafka-a", "rocketmq-a")
+		w.putGroup(nil)
+		one, two := w.recorder("one"), w.recorder("two")
+		a, b := w.open("order_service"), w.open("order_service_consumer")
+		w.listen(b, two)
+		w.listen(a, one)
+		stop := w.traffic(a, one, 4)
+		for _, cluster := range []string{"rocketmq-a", "kafka-a", "rocketmq-a"} {
+			w.edit(cluster)
+			w.applied(cluster)
+		}
+		require.NoError(t, w.env.Kill(w.ctx(), "rocketmq-a/broker-2"))
+		require.NoError(t, w.env.Restart(w.ctx(), "rocketmq-a/broker-2"))
+		w.edit("kafka-a")
+		w.applied("kafka-a")
+		stop()
+		v := w.verdict("kafka-a", "rocketmq-a")
+		require.NoError(t, v.Err())
+		t.Log(v)
+	})
+}
+
 func TestManyEditsOverKinds(t *testing.T) {
 	withKinds(t, func(t *testing.T, w *world) {
 		clusters := []string{"kafka-a", "rocketmq-a", "rocketmq-b"}

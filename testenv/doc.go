@@ -16,8 +16,8 @@
 //
 // A node is what can be stopped, killed, paused or cut by itself: "zookeeper", or "zookeeper-1" to
 // "zookeeper-3" when Spec.ZooKeeper is 3; every Kafka cluster under its own name; for a RocketMQ cluster
-// "rocketmq-a" its "rocketmq-a/broker" and "rocketmq-a/namesrv". The name "rocketmq-a" means its two nodes and
-// "zookeeper" all servers of the ensemble.
+// "rocketmq-a" its "rocketmq-a/namesrv" and "rocketmq-a/broker", with more brokers "rocketmq-a/broker-2" and so
+// on. The name "rocketmq-a" means all its nodes and "zookeeper" all servers of the ensemble.
 //
 // A server that is started again has the same addresses and its data. What the backends do in a fault:
 //

@@ -9,48 +9,64 @@ import (
 	"github.com/turnout-mq/turnout/testenv/rmqserver"
 )
 
-// embeddedRocketMQ is a RocketMQ cluster of one broker and one name server in this process.
+// embeddedRocketMQ is a RocketMQ cluster in this process.
 func (e *Env) embeddedRocketMQ(name string) (*cluster, error) {
-	dir, err := e.mkdir(name)
+	brokers := e.rocketMQBrokers(name)
+	port, err := e.ports.take(2 + 2*len(brokers)) // of what clients reach, and of what stands behind the relays
 	if err != nil {
 		return nil, err
 	}
-	port, err := e.ports.take(4)
-	if err != nil {
-		return nil, err
+	behind := func(i int) (own int, r *relay) {
+		if !e.spec.Proxy {
+			return port + i, nil
+		}
+		own = port + 1 + len(brokers) + i
+		return own, &relay{target: loopback(own)}
 	}
-	namesAddress, brokerAddress := port, port+1
-	nameServer := rmqserver.NameServerOptions{Port: port, Logger: e.log.Named(name)}
-	broker := rmqserver.BrokerOptions{Cluster: name, Name: name, Port: port + 1, Dir: dir, Logger: e.log.Named(name)}
-	if e.secrets != nil {
-		broker.Users = map[string]string{e.secrets.User: e.secrets.Password}
-	}
-	var nameRelay, brokerRelay *relay
-	if e.spec.Proxy {
-		nameServer.Port, broker.Port = port+2, port+3
-		broker.Advertised = loopback(brokerAddress)
-		nameRelay, brokerRelay = &relay{target: loopback(port + 2)}, &relay{target: loopback(port + 3)}
-	}
-	n, err := rmqserver.StartNameServer(context.Background(), nameServer)
-	if err != nil {
-		return nil, portTaken(name, err)
-	}
-	broker.NameServers = []*rmqserver.NameServer{n}
-	b, err := rmqserver.StartBroker(context.Background(), broker)
-	if err != nil {
-		n.Close()
-		return nil, portTaken(name, err)
-	}
-	b.Stop() // until the cluster is started
-	n.Stop()
 	c := &cluster{name: name, kind: kindRocketMQ, id: name}
-	c.add(name+"/namesrv", &fakeRocketMQ{name + "/namesrv", n}, loopback(namesAddress), nameRelay)
-	c.add(name+"/broker", &fakeRocketMQ{name + "/broker", b}, loopback(brokerAddress), brokerRelay)
-	c.addresses = c.addresses[:1] // clients learn the broker's from the name server
+	own, nameRelay := behind(0)
+	n, err := rmqserver.StartNameServer(context.Background(), rmqserver.NameServerOptions{Port: own, Logger: e.log.Named(name)})
+	if err != nil {
+		return nil, portTaken(name, err)
+	}
+	defer n.Stop() // until the cluster is started
+	c.add(name+"/namesrv", &fakeRocketMQ{name + "/namesrv", n}, loopback(port), nameRelay)
+	for i, b := range brokers {
+		own, brokerRelay := behind(1 + i)
+		opt := rmqserver.BrokerOptions{Cluster: name, Name: b.name, Port: own, NameServers: []*rmqserver.NameServer{n}, Logger: e.log.Named(b.name)}
+		if opt.Dir, err = e.mkdir(b.node); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+		if e.spec.Proxy {
+			opt.Advertised = loopback(port + 1 + i)
+		}
+		if e.secrets != nil {
+			opt.Users = map[string]string{e.secrets.User: e.secrets.Password}
+		}
+		server, err := rmqserver.StartBroker(context.Background(), opt)
+		if err != nil {
+			return nil, errors.Join(portTaken(b.name, err), c.close())
+		}
+		defer server.Stop()
+		c.add(b.node, &fakeRocketMQ{b.node, server}, loopback(port+1+i), brokerRelay)
+	}
+	c.addresses = c.addresses[:1] // clients learn the brokers' from the name server
 	return c, nil
 }
 
-// EmbeddedRocketMQ returns the broker behind a name, for faults that only it has; nil on Servers and for an unknown name.
+// rocketMQBroker are the names of one broker of a cluster.
+type rocketMQBroker struct{ name, node string }
+
+func (e *Env) rocketMQBrokers(cluster string) []rocketMQBroker {
+	brokers := []rocketMQBroker{{cluster, cluster + "/broker"}}
+	for i := 2; i <= e.spec.RocketMQBrokers; i++ {
+		brokers = append(brokers, rocketMQBroker{fmt.Sprintf("%s-%d", cluster, i), fmt.Sprintf("%s/broker-%d", cluster, i)})
+	}
+	return brokers
+}
+
+// EmbeddedRocketMQ returns the first broker behind a name, for faults that only it has; nil on Servers and for an unknown
+// name.
 func (e *Env) EmbeddedRocketMQ(cluster string) *rmqserver.Broker {
 	c := e.cluster(cluster)
 	if c == nil || c.kind != kindRocketMQ {

@@ -10,44 +10,59 @@ import (
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 )
 
-// serversRocketMQ is one Apache RocketMQ broker with its name server.
+// serversRocketMQ is an Apache RocketMQ name server with its brokers.
 func (e *Env) serversRocketMQ(name string) (*cluster, error) {
-	port, err := e.ports.take(6)
+	const each = 4 // a broker also listens on the port two below its own, and its replication on the one above
+	brokers := e.rocketMQBrokers(name)
+	port, err := e.ports.take(2 + each*len(brokers))
 	if err != nil {
 		return nil, err
 	}
-	// The broker also listens on the port two below its own, and its replication on the one above.
-	names, broker := port, port+3
-	r := &rocketMQ{name: name, names: names, broker: broker, brokerHost: "127.0.0.1", login: e.secrets.login()}
-	var brokerRelay, nameRelay *relay
+	r := &rocketMQ{name: name, names: port, login: e.secrets.login()}
+	var nameRelay *relay
 	if e.spec.Proxy {
-		r.names = port + 5
+		r.names = port + 1
 		nameRelay = &relay{target: loopback(r.names)}
-		// The broker tells clients to come to brokerIP1 and its own port number, so the relay stands on the
-		// same number at another address.
-		r.brokerHost = "127.0.0.2"
-		brokerRelay = &relay{target: address(r.brokerHost, broker)}
 	}
-	if r.nameServer, err = e.rocketMQNameServer(r); err != nil {
-		return nil, err
-	}
-	if r.brokerServer, err = e.rocketMQBroker(r); err != nil {
+	if r.server, err = e.rocketMQNameServer(r); err != nil {
 		return nil, err
 	}
 	c := &cluster{name: name, kind: kindRocketMQ, id: name}
-	c.add(name+"/namesrv", r.nameServer, loopback(names), nameRelay)
-	c.add(name+"/broker", r.brokerServer, loopback(broker), brokerRelay)
-	c.addresses = c.addresses[:1] // clients learn the broker's from the name server
+	c.add(name+"/namesrv", r.server, loopback(port), nameRelay)
+	for i, names := range brokers {
+		b := &rocketMQMaster{rocketMQBroker: names, cluster: r, host: "127.0.0.1", port: port + 2 + each*i + 2}
+		var brokerRelay *relay
+		if e.spec.Proxy {
+			// The broker tells clients to come to brokerIP1 and its own port number, so the relay stands on the
+			// same number at another address.
+			b.host = "127.0.0.2"
+			brokerRelay = &relay{target: address(b.host, b.port)}
+		}
+		if b.server, err = e.rocketMQBrokerServer(b); err != nil {
+			return nil, err
+		}
+		r.masters = append(r.masters, b)
+		c.add(b.node, b.server, loopback(b.port), brokerRelay)
+	}
+	c.addresses = c.addresses[:1] // clients learn the brokers' from the name server
 	return c, nil
 }
 
-// rocketMQ is where the two servers of a cluster really listen.
+// rocketMQ is where the servers of a cluster really listen.
 type rocketMQ struct {
-	name                     string
-	names, broker            int // ports
-	brokerHost               string
-	login                    func() (accessKey, secretKey string, err error) // or nil
-	nameServer, brokerServer *javaServer
+	name    string
+	names   int                                             // port of the name server
+	login   func() (accessKey, secretKey string, err error) // or nil
+	server  *javaServer                                     // the name server
+	masters []*rocketMQMaster
+}
+
+type rocketMQMaster struct {
+	rocketMQBroker
+	cluster *rocketMQ
+	host    string
+	port    int
+	server  *javaServer
 }
 
 func (e *Env) rocketMQNameServer(r *rocketMQ) (*javaServer, error) {
@@ -74,8 +89,12 @@ clientRequestThreadPoolNums=2
 	s.cmd.flags = append(s.cmd.flags, "-Xms16m", "-Xmx96m", "-XX:MaxDirectMemorySize=64m")
 	s.cmd.class = "org.apache.rocketmq.namesrv.NamesrvStartup"
 	s.ready = func(ctx context.Context) error {
-		if r.brokerServer.running() { // the routes are gone until the broker registers again
-			return r.registered(ctx)
+		for _, b := range r.masters {
+			if b.server.running() { // the routes are gone until the broker registers again
+				if err := b.registered(ctx); err != nil {
+					return err
+				}
+			}
 		}
 		_, err := r.clusterInfo(ctx)
 		return err
@@ -83,16 +102,15 @@ clientRequestThreadPoolNums=2
 	return s, nil
 }
 
-func (e *Env) rocketMQBroker(r *rocketMQ) (*javaServer, error) {
-	name := r.name + "/broker"
-	dir, err := e.mkdir(name, "store")
+func (e *Env) rocketMQBrokerServer(b *rocketMQMaster) (*javaServer, error) {
+	dir, err := e.mkdir(b.node, "store")
 	if err != nil {
 		return nil, err
 	}
 	store := filepath.Join(dir, "store")
 	// The second group: a small machine must not answer "broker busy". The third: small files and few threads.
 	conf := fmt.Sprintf(`brokerClusterName=%[1]s
-brokerName=%[1]s
+brokerName=%[8]s
 brokerId=0
 brokerRole=ASYNC_MASTER
 flushDiskType=ASYNC_FLUSH
@@ -138,11 +156,11 @@ endTransactionThreadPoolNums=2
 ackMessageThreadPoolNums=2
 litePullMessageThreadPoolNums=2
 serverWorkerThreads=2
-`, r.name, r.names, r.brokerHost, r.broker, r.broker+1, dir, store)
+`, b.cluster.name, b.cluster.names, b.host, b.port, b.port+1, dir, store, b.name)
 	if e.secrets != nil {
 		conf += e.secrets.rocketMQConf(filepath.Join(store, "auth"))
 	}
-	s, err := e.rocketMQServer(name, dir, "broker", conf)
+	s, err := e.rocketMQServer(b.node, dir, "broker", conf)
 	if err != nil {
 		return nil, err
 	}
@@ -153,10 +171,10 @@ serverWorkerThreads=2
 		"--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED", "--add-opens=java.base/jdk.internal.ref=ALL-UNNAMED")
 	s.cmd.class = "org.apache.rocketmq.broker.BrokerStartup"
 	s.ready = func(ctx context.Context) error {
-		if r.nameServer.running() {
-			return r.registered(ctx)
+		if b.cluster.server.running() {
+			return b.registered(ctx)
 		}
-		return r.kick(ctx)
+		return b.kick(ctx)
 	}
 	return s, nil
 }
@@ -193,27 +211,27 @@ const rocketMQLogging = `<configuration>
 
 // registered returns nil if clients find the broker at the name server. A broker that listens, or a name server
 // that was restarted, would take up to 10 s until then; a kick makes it happen at once.
-func (r *rocketMQ) registered(ctx context.Context) error {
-	if err := r.kick(ctx); err != nil {
+func (b *rocketMQMaster) registered(ctx context.Context) error {
+	if err := b.kick(ctx); err != nil {
 		return err
 	}
-	info, err := r.clusterInfo(ctx)
+	info, err := b.cluster.clusterInfo(ctx)
 	if err != nil {
 		return err
 	}
-	if got, want := info.Brokers[r.name].Master(), loopback(r.broker); got != want {
-		return fmt.Errorf("the name server has the broker %q instead of %s", got, want)
+	if got, want := info.Brokers[b.name].Master(), loopback(b.port); got != want {
+		return fmt.Errorf("the name server has the broker %s at %q instead of %s", b.name, got, want)
 	}
 	return nil
 }
 
 // kick makes the broker register at its name server now.
-func (r *rocketMQ) kick(ctx context.Context) error {
+func (b *rocketMQMaster) kick(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, rocketMQTimeout)
 	defer cancel()
-	c := remoting.NewClient(remoting.Options{Login: r.login})
+	c := remoting.NewClient(remoting.Options{Login: b.cluster.login})
 	defer c.Close()
-	return c.UpdateBrokerConfig(ctx, address(r.brokerHost, r.broker), map[string]string{"brokerPermission": "6"})
+	return c.UpdateBrokerConfig(ctx, address(b.host, b.port), map[string]string{"brokerPermission": "6"})
 }
 
 func (r *rocketMQ) clusterInfo(ctx context.Context) (*remoting.ClusterInfo, error) {

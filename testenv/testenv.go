@@ -34,8 +34,11 @@ type Spec struct {
 	ZooKeeper int
 	// Kafka names the Kafka clusters, for example "kafka-a", "kafka-b". Each is one broker.
 	Kafka []string
-	// RocketMQ names the RocketMQ clusters; each is one broker and one name server.
+	// RocketMQ names the RocketMQ clusters; each is one name server and its brokers.
 	RocketMQ []string
+	// RocketMQBrokers is how many brokers each of them has, all masters: 1 if it is 0, at most 4. The first is named as the
+	// cluster, the others "rocketmq-a-2" and so on.
+	RocketMQBrokers int
 	// Proxy puts a TCP relay in front of every Kafka and RocketMQ node, which Cut and Delay need. ZooKeeper
 	// always has one.
 	Proxy bool
@@ -60,6 +63,9 @@ func (s Spec) validate() error {
 	}
 	if s.ZooKeeper != 0 && s.ZooKeeper != 1 && s.ZooKeeper != 3 {
 		bad("Spec.ZooKeeper is %d: use 0, 1 or 3", s.ZooKeeper)
+	}
+	if s.RocketMQBrokers < 0 || s.RocketMQBrokers > 4 {
+		bad("Spec.RocketMQBrokers is %d: use 0 to 4", s.RocketMQBrokers)
 	}
 	seen := map[string]bool{}
 	for _, name := range slices.Concat(s.Kafka, s.RocketMQ) {

@@ -467,7 +467,7 @@ func (s *session) pullLoop(ctx context.Context, r *remoting.PullResult) (back in
 func (s *session) pull(ctx context.Context, at int64) *remoting.PullResult {
 	failed := false
 	for backoff := minBackoff / 2; ; backoff = min(2*backoff, maxBackoff) {
-		r, err := s.tryPull(ctx, at)
+		r, err := s.tryPull(ctx, at, s.isAnswered() && !failed)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -495,10 +495,12 @@ func (s *session) isAnswered() bool {
 	return s.answered
 }
 
-func (s *session) tryPull(ctx context.Context, at int64) (r *remoting.PullResult, err error) {
+// tryPull asks once. The first answer, and the first one after a failure, says that the broker is there: it is not to wait for a
+// message.
+func (s *session) tryPull(ctx context.Context, at int64, wait bool) (r *remoting.PullResult, err error) {
 	p := remoting.Pull{Group: s.m.want.Group, Queue: s.queue, Offset: at, Max: pullMax, Subscription: s.sub}
-	limit := callTimeout
-	if s.isAnswered() { // the first answer says that the broker is there: it is not to wait for a message
+	limit := min(callTimeout, s.m.c.times.pull)
+	if wait {
 		p.Suspend, limit = s.m.c.times.suspend, s.m.c.times.pull
 	}
 	// One that is not answered says nothing of the connection, which carries the pulls of other queues.

@@ -1,0 +1,137 @@
+package rocketmq_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
+	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/testenv"
+)
+
+// A cluster of two masters, each with two queues of the topic.
+func TestSeveralMasters(t *testing.T) {
+	testenv.Each(t, testenv.Spec{RocketMQ: names[:1], RocketMQBrokers: 2}, func(t *testing.T, e *testenv.Env) {
+		newMasters := func(t *testing.T) (*world, map[string]string) {
+			w := &world{T: t, e: e, name: names[0], raw: remoting.NewClient(remoting.Options{})}
+			t.Cleanup(w.raw.Close)
+			w.c = w.open()
+			w.topic = strings.ToLower("rt_" + strings.ReplaceAll(t.Name(), "/", "_"))
+			w.group = "g_" + w.topic
+			require.NoError(t, w.c.CreateTopic(w.ctx(), w.topic, broker.TopicSpec{Partitions: 2}))
+			info, err := w.raw.ClusterInfo(w.ctx(), e.Addresses(w.name)[0])
+			require.NoError(t, err)
+			masters := map[string]string{}
+			for name, b := range info.Brokers {
+				masters[name] = b.Master()
+			}
+			require.Len(t, masters, 2)
+			return w, masters
+		}
+		t.Run("Closed", func(t *testing.T) { closedMasters(newMasters(t)) })
+		t.Run("OneDies", func(t *testing.T) { w, _ := newMasters(t); oneMasterDies(w) })
+	})
+}
+
+// closedMasters: a topic is closed when all masters are, and what they have still counts.
+func closedMasters(w *world, masters map[string]string) {
+	queues := func(name string, n int) {
+		w.Helper()
+		require.NoError(w, w.raw.UpdateTopic(w.ctx(), masters[name], remoting.TopicConfig{Name: w.topic, ReadQueues: n, WriteQueues: n,
+			Perm: remoting.PermRead | remoting.PermWrite}))
+	}
+	for i := range 8 {
+		w.send(fmt.Sprint(i))
+	}
+	ends, err := w.c.EndOffsets(w.ctx(), w.topic)
+	require.NoError(w, err)
+	require.Len(w, ends, 4)
+
+	queues("rocketmq-a", 0)
+	info, err := w.c.DescribeTopic(w.ctx(), w.topic)
+	require.NoError(w, err)
+	require.False(w, info.Fenced, "the other master takes messages")
+	require.Contains(w, w.send("to the other").Partition, "rocketmq-a-2:")
+
+	queues("rocketmq-a-2", 0)
+	ends, err = w.c.EndOffsets(w.ctx(), w.topic)
+	require.NoError(w, err)
+	_, err = w.try(broker.Message{Body: []byte("x")})
+	require.ErrorIs(w, err, errs.ErrFenced)
+	for name, c := range map[string]broker.Cluster{"seen it open": w.c, "never seen it open": w.open()} {
+		info, err = c.DescribeTopic(w.ctx(), w.topic)
+		require.NoError(w, err)
+		require.True(w, info.Fenced, name)
+		got, err := c.EndOffsets(w.ctx(), w.topic)
+		require.NoError(w, err)
+		for queue, end := range ends { // one that is empty may be unknown to who never saw it open
+			require.Equal(w, end, got[queue], "%s: %s", name, queue)
+		}
+	}
+
+	queues("rocketmq-a", 2)
+	queues("rocketmq-a-2", 2)
+	require.NoError(w, w.c.Warm(w.ctx(), w.topic))
+	r := w.join(w.c, broker.Membership{})
+	w.attached(r, 4)
+	w.wait(r, 9)
+	w.send("again")
+	w.wait(r, 10)
+}
+
+// oneMasterDies: the queues of the other one are read on, and those of the dead one when it is back; nothing is lost.
+func oneMasterDies(w *world) {
+	require.NoError(w, w.c.Warm(w.ctx(), w.topic))
+	r := w.join(w.c, broker.Membership{Retries: true})
+	w.attached(r, 4)
+	sent := map[string]bool{}
+	round := func(name string) {
+		for i := range 8 {
+			body := fmt.Sprint(name, i)
+			w.send(body)
+			sent[body] = true
+		}
+	}
+	all := func() {
+		w.Helper()
+		w.eventually(func() error {
+			got := map[string]bool{}
+			for _, body := range r.bodies() {
+				got[body] = true
+			}
+			for body := range sent {
+				if !got[body] {
+					return fmt.Errorf("%s has not come; %+v", body, r.State())
+				}
+			}
+			return nil
+		})
+	}
+	round("both")
+	all()
+	require.NoError(w, w.e.Kill(w.ctx(), "rocketmq-a/broker-2"))
+	round("one")
+	all()
+	_, err := w.c.EndOffsets(w.ctx(), w.topic)
+	require.Error(w, err, "no queue is left out")
+	require.Equal(w, broker.Retry, w.c.Classify(err), err)
+	require.NoError(w, w.e.Restart(w.ctx(), "rocketmq-a/broker-2"))
+	w.attached(r, 4)
+	round("both again")
+	all()
+	w.eventually(func() error {
+		ends, err := w.c.EndOffsets(w.ctx(), w.topic)
+		if err != nil {
+			return err
+		}
+		positions, err := w.c.Positions(w.ctx(), w.group, w.topic)
+		if err == nil && !positions.Reached(ends) {
+			err = fmt.Errorf("positions %v of %v", positions, ends)
+		}
+		return err
+	})
+}
