@@ -44,21 +44,26 @@ func closedMasters(w *world, masters map[string]string) {
 		require.NoError(w, w.raw.UpdateTopic(w.ctx(), masters[name], remoting.TopicConfig{Name: w.topic, ReadQueues: n, WriteQueues: n,
 			Perm: remoting.PermRead | remoting.PermWrite}))
 	}
+	require.NoError(w, w.c.Warm(w.ctx(), w.topic))
 	for i := range 8 {
 		w.send(fmt.Sprint(i))
 	}
-	ends, err := w.c.EndOffsets(w.ctx(), w.topic)
+	before, err := w.c.DescribeTopic(w.ctx(), w.topic)
 	require.NoError(w, err)
-	require.Len(w, ends, 4)
+	require.Len(w, before.Partitions, 4)
 
 	queues("rocketmq-a", 0)
 	info, err := w.c.DescribeTopic(w.ctx(), w.topic)
 	require.NoError(w, err)
 	require.False(w, info.Fenced, "the other master takes messages")
+	err = w.c.Fenced(w.ctx(), w.topic)
+	require.ErrorIs(w, err, errs.ErrConflict)
+	require.ErrorContains(w, err, `"rocketmq-a-2"`)
 	require.Contains(w, w.send("to the other").Partition, "rocketmq-a-2:")
 
-	queues("rocketmq-a-2", 0)
-	ends, err = w.c.EndOffsets(w.ctx(), w.topic)
+	require.NoError(w, w.c.Fence(w.ctx(), w.topic))
+	require.NoError(w, w.c.Fenced(w.ctx(), w.topic))
+	ends, err := w.c.EndOffsets(w.ctx(), w.topic)
 	require.NoError(w, err)
 	_, err = w.try(broker.Message{Body: []byte("x")})
 	require.ErrorIs(w, err, errs.ErrFenced)
@@ -73,9 +78,7 @@ func closedMasters(w *world, masters map[string]string) {
 		}
 	}
 
-	queues("rocketmq-a", 2)
-	queues("rocketmq-a-2", 2)
-	require.NoError(w, w.c.Warm(w.ctx(), w.topic))
+	require.NoError(w, w.c.Unfence(w.ctx(), w.topic, before.Restore))
 	r := w.join(w.c, broker.Membership{})
 	w.attached(r, 4)
 	w.wait(r, 9)
