@@ -20,7 +20,8 @@
 // Attempt is the broker's reconsume count plus turnout-attempt. Due of a retry is when its broker gave it back, which it
 // does when it is due. RocketMQ's own properties are not shown as headers, and
 // headers arrive sorted by name. A key goes to queue murmur2(key) mod n of the n queues that can be written, ordered by
-// broker and number: order by key holds as long as n stays the same, a broker that dies included.
+// broker and number: order by key holds as long as n stays the same. A broker that is down counts, for an hour after this
+// process has seen it: sends of its keys fail (transient) and go nowhere else.
 //
 // # Groups
 //

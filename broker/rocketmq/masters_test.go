@@ -116,14 +116,37 @@ func oneMasterDies(w *world) {
 	}
 	round("both")
 	all()
+	keyOf := map[string]string{} // of the first queue of each broker
+	for i := 0; len(keyOf) < 2; i++ {
+		var r broker.Receipt
+		w.eventually(func() (err error) {
+			r, err = w.try(broker.Message{Key: fmt.Append(nil, i), Body: []byte("k")})
+			return err
+		})
+		if name, found := strings.CutSuffix(r.Partition, ":0"); found {
+			keyOf[name] = fmt.Sprint(i)
+		}
+	}
+	keyed := func(on string) error {
+		r, err := w.try(broker.Message{Key: []byte(keyOf[on]), Body: []byte("k")})
+		if err == nil {
+			require.Equal(w, on+":0", r.Partition)
+		}
+		return err
+	}
 	require.NoError(w, w.e.Kill(w.ctx(), "rocketmq-a/broker-2"))
 	round("one")
 	all()
-	_, err := w.c.EndOffsets(w.ctx(), w.topic)
+	err := keyed("rocketmq-a-2")
+	require.Error(w, err, "a key goes to no other queue")
+	require.Equal(w, broker.Retry, w.c.Classify(err), err)
+	w.eventually(func() error { return keyed("rocketmq-a") })
+	_, err = w.c.EndOffsets(w.ctx(), w.topic)
 	require.Error(w, err, "no queue is left out")
 	require.Equal(w, broker.Retry, w.c.Classify(err), err)
 	require.NoError(w, w.e.Restart(w.ctx(), "rocketmq-a/broker-2"))
 	w.attached(r, 4)
+	w.eventually(func() error { return keyed("rocketmq-a-2") })
 	round("both again")
 	all()
 	w.eventually(func() error {

@@ -211,13 +211,17 @@ func (c *Cluster) store(ctx context.Context, topic string, properties map[string
 	if err != nil {
 		return broker.Receipt{}, err
 	}
-	var n uint64
+	i := -1
 	if key != nil {
-		n = uint64(murmur2(key) & 0x7fffffff)
-	} else {
-		n = c.producer.turn.Add(1)
+		i = r.keyed[int(murmur2(key)&0x7fffffff)%len(r.keyed)]
+		if i < 0 && !systemTopic(topic) { // retries and dead letters have no order
+			c.producer.refresh(topic, recheckAge) // it may be back
+			return broker.Receipt{}, fmt.Errorf("%w: the queue of the key is on a broker that is down", errUnavailable)
+		}
 	}
-	i := n % uint64(len(r.writable))
+	if i < 0 {
+		i = int(c.producer.turn.Add(1) % uint64(len(r.writable)))
+	}
 	q := r.writable[i]
 	result, err := c.producer.library.send(r.targets[i], properties, body)
 	if err != nil {

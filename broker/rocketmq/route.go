@@ -31,6 +31,7 @@ type route struct {
 	writable []remoting.Queue
 	names    []string                  // of writable, as in Offsets
 	targets  []*primitive.MessageQueue // of writable, for the library, which changes none
+	keyed    []int                     // where keys go: indices into writable, -1 for queues of brokers that are down
 	widths   map[string]int            // the number of queues by broker, written or read
 	replicas int                       // of the broker that has fewest, itself included
 	at       time.Time                 // it was asked for then
@@ -73,6 +74,7 @@ type topicRoute struct {
 type sighting struct {
 	at    time.Time
 	width int // most queues it ever had here
+	write int // queues that could be written when it was last seen
 }
 
 func newRoutes(names []string, client *remoting.Client, clusterID string) *routes {
@@ -136,16 +138,19 @@ func (s *routes) get(ctx context.Context, topic string, age time.Duration) (*rou
 			}
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err != nil {
 		if errors.Is(err, errs.ErrUnknownTopic) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			e.route, e.err, e.at = nil, err, asked
 			clear(e.seen)
 		}
 		return nil, err
 	}
 	r := s.digest(topic, raw, asked)
+	r.divide(s.away(ctx, e, r))
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e.route, e.err, e.at = r, nil, r.at
 	for name, width := range r.widths {
 		before := e.seen[name]
@@ -153,7 +158,7 @@ func (s *routes) get(ctx context.Context, topic string, age time.Duration) (*rou
 			before = &sighting{}
 			e.seen[name] = before
 		}
-		before.at, before.width = r.at, max(before.width, width)
+		before.at, before.width, before.write = r.at, max(before.width, width), countOf(r.writable, name)
 	}
 	return r, nil
 }
@@ -270,6 +275,47 @@ func (s *routes) digest(topic string, raw *remoting.Route, asked time.Time) *rou
 		r.targets = append(r.targets, &primitive.MessageQueue{Topic: q.Topic, BrokerName: q.Broker, QueueId: q.ID})
 	}
 	return r
+}
+
+// away are the queues of brokers that could be written when they were last seen, and that are down now. One that is registered
+// and has the topic no more was taken out of use.
+func (s *routes) away(ctx context.Context, e *topicRoute, r *route) []remoting.Queue {
+	gone := map[string]int{}
+	s.mu.Lock()
+	for name, seen := range e.seen {
+		if seen.write > 0 && r.masters[name] == "" && time.Since(seen.at) < rememberIt {
+			gone[name] = seen.write
+		}
+	}
+	s.mu.Unlock()
+	if len(gone) == 0 {
+		return nil
+	}
+	info, err := s.clusterInfo(ctx)
+	var out []remoting.Queue
+	for name, n := range gone {
+		if err == nil && info.Brokers[name].Master() != "" {
+			continue
+		}
+		out = appendQueues(out, r.topic, name, n)
+	}
+	return out
+}
+
+// divide gives keys to the queues that can be written and to those that are away: a key that went elsewhere while its broker is
+// down would be handled before what that broker has of it.
+func (r *route) divide(away []remoting.Queue) {
+	all := slices.Concat(r.writable, away)
+	slices.SortFunc(all, compareQueues)
+	n := 0
+	for _, q := range all {
+		if r.masters[q.Broker] == "" {
+			r.keyed = append(r.keyed, -1)
+			continue
+		}
+		r.keyed = append(r.keyed, n)
+		n++
+	}
 }
 
 func appendQueues(to []remoting.Queue, topic, brokerName string, n int) []remoting.Queue {

@@ -108,6 +108,7 @@ func TestBrokerThatIsDownIsNotAMissingTopic(t *testing.T) {
 	got, err := r.get(t.Context(), "t", 0)
 	require.NoError(t, err)
 	require.Len(t, got.writable, 4)
+	require.Equal(t, []int{0, 1, 2, 3}, got.keyed)
 	_, err = r.get(t.Context(), "other", 0)
 	require.ErrorIs(t, err, errs.ErrUnknownTopic)
 
@@ -115,6 +116,7 @@ func TestBrokerThatIsDownIsNotAMissingTopic(t *testing.T) {
 	got, err = r.get(t.Context(), "t", 0)
 	require.NoError(t, err)
 	require.Len(t, got.writable, 2)
+	require.Equal(t, []int{0, 1, -1, -1}, got.keyed, "keys stay with their queues")
 	_, err = r.complete(t.Context(), "t")
 	require.ErrorIs(t, err, errUnavailable)
 	require.ErrorContains(t, err, `"b2"`)
@@ -150,6 +152,7 @@ func TestTopicTakenOffABrokerIsNotMissed(t *testing.T) {
 	got, err := r.complete(t.Context(), "t")
 	require.NoError(t, err)
 	require.Equal(t, []string{"b1"}, got.brokers())
+	require.Equal(t, []int{0, 1}, got.keyed)
 }
 
 func TestNameServersAreAskedInTurn(t *testing.T) {
