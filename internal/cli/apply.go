@@ -268,6 +268,7 @@ func (p *applying) fileAll(ctx context.Context, c *api.Client, steps []manifest.
 		default:
 			why[s.Kind+" "+s.Name] = flat(err)
 			refused = append(refused, fmt.Errorf("%s %s: %w", s.Kind, s.Name, err))
+			return hopeless(len(filed), refused)
 		}
 		return nil
 	})
@@ -278,6 +279,14 @@ func (p *applying) fileAll(ctx context.Context, c *api.Client, steps []manifest.
 func passing(err error) bool {
 	return errors.Is(err, api.ErrUnavailable) || errors.Is(err, errs.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, people.ErrUnauthenticated)
+}
+
+// hopeless is the error of a command whose first calls were all refused: so would be the others.
+func hopeless(done int, refused []error) error {
+	if done > 0 || len(refused) < mostShown {
+		return nil
+	}
+	return fmt.Errorf("the first %d were all refused, and the others were not tried: %w", len(refused), errors.Join(refused...))
 }
 
 // atOnce is how many calls a command makes at a time.

@@ -182,6 +182,7 @@ func (p *platform) each(ctx context.Context, c *api.Client, all []*store.ChangeR
 			return fmt.Errorf("%s: %w; %d were %s, say the command again to go on", r.ID, err, len(done), b.done)
 		default:
 			refused = append(refused, fmt.Errorf("%s %s %s: %w", r.ID, r.Kind, r.Subject, err))
+			return hopeless(len(done), refused)
 		}
 		return nil
 	})

@@ -313,6 +313,14 @@ topics:
 		info, err := kafka.DescribeTopic(ctx, "broken_topic")
 		require.NoError(t, err)
 		require.Len(t, info.Partitions, 1, "what exists is not changed")
+		// Who may not file anything is refused once, and not a thousand times.
+		text := admin(0, "", "user", "create", "eve", "--role", "viewer").stdout
+		eve := p.as(t, "eve", regexp.MustCompile(`one-time token: +(\S+)`).FindStringSubmatch(text)[1])
+		thousand := "topics:\n"
+		for i := range 1000 {
+			thousand += fmt.Sprintf("- {name: topic_%d, app: shop, cluster: kafka-a, partitions: 1}\n", i)
+		}
+		require.Contains(t, eve(3, thousand, "apply", "-f", "-", "--yes").stderr, "the others were not tried")
 		bob(2, "", "apply")
 		bob(2, "", "apply", "-f", "-")
 		require.Contains(t, bob(3, "topics: [{name: x, nam: y}]", "apply", "-f", "-", "--dry-run").stderr, "line 1: there is no field nam")
