@@ -35,13 +35,14 @@ func TestStreamOfTheFleet(t *testing.T) {
 	e, meta := world(t)
 	require.NoError(t, meta.PutGroup(t.Context(), "billing", metadata.Group{Topics: []string{"order_topic"}}))
 	s := run(t, e.ZooKeeper(), databases.Database(t), nil)
-	open := func(ctx context.Context) (*bufio.Scanner, func()) {
+	open := func(ctx context.Context) (*bufio.Scanner, io.Closer) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/api/v1/fleet/stream", nil)
 		require.NoError(t, err)
 		resp, err := plain(t).Do(req)
 		require.NoError(t, err)
 		require.Equal(t, "text/event-stream", resp.Header.Get("Content-Type"))
-		return bufio.NewScanner(resp.Body), func() { require.NoError(t, resp.Body.Close()) }
+		t.Cleanup(func() { _ = resp.Body.Close() }) // again, of one that has gone
+		return bufio.NewScanner(resp.Body), resp.Body
 	}
 	until := func(lines *bufio.Scanner, texts ...string) {
 		t.Helper()
@@ -58,21 +59,19 @@ func TestStreamOfTheFleet(t *testing.T) {
 		}
 		require.FailNow(t, "the stream has ended", "without %q: %s, %v", texts, all, lines.Err())
 	}
-	lines, shut := open(t.Context())
-	defer shut()
+	lines, _ := open(t.Context())
 	until(lines, "event: beat")
 	gone, cancel := context.WithCancel(t.Context())
-	other, shutOther := open(gone)
+	other, body := open(gone)
 	until(other, "event: beat")
 	cancel()
-	shutOther()
+	require.NoError(t, body.Close())
 	const id = "10.9.9.9@-@1@-@0"
 	require.NoError(t, meta.Create(t.Context(), meta.InstancePath("quickstart", id), []byte(`{"v":1,"host":"machine","pid":7}`)))
 	until(lines, `"id":"`+id+`"`, `"host":"machine"`)
 	require.NoError(t, meta.Delete(t.Context(), meta.InstancePath("quickstart", id), metadata.AnyVersion))
 	until(lines, `"id":"`+id+`"`, `"gone":true`)
-	third, shutThird := open(t.Context())
-	defer shutThird()
+	third, _ := open(t.Context())
 	until(third, "event: group")
 	until(third, `"group":"billing"`, `"unread":0`)
 	s.stop()

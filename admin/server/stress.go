@@ -40,7 +40,7 @@ func (s *server) registerStress() {
 	call(s, people.Apply, http.MethodPost, "/stress/plan", "plan-stress", "What a stress task would be made of; changes nothing", func(ctx context.Context, in *struct{ Body requests.StressSpec }) (*reply[*stress.TaskPlan], error) {
 		p, err := s.stress.Plan(ctx, in.Body)
 		return &reply[*stress.TaskPlan]{p}, err
-	})
+	}, harmless)
 	call(s, people.Read, http.MethodGet, "/stress/{id}", "get-stress", "Read a stress task, with its flags and what the running instances say of them", func(ctx context.Context, in *StressID) (*stressAt, error) {
 		return stressAtVersion(s.stress.Get(ctx, in.ID))
 	})

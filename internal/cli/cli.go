@@ -55,10 +55,12 @@ Every global flag can also be set in the environment (--zookeeper: TURNOUT_ZOOKE
 shows what is in force.
 
 ` + exitCodeHelp,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		SilenceUsage:  true,
+		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if asksForCompletions(cmd) {
+				return nil
+			}
 			return a.settings.complete(cmd.Flags(), a.getenv)
 		},
 	}
@@ -100,6 +102,7 @@ shows what is in force.
 	for _, cmd := range root.Commands() {
 		finish(cmd, a)
 	}
+	completable(root, a)
 	return root
 }
 
@@ -115,6 +118,7 @@ func finish(cmd *cobra.Command, a *app) {
 		cmd.Args = cobra.ArbitraryArgs
 		cmd.RunE = chooseSubcommand
 	}
+	completable(cmd, a)
 	for _, sub := range cmd.Commands() {
 		finish(sub, a)
 	}
