@@ -39,7 +39,7 @@ func size(t *testing.T) (topics, groups, filed, edits int, rest time.Duration) {
 	topics, err := strconv.Atoi(text)
 	require.NoError(t, err, "TURNOUT_SCALE")
 	require.GreaterOrEqual(t, topics, 10, "TURNOUT_SCALE")
-	return topics, topics * 3 / 10, 100, 5, time.Minute
+	return topics, topics * 3 / 10, 100, 3, 30 * time.Second
 }
 
 func eventually(t *testing.T, ok func() bool, what string) {
