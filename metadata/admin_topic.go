@@ -278,13 +278,18 @@ func (s *Store) UpdateSettings(ctx context.Context, topic string, change func(*T
 			t = DefaultTopicSettings()
 		}
 		old := t
+		old.Names = maps.Clone(t.Names)
 		if err := change(&t); err != nil {
 			return t, nil, err
 		}
 		if err := t.Validate(); err != nil {
 			return t, nil, err
 		}
-		return t, nil, errors.Join(s.shadowFits(ctx, topic, old, t), s.physicalTopicsFree(ctx, topic, t))
+		err := s.shadowFits(ctx, topic, old, t)
+		if !n.Exists || invalid != nil || !maps.Equal(old.Names, t.Names) { // else there is no new name to compare with all topics
+			err = errors.Join(err, s.physicalTopicsFree(ctx, topic, t))
+		}
+		return t, nil, err
 	})
 }
 
