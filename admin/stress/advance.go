@@ -66,6 +66,7 @@ func (s *Service) advance(ctx context.Context, id string) error {
 		err = s.switchOff(ctx, lock, t)
 	case store.StressRemoving:
 		err = s.remove(ctx, lock, t)
+	default: // it waits for people, or somebody else was faster
 	}
 	if err != nil && !errors.Is(err, errs.ErrConflict) && ctx.Err() == nil {
 		err = errors.Join(err, s.waits(ctx, id, flat(err)))

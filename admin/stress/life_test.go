@@ -29,7 +29,7 @@ func TestWholeLife(t *testing.T) {
 	flag := s.meta.ShadowPath(app, "zpt_task_1", s.billing)
 	n, err := s.meta.Read(t.Context(), flag)
 	require.NoError(t, err)
-	require.Equal(t, `{"enable":"0"}`, string(n.Data))
+	require.JSONEq(t, `{"enable":"0"}`, string(n.Data))
 	info, err := s.on("kafka-a").DescribeTopic(t.Context(), "shadow_"+s.orders)
 	require.NoError(t, err)
 	require.Len(t, info.Partitions, 2)
