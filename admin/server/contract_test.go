@@ -358,7 +358,11 @@ func (m *maker) document(schema fragment) string {
 // Requests that are made of the description of the API, most of them with something wrong, find no fault of the server, and
 // every answer is one that the description has. TURNOUT_SEED makes other ones, TURNOUT_ATTEMPTS more of them.
 func TestAnswersAreThoseOfTheDescription(t *testing.T) {
-	seed, attempts := number(t, "TURNOUT_SEED", 1), number(t, "TURNOUT_ATTEMPTS", 3000)
+	some := 3000
+	if testing.Short() {
+		some = 1000
+	}
+	seed, attempts := number(t, "TURNOUT_SEED", 1), number(t, "TURNOUT_ATTEMPTS", some)
 	s, admin, bob := populated(t)
 	var tokens []string
 	for _, who := range []*person{admin, admin, bob} {
