@@ -55,7 +55,7 @@ func (w *walk) shutSource(ctx context.Context, src *source) (came int64, waitFor
 		return 0, "", err
 	}
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
-		seal, missing, err := w.closed(ctx, c, src)
+		_, missing, err := w.closed(ctx, c, src)
 		if errors.Is(err, errs.ErrConflict) {
 			waitFor = fmt.Sprintf("%s can not be closed to writers yet: %v", src.Cluster, err)
 			return nil
@@ -63,7 +63,15 @@ func (w *walk) shutSource(ctx context.Context, src *source) (came int64, waitFor
 		if err != nil {
 			return err
 		}
-		if came = src.Final.Missing(seal); came == 0 || w.c.opt.Off["R11"] {
+		due, err := w.delayed(ctx, c, src)
+		if err != nil {
+			return err
+		}
+		seal, err := w.c.steadyEnds(ctx, c, src.Physical, src.Final) // in the direction in which messages move (R14)
+		if err != nil {
+			return err
+		}
+		if came = src.Final.Missing(seal) + due; came == 0 || w.c.opt.Off["R11"] {
 			came = 0
 			w.sealed(src, seal, missing)
 			return w.save(ctx, store.Changes{})
@@ -71,6 +79,22 @@ func (w *walk) shutSource(ctx context.Context, src *source) (came int64, waitFor
 		return w.reopen(ctx, c, src)
 	})
 	return came, waitFor, err
+}
+
+// delayed counts what a broker will still store behind the fence, because it has taken it before (R14).
+func (w *walk) delayed(ctx context.Context, c *clusters.Conn, src *source) (n int64, err error) {
+	groups, err := w.c.meta.Readers(ctx, w.m.Topic)
+	if err != nil {
+		return 0, err
+	}
+	for _, g := range groups {
+		pending, err := c.Pending(ctx, g.Physical(w.m.Topic), src.Physical)
+		if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
+			return 0, err
+		}
+		n = max(n, pending.Delayed)
+	}
+	return n, nil
 }
 
 // reopen lets readers, and with them writers, in on a source again. That is stored first (R8).
