@@ -2,7 +2,9 @@
 // ZooKeeper, and before a broker is told anything that can not be told twice. In it are
 //
 //   - migrations with their history, the fences that are wanted, receipts;
-//   - requests with their history, policies and allotment rules, and the outbox: what is to be written to ZooKeeper;
+//   - requests with their history, policies and allotment rules, the outbox: what is to be written to ZooKeeper, and the notices that
+//     the webhook has not taken yet;
+//   - stress tasks with their history;
 //   - the catalog: the clusters, topics and groups that the platform manages, as they are wanted;
 //   - users, owners of applications, tokens and sessions, of which only hashes are stored;
 //   - what was last seen of topics and groups ([Finding]), and what differs from the catalog ([Drift]);
