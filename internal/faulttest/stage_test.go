@@ -153,7 +153,12 @@ func (s *stage) start(spec scene.Spec, change func(*scene.Spec)) *scene.Process 
 	}
 	p, err := scene.Start(s.ctx(), spec)
 	require.NoError(s.t, err)
-	s.t.Cleanup(func() { require.NoError(s.t, p.Kill()) })
+	s.t.Cleanup(func() {
+		if s.t.Failed() && spec.Role == scene.Receiver {
+			require.NoError(s.t, p.Dump(s.ctx()))
+		}
+		require.NoError(s.t, p.Kill())
+	})
 	s.running = append(s.running, p)
 	s.roles[p] = spec.Role
 	return p
@@ -460,12 +465,29 @@ func (s *stage) explain() {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(s.t, err)
+		text, dump, _ := bytes.Cut(text, []byte("SIGQUIT: quit"))
 		lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 		end := max(0, len(lines)-10)
 		troubles := slices.DeleteFunc(slices.Clone(lines[:end]), func(line []byte) bool { return bytes.Contains(line, []byte(`"level":"info"`)) })
 		troubles = troubles[max(0, len(troubles)-30):]
 		s.t.Logf("troubles in %s, and its end:\n%s", filepath.Base(file), bytes.Join(append(troubles, lines[end:]...), []byte("\n")))
+		s.t.Log(reading(dump))
 	}
+}
+
+// reading is what of a dump tells why something is not read.
+func reading(dump []byte) string {
+	const most = 60
+	var found []string
+	for _, stack := range strings.Split(string(dump), "\n\n") {
+		for _, part := range []string{"partitionConsumer", "brokerConsumer", "consumerGroup", "/consumer.(*", "/broker/kafka.(*", "/broker/rocketmq.(*"} {
+			if strings.Contains(stack, part) && len(found) < most {
+				found = append(found, stack)
+				break
+			}
+		}
+	}
+	return strings.Join(found, "\n\n")
 }
 
 // flips edits the wish again and again until stop is called, which says how many edits were done. An edit that ZooKeeper

@@ -230,6 +230,20 @@ func (p *Process) Kill() error {
 	return err
 }
 
+// Dump ends the process so that where each of its goroutines stands is in its log, and returns when it has ended. When ctx ends
+// first it is killed.
+func (p *Process) Dump(ctx context.Context) error {
+	if err := errors.Join(p.signal(syscall.SIGQUIT), p.signal(syscall.SIGCONT)); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return p.Kill()
+	}
+}
+
 // Pause freezes the process (SIGSTOP) until Resume, Stop or Kill.
 func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
 
