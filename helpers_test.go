@@ -287,11 +287,22 @@ func (w *world) raw() *zk.Conn {
 	w.t.Helper()
 	conn, events, err := zk.Connect(strings.Split(w.env.ZooKeeper(), ","), time.Minute, zk.WithLogger(quiet{}))
 	require.NoError(w.t, err)
-	w.t.Cleanup(func() {
-		conn.Close()
-		for range events {
+	ready, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		once := sync.OnceFunc(func() { close(ready) })
+		for e := range events {
+			if e.State == zk.StateHasSession {
+				once()
+			}
 		}
-	})
+	}()
+	w.t.Cleanup(func() { conn.Close(); <-over })
+	select {
+	case <-ready: // before that a server that is slow to take the connection fails what is asked
+	case <-time.After(patience):
+		require.FailNow(w.t, "no session of ZooKeeper")
+	}
 	return conn
 }
 

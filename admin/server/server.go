@@ -177,7 +177,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return fmt.Errorf("%w; give another address (--listen 127.0.0.1:7071), or port 0 for a free one", err)
 	}
 	defer listener.Close() // after the HTTP server has: for nothing
 	if s.cfg.URL == "" {
@@ -223,6 +223,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if s.drift, err = reconcile.New(reconcile.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
 		return err
 	}
+	s.warn(starting)
 	if err := s.invite(starting); err != nil {
 		return err
 	}
@@ -239,6 +240,16 @@ func Run(ctx context.Context, cfg Config) (err error) {
 func about() metadata.Instance {
 	host, _ := os.Hostname() // for people
 	return metadata.Instance{V: 1, Host: host, PID: os.Getpid(), Started: time.Now().UTC()}
+}
+
+// warn says loudly what a server without login opens.
+func (s *server) warn(ctx context.Context) {
+	if !s.cfg.NoLogin {
+		return
+	}
+	if users, err := s.db.Users(ctx, "", 1); err == nil && len(users) > 0 {
+		s.log.Warn("everybody on this machine may do everything with this server, without logging in, though its store has users: leave out --no-login, or give it another --data-dir and root")
+	}
 }
 
 // invite hands over the token of the first administrator, if there is none yet or it is wanted again.

@@ -337,6 +337,9 @@ func (a *app) confirm(question string) (bool, error) {
 	case "y", "yes":
 		return true, nil
 	}
+	if answer == "" { // nobody was there to answer
+		return false, usagef("nobody answers on standard input, and nothing was done: give --yes")
+	}
 	fmt.Fprintln(a.stderr, "nothing was done")
 	return false, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -48,6 +49,7 @@ var exitCodes = []struct {
 	{errs.ErrTimeout, exitTimeout},
 	{context.DeadlineExceeded, exitTimeout},
 	{errs.ErrFenced, exitRefused},
+	{api.ErrRefused, exitRefused},
 }
 
 func exitCode(err error) int {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os/user"
@@ -40,14 +39,6 @@ Log in first (turnout login), or give a token in the file of --token-file or in 
 	cmd.AddCommand(newMigratePlan(p), newMigrateStart(p), newMigrateWatch(p), newMigrateList(p),
 		newMigrateAction(p, api.Rollback), newMigrateAction(p, api.Abort), newMigrateAction(p, api.Pause), newMigrateAction(p, api.Resume), newMigrateReceipt(p))
 	return cmd
-}
-
-// refusedError is a refusal of the preflight with the exit code of one.
-func refusedError(err error) error {
-	if errors.Is(err, api.ErrRefused) {
-		return markedError{err, errs.ErrInvalid}
-	}
-	return err
 }
 
 // byFlag is who is said to have asked for something.

@@ -224,7 +224,7 @@ no further one; those that run go on.
 		err = p.with(cmd, preflightLimit, func(ctx context.Context, c *api.Client) error {
 			row, err := c.Start(ctx, r)
 			if err != nil {
-				return refusedError(err)
+				return err
 			}
 			id = row.ID
 			if watch {
@@ -338,5 +338,5 @@ func (p *platform) moveAll(cmd *cobra.Command, b api.Batch) error {
 	if errors.Is(err, api.ErrNotDone) {
 		return markedError{err, errVerdict}
 	}
-	return refusedError(err)
+	return err
 }

@@ -377,6 +377,9 @@ func states(m *store.Migration) []string {
 	paths := statePaths
 	if !m.Ordered {
 		paths = [][]migrate.State{statePaths[1], statePaths[3], statePaths[4]}
+		if shut(m) {
+			paths[0], paths[2] = paths[2], paths[0]
+		}
 	}
 	i := slices.IndexFunc(paths, func(path []migrate.State) bool { return slices.Contains(path, state) })
 	if i < 0 {
@@ -409,6 +412,22 @@ func states(m *store.Migration) []string {
 		}
 	}
 	return lines
+}
+
+// shut says whether a migration goes through the state shutting, as far as it tells: a cluster was read before it was closed.
+func shut(m *store.Migration) bool {
+	var d struct {
+		Sources []struct{ Drained, Sealed *time.Time }
+	}
+	if json.Unmarshal(m.Data, &d) != nil {
+		return false
+	}
+	for _, s := range d.Sources {
+		if s.Drained != nil && (s.Sealed == nil || s.Sealed.After(*s.Drained)) {
+			return true
+		}
+	}
+	return false
 }
 
 // isTerminal says whether w is one, or another device that takes characters.

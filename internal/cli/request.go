@@ -115,7 +115,8 @@ func newRequestNew(p *platform) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "new", Short: "File a request", Args: cobra.NoArgs,
 		Long: `File a request: a JSON document with one of topic, group, cluster, settings, migration, stress, deletion, claim and offsets, and a reason.
-docs/openapi.yaml (schema New) has all fields. What is wrong with it is said at once, and nothing is filed then.`,
+docs/openapi.yaml (schema New) has all fields. What is wrong with it is said at once. What the preflight of a
+migration finds withdraws the request again; warnings are accepted in the document: {"migration":{…,"accept":["sleeping-groups"]}}.`,
 		Example: `  turnout request new -f topic.json
   echo '{"reason":"orders","topic":{"name":"order_topic","app":"order_service","partitions":4}}' | turnout request new -f -
   echo '{"migration":{"topic":"order_topic","to":"kafka-b"}}' | turnout request new -f - --wait
