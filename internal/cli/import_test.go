@@ -197,6 +197,7 @@ func TestImportOfZMS(t *testing.T) {
 		require.Contains(t, bob(0, "", "apply", "-f", file, "--dry-run").stdout, "9 create")
 		bob(7, "", "apply", "-f", file, "--dry-run", "--exit-code")
 		require.Contains(t, bob(0, "n\n", "apply", "-f", file, "--batch", "zms").stderr, "nothing was done")
+		require.Contains(t, bob(2, "", "apply", "-f", file, "--batch", "zms").stderr, "--yes")
 		require.Contains(t, bob(0, "", "request", "list").stdout, "REQUEST")
 		require.Contains(t, bob(0, "y\n", "apply", "-f", file, "--batch", "zms").stdout, "9 requests filed as batch zms")
 		require.Contains(t, bob(0, "", "apply", "-f", file, "--yes").stdout, "9 pending", "nothing is filed twice")
