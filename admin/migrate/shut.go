@@ -55,7 +55,7 @@ func (w *walk) shutSource(ctx context.Context, src *source) (came int64, waitFor
 		return 0, "", err
 	}
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
-		_, missing, err := w.closed(ctx, c, src)
+		missing, err := w.closed(ctx, c, src)
 		if errors.Is(err, errs.ErrConflict) {
 			waitFor = fmt.Sprintf("%s can not be closed to writers yet: %v", src.Cluster, err)
 			return nil

@@ -380,11 +380,15 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 		return "", err
 	}
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
-		seal, missing, err := w.closed(ctx, c, src)
+		missing, err := w.closed(ctx, c, src)
 		if errors.Is(err, errs.ErrConflict) {
 			waitFor = fmt.Sprintf("%s can not be closed to writers yet: %v", src.Cluster, err)
 			return nil
 		}
+		if err != nil {
+			return err
+		}
+		seal, err := w.c.steadyEnds(ctx, c, src.Physical, src.Final)
 		if err != nil {
 			return err
 		}
@@ -410,17 +414,17 @@ func (w *walk) toClose(ctx context.Context, src *source) error {
 	return w.save(ctx, store.Changes{Fences: fences})
 }
 
-// closed closes a source, sees that it is, and reads its ends behind the fence. missing: it does not have the topic, nothing
-// was ever sent there. ErrConflict: not yet.
-func (w *walk) closed(ctx context.Context, c *clusters.Conn, src *source) (seal broker.Offsets, missing bool, err error) {
-	if !w.c.opt.Off["fence"] {
-		err := w.c.shut(ctx, c, src.Physical)
-		if missing = errors.Is(err, errs.ErrUnknownTopic); err != nil && !missing {
-			return nil, false, err
-		}
+// closed closes a source and sees that it is. missing: it does not have the topic, nothing was ever sent there. ErrConflict: not
+// yet.
+func (w *walk) closed(ctx context.Context, c *clusters.Conn, src *source) (missing bool, err error) {
+	if w.c.opt.Off["fence"] {
+		return false, nil
 	}
-	seal, err = w.c.steadyEnds(ctx, c, src.Physical, src.Final)
-	return seal, missing, err
+	err = w.c.shut(ctx, c, src.Physical)
+	if errors.Is(err, errs.ErrUnknownTopic) {
+		return true, nil
+	}
+	return false, err
 }
 
 // sealed notes the ends of a source that is closed.
