@@ -56,7 +56,7 @@ var kafkas = []string{"kafka-a", "kafka-b", "kafka-c"}
 
 // spec is the environment of the cases.
 func spec(backend testenv.Backend) testenv.Spec {
-	return testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: kafkas, RocketMQ: []string{"rocketmq-a"}, Proxy: true}
+	return testenv.Spec{Backend: backend, ZooKeeper: 3, Kafka: kafkas, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}, Proxy: true}
 }
 
 // moves are the pairs of clusters, the one that is left and the one that is gone to, for cases about one move.

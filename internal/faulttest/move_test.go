@@ -25,12 +25,6 @@ import (
 	"github.com/turnout-mq/turnout/testenv/history"
 )
 
-// Where the topic of a mover is at first, and where it is moved to.
-var (
-	ofKafka = [2]string{"kafka-a", "kafka-b"}
-	ofKinds = [2]string{"rocketmq-a", "kafka-a"} // RocketMQ is closed to writers only when it was read
-)
-
 // mover is a stage whose topic is moved by controllers, which are processes too.
 type mover struct {
 	*stage
@@ -40,13 +34,13 @@ type mover struct {
 	frozen              map[*scene.Process]bool
 }
 
-func newMover(t *testing.T, env *testenv.Env, pair [2]string, ordered bool) *mover {
+func newMover(t *testing.T, env *testenv.Env, p pair, ordered bool) *mover {
 	t.Helper()
-	m := &mover{stage: newStage(t, env, pair[:]...), from: pair[0], to: pair[1], frozen: map[*scene.Process]bool{}}
+	m := &mover{stage: newStage(t, env, p[:]...), from: p[0], to: p[1], frozen: map[*scene.Process]bool{}}
 	m.ordered = ordered
 	if ordered {
 		require.NoError(t, m.store.UpdateGroup(m.ctx(), m.groups[0], func(g *metadata.Group) error { g.Order = metadata.OrderKey; return nil }))
-		_, err := m.store.PutTopic(m.ctx(), m.topic, metadata.PutTopic{Cluster: pair[0], Order: metadata.OrderKey})
+		_, err := m.store.PutTopic(m.ctx(), m.topic, metadata.PutTopic{Cluster: p[0], Order: metadata.OrderKey})
 		require.NoError(t, err)
 	}
 	m.database = "sqlite:" + filepath.Join(m.dir, "turnout.db")

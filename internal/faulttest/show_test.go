@@ -16,45 +16,59 @@ import (
 	"github.com/turnout-mq/turnout/testenv/history"
 )
 
-// eachMode plays a case with a topic that keeps the order per key and with one that does not.
+// eachMode plays a case with a topic that keeps the order per key and with one that does not, between two clusters of Kafka.
 func eachMode(t *testing.T, run func(t *testing.T, play func(t *testing.T, env *testenv.Env)), play func(m *mover)) {
 	for _, ordered := range []bool{false, true} {
-		t.Run(cell{ordered: ordered}.mode(), func(t *testing.T) {
-			run(t, func(t *testing.T, env *testenv.Env) { play(newMover(t, env, ofKafka, ordered)) })
+		t.Run(mode(ordered), func(t *testing.T) {
+			run(t, func(t *testing.T, env *testenv.Env) { play(newMover(t, env, pairs[0], ordered)) })
 		})
 	}
 }
 
 // The zombie: a sender is stopped with sends under way, its session ends, the topic moves, and it goes on with what it was at.
 func TestZombieWritesNothingToTheClusterThatWasLeft(t *testing.T) {
-	t.Parallel()
-	eachMode(t, harmless, func(m *mover) {
-		m.ready(m.controller("controller", nil))
-		m.traffic()
-		zombie := m.named("orders")
-		m.freeze(zombie)
-		m.eventually(func() bool { _, there := m.participants()[zombie.Pid()]; return !there }, m.state, "the session of the zombie ends")
-		r := m.ended(m.move(m.to, nil).ID)
-		require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
-		m.proven(r)
-		ends, err := m.brokers[m.from].EndOffsets(m.ctx(), m.topic)
-		require.NoError(m.t, err)
-		m.thaw(zombie)
-		m.registered()
-		m.applied(m.to)
-		m.flows(m.to)
-		m.verdict()
-		after, err := m.brokers[m.from].EndOffsets(m.ctx(), m.topic)
-		require.NoError(m.t, err)
-		require.Equal(m.t, ends, after, "the zombie has written to %s", m.from)
+	harmless(t, func(t *testing.T, env *testenv.Env) {
+		for _, p := range pairs {
+			for _, ordered := range []bool{false, true} {
+				if !(cell{state: migrate.Done, ordered: ordered, pair: p}).occurs() {
+					continue
+				}
+				t.Run(mode(ordered)+" "+p.String(), func(t *testing.T) {
+					t.Parallel()
+					zombie(newMover(t, env, p, ordered))
+				})
+			}
+		}
 	})
+}
+
+func zombie(m *mover) {
+	m.ready(m.controller("controller", nil))
+	m.traffic()
+	zombie := m.named("orders")
+	m.freeze(zombie)
+	m.eventually(func() bool { _, there := m.participants()[zombie.Pid()]; return !there }, m.state, "the session of the zombie ends")
+	r := m.ended(m.move(m.to, nil).ID)
+	require.Equal(m.t, store.Done, r.Outcome, m.story(r.Migration))
+	m.proven(r)
+	ends, err := m.brokers[m.from].EndOffsets(m.ctx(), m.topic)
+	require.NoError(m.t, err)
+	m.thaw(zombie)
+	m.registered()
+	m.applied(m.to)
+	m.flows(m.to)
+	m.verdict()
+	after, err := m.brokers[m.from].EndOffsets(m.ctx(), m.topic)
+	require.NoError(m.t, err)
+	require.Equal(m.t, ends, after, "the zombie has written to %s", m.from)
+	require.Zero(m.t, m.left(m.groups[0], m.from))
 }
 
 // The controller dies while sends pause: they go on by themselves when the pause is over, and the next controller ends the
 // migration.
 func TestSendsGoOnWhenTheControllerIsKilledWhileTheyPause(t *testing.T) {
 	harmless(t, func(t *testing.T, env *testenv.Env) {
-		m := newMover(t, env, ofKafka, true)
+		m := newMover(t, env, pairs[0], true)
 		for _, name := range []string{"controller-2", "controller-3"} {
 			m.controller(name, func(spec *scene.Spec) { spec.HoldAt = []string{string(migrate.Holding)} })
 		}

@@ -2,9 +2,11 @@ package faulttest
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,7 +71,19 @@ func (r *results) table() string {
 	}
 	fmt.Fprintf(&b, "%s, commit %s, %s/%s with %d CPUs, seed %d: %d of %d cells, %d failed, in %s.\n\n", r.began.UTC().Format(time.DateOnly), r.commit,
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), r.seed, len(r.found), len(r.cells), failed, time.Since(r.began).Round(time.Second))
-	b.WriteString("| fault |")
+	b.WriteString("| |")
+	for _, p := range pairs {
+		fmt.Fprintf(&b, " %s: %s |", p.short(), p)
+	}
+	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(pairs)) + "\n")
+	for _, ordered := range []bool{false, true} {
+		fmt.Fprintf(&b, "| %s: %s |", mode(ordered)[:1], mode(ordered))
+		for _, p := range pairs {
+			fmt.Fprintf(&b, " %s |", r.sum(p, ordered))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n| fault |")
 	for _, state := range phases {
 		fmt.Fprintf(&b, " %s |", state)
 	}
@@ -78,9 +92,11 @@ func (r *results) table() string {
 		fmt.Fprintf(&b, "| %s |", f.name)
 		for _, state := range phases {
 			var texts []string
-			for _, ordered := range []bool{false, true} {
-				if result, ran := r.found[cell{state, f.name, ordered}]; ran {
-					texts = append(texts, cell{ordered: ordered}.mode()[:1]+" "+result)
+			for _, p := range pairs {
+				for _, ordered := range []bool{false, true} {
+					if result, ran := r.found[cell{state, f.name, ordered, p}]; ran {
+						texts = append(texts, fmt.Sprintf("%s %s %s", p.short(), mode(ordered)[:1], result))
+					}
 				}
 			}
 			fmt.Fprintf(&b, " %s |", strings.Join(texts, ", "))
@@ -88,6 +104,24 @@ func (r *results) table() string {
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// short is one letter for each kind.
+func (p pair) short() string { return kindOf(p[0])[:1] + kindOf(p[1])[:1] }
+
+// sum counts the results of a pair and mode.
+func (r *results) sum(p pair, ordered bool) string {
+	counts := map[string]int{}
+	for c, result := range r.found {
+		if c.pair == p && c.ordered == ordered {
+			counts[result]++
+		}
+	}
+	var texts []string
+	for _, result := range slices.Sorted(maps.Keys(counts)) {
+		texts = append(texts, fmt.Sprintf("%d %s", counts[result], result))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // commit names what was tested.

@@ -33,9 +33,9 @@ type walk struct {
 
 // ways are what topics move over.
 var ways = map[string]struct {
-	clusters [2]string
+	clusters pair
 	ordered  bool
-}{"unordered": {ofKafka, false}, "ordered": {ofKafka, true}, "kinds": {ofKinds, false}}
+}{"unordered": {pairs[0], false}, "ordered": {pairs[0], true}, "kinds": {pairs[2], false}}
 
 // Topics move there and back while faults happen by chance, some at once, and one process at a time is starved. TURNOUT_WALK says how
 // long that lasts; TURNOUT_SEED repeats a run's choices, what comes of them also depends on time.
