@@ -14,6 +14,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/metadata"
 )
 
 // away is a topic with traffic on rocketmq-a, where a fence keeps readers out, too.
@@ -37,6 +38,9 @@ func (m *moving) cleanEverywhere() {
 	require.Zero(m.w.t, m.client.Stats().Failed)
 }
 
+// lateID is the message of somebody who is late.
+const lateID = "0123456789abcdef0123456789abcdef"
+
 // late stores a message past Turnout's routes, as somebody who does not know the newest does.
 func (w *world) late(cluster string) error { return w.lateAfter(cluster, 0) }
 
@@ -44,7 +48,7 @@ func (w *world) lateAfter(cluster string, delay time.Duration) error {
 	var err error
 	w.with(cluster, func(c broker.Cluster) {
 		stored := make(chan error, 1)
-		c.Send(w.ctx(), w.topic, &broker.Envelope{Message: broker.Message{ID: "0123456789abcdef0123456789abcdef", Key: []byte("k"), Body: []byte("0"), Delay: delay}},
+		c.Send(w.ctx(), w.topic, &broker.Envelope{Message: broker.Message{ID: lateID, Key: []byte("k"), Body: []byte("0"), Delay: delay}},
 			func(_ broker.Receipt, err error) { stored <- err })
 		err = <-stored
 	})
@@ -74,26 +78,117 @@ func TestMovesBetweenKindsLeaveNothingBehind(t *testing.T) {
 	})
 }
 
-func TestOrderedMoveOntoRocketMQ(t *testing.T) {
+// orderly is away with a topic that keeps the order per key.
+func orderly(t *testing.T, w *world, change ...func(*migrate.Options)) *moving {
+	w.putOrdered("rocketmq-a", "rocketmq-b", "kafka-a")
+	m := &moving{operator: w.operateOn(filepath.Join(t.TempDir(), "turnout.db"), change...), ordered: true, client: w.open("order_service")}
+	rec := w.recorder("one")
+	m.sub = w.listen(m.client, rec)
+	m.quiet = w.traffic(m.client, rec, 4)
+	m.sendsTo("rocketmq-a", 4)
+	w.applied("rocketmq-a")
+	return m
+}
+
+// orderlyEverywhere is cleanEverywhere, with the order of the keys.
+func (m *moving) orderlyEverywhere() {
+	m.w.t.Helper()
+	m.quiet()
+	require.NoError(m.w.t, m.w.orderedVerdict("kafka-a", "rocketmq-a", "rocketmq-b").Err())
+	require.Zero(m.w.t, m.client.Stats().Failed)
+}
+
+// Where a fence keeps readers out, too, every group reads everything before the topic goes on.
+func TestOrderedMovesBetweenKinds(t *testing.T) {
 	withKinds(t, func(t *testing.T, w *world) {
-		w.putOrdered("kafka-a", "rocketmq-a")
-		o := w.operate()
-		rec := w.recorder("one")
-		client := w.open("order_service")
-		w.listen(client, rec)
-		m := &moving{operator: o, ordered: true, client: client, quiet: w.traffic(client, rec, 4)}
-		m.sendsTo("kafka-a", 20)
-		w.applied("kafka-a")
-		move := m.start(migrate.Plan{To: "rocketmq-a", Ordered: true, Hold: 30_000})
-		require.Equal(t, store.Done, m.ended(move.ID).Outcome, m.story(move.ID))
+		m := orderly(t, w)
+		at := "rocketmq-a"
+		for _, to := range []string{"rocketmq-b", "kafka-a", "rocketmq-a", "kafka-a"} {
+			move := m.start(migrate.Plan{To: to, Ordered: true, Hold: 30_000})
+			r := m.ended(move.ID)
+			require.Equal(t, store.Done, r.Outcome, m.story(move.ID))
+			require.True(t, r.Free, r.Verdict)
+			require.True(t, r.Ordered, m.story(move.ID))
+			require.True(t, w.fenced(at), at)
+			require.Error(t, w.late(at), "it takes no messages")
+			m.sendsTo(to, 20)
+			at = to
+		}
+		m.orderlyEverywhere()
+	})
+}
+
+// What somebody who does not know the route writes while sends pause is read before the topic goes on.
+func TestWhatComesWhileSendsPauseIsReadFirst(t *testing.T) {
+	withKinds(t, func(t *testing.T, w *world) {
+		var times atomic.Int32
+		m := orderly(t, w, func(o *migrate.Options) {
+			o.Entered = func(_ context.Context, row *store.Migration) {
+				if row.State == string(migrate.Fencing) && times.Add(1) == 1 {
+					if err := w.late("rocketmq-a"); err != nil {
+						panic(err)
+					}
+				}
+			}
+		})
+		move := m.start(migrate.Plan{To: "kafka-a", Ordered: true, Hold: 30_000})
+		require.True(t, m.ended(move.ID).Free, m.story(move.ID))
+		m.quiet()
+		require.EqualValues(t, 1, times.Load())
+		require.Zero(t, w.left("rocketmq-a"))
+		require.True(t, w.fenced("rocketmq-a"))
+	})
+}
+
+// A group that does not handle in time what was sent makes the topic go back, and no send fails.
+func TestAnOrderedMoveAwayFromRocketMQGoesBackWhenAGroupIsSlow(t *testing.T) {
+	withKinds(t, func(t *testing.T, w *world) {
+		var times atomic.Int32
+		m := orderly(t, w, func(o *migrate.Options) {
+			o.Entered = func(_ context.Context, row *store.Migration) {
+				if row.State == string(migrate.Fencing) && times.Add(1) == 1 {
+					if err := w.late("rocketmq-a"); err != nil {
+						panic(err)
+					}
+				}
+			}
+		})
+		slow := w.group + "_slow"
+		g := metadata.DefaultGroup()
+		g.Topics = []string{w.topic}
+		require.NoError(t, w.store.PutGroup(w.ctx(), slow, g))
+		gate := make(chan struct{})
+		sub, err := m.client.Subscribe(w.ctx(), slow, func(_ context.Context, d *turnout.Delivery) error {
+			if d.ID == lateID {
+				<-gate
+			}
+			return nil
+		})
+		require.NoError(t, err)
+		require.NoError(t, sub.Ready(w.ctx()))
+		w.participant(func(p metadata.Participant) bool { return p.Groups[slow] != nil }, "the group is seen")
+		move := m.start(migrate.Plan{To: "kafka-a", Ordered: true, Hold: 2_000})
+		r := m.ended(move.ID)
+		require.Equal(t, store.RolledBack, r.Outcome, m.story(move.ID))
+		require.Contains(t, m.story(move.ID), "sends may not pause longer; it waited for: group "+slow)
 		m.sendsTo("rocketmq-a", 20)
-		// The way back is not closed until everything there was read: the order can not be kept.
-		_, err := m.Start(w.ctx(), migrate.Plan{Topic: w.topic, To: "kafka-a", Ordered: true}, "tester", migrate.StarterApproves)
+		close(gate)
+		m.quiet()
+		require.Zero(t, m.client.Stats().Failed)
+		w.eventually(func() bool { return w.left("rocketmq-a") == 0 }, nil, "everything is handled")
+	})
+}
+
+func TestAGroupThatSleepsKeepsAnOrderedTopicOnRocketMQ(t *testing.T) {
+	withKinds(t, func(t *testing.T, w *world) {
+		m := orderly(t, w)
+		require.NoError(t, m.sub.Close(w.ctx()))
+		w.participant(func(p metadata.Participant) bool { return p.Groups[w.group] == nil }, "the group is not seen any more")
+		_, err := m.Start(w.ctx(), migrate.Plan{Topic: w.topic, To: "kafka-a", Ordered: true, Accept: []string{"all"}}, "tester", migrate.StarterApproves)
 		require.ErrorIs(t, err, turnout.ErrConflict)
+		require.ErrorContains(t, err, "group "+w.group)
 		require.ErrorContains(t, err, "--unordered")
 		m.quiet()
-		require.NoError(t, w.orderedVerdict("kafka-a", "rocketmq-a").Err())
-		require.Zero(t, client.Stats().Failed)
 	})
 }
 

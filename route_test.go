@@ -187,10 +187,6 @@ func TestRouteThatThisVersionDoesNotApplyLeavesTheLastGoodOneInForce(t *testing.
 				r.Canary = &metadata.Canary{Write: "kafka-b", Percent: 100}
 				r.Stays = append(r.Stays, open)
 			},
-			"lease": func(r *metadata.Route) {
-				r.Lease, r.Write = &metadata.Lease{MS: 4000}, "kafka-b"
-				r.Stays = append(r.Stays, open)
-			},
 		} {
 			var before metadata.Route
 			w.change(func(r *metadata.Route) { before = r.Clone(); edit(r) })

@@ -30,7 +30,7 @@ func Answered(route *Route, wishNode Node) bool {
 //   - If wishes were skipped (the version is more than one ahead, the node was created anew, or there is no route and the
 //     version is not 0), somebody may have sent by a wish that nobody recorded: every other cluster without an open stay
 //     gets one in the same way first.
-//   - Hold, Lease, Canary and Warm belong to the step of a migration that the wish interrupts and are taken off; Order,
+//   - Hold, Canary and Warm belong to the step of a migration that the wish interrupts and are taken off; Order,
 //     Migration and unknown fields stay.
 //
 // The route has to be read after the wish (Follower.Refresh): PutTopic writes both in one step, and with the route before
@@ -89,7 +89,7 @@ func (r *Route) enter(cluster string, start broker.Offsets, first bool) {
 	}
 	r.Stays = append(r.Stays, stay)
 	r.Write = cluster
-	r.Hold, r.Lease, r.Canary, r.Warm = nil, nil, nil, nil
+	r.Hold, r.Canary, r.Warm = nil, nil, nil
 }
 
 // openStay is the index of the stay of cluster without end, or -1.

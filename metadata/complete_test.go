@@ -77,7 +77,7 @@ func TestComplete(t *testing.T) {
 			var before *metadata.Route
 			if c.route != nil {
 				before = &metadata.Route{V: 1, Wish: c.route.wish, Write: c.route.write, Order: metadata.OrderKey, Stays: c.route.stays, Migration: "m-1",
-					Hold: &metadata.Hold{MS: 1}, Lease: &metadata.Lease{MS: 1}, Warm: []string{"c"}, Canary: &metadata.Canary{Write: "c"}, Extra: metadata.Extra{"x": json.RawMessage("1")}}
+					Hold: &metadata.Hold{MS: 1}, Warm: []string{"c"}, Canary: &metadata.Canary{Write: "c"}, Extra: metadata.Extra{"x": json.RawMessage("1")}}
 				require.NoError(t, before.Validate())
 			}
 			require.Equal(t, c.answered, metadata.Answered(before, node))
@@ -91,7 +91,6 @@ func TestComplete(t *testing.T) {
 			require.Equal(t, c.to, got.Write)
 			require.Equal(t, c.wish, got.Wish)
 			require.Nil(t, got.Hold)
-			require.Nil(t, got.Lease)
 			require.Nil(t, got.Canary)
 			require.Empty(t, got.Warm)
 			if before != nil {

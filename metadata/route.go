@@ -15,7 +15,6 @@ type Route struct {
 	Write     string   `json:"write"`     // the cluster that sends go to; it has a stay without end
 	Order     Order    `json:"order"`     // default none
 	Hold      *Hold    `json:"hold"`      // not nil: sends pause
-	Lease     *Lease   `json:"lease"`     // not nil: sends to the cluster that is left need a fresh read
 	Warm      []string `json:"warm"`      // clusters to prepare
 	Migration string   `json:"migration"` // the migration that wrote it, or ""
 	Canary    *Canary  `json:"canary"`    // not nil: part of the sends goes elsewhere
@@ -35,12 +34,6 @@ type WishRef struct {
 // Hold asks senders to pause.
 type Hold struct {
 	MS    int64 `json:"ms"` // for at most so many milliseconds
-	Extra Extra `json:"-"`
-}
-
-// Lease is how long after asking for its last successful read an instance may begin a send to the cluster that is left.
-type Lease struct {
-	MS    int64 `json:"ms"` // milliseconds
 	Extra Extra `json:"-"`
 }
 
@@ -88,9 +81,6 @@ func (r Route) Validate() error {
 	p.order(r.Order)
 	if r.Hold != nil && r.Hold.MS <= 0 {
 		p.add("hold.ms", r.Hold.MS, "must be more than 0")
-	}
-	if r.Lease != nil && r.Lease.MS <= 0 {
-		p.add("lease.ms", r.Lease.MS, "must be more than 0")
 	}
 	for i, name := range r.Warm {
 		p.name(fmt.Sprintf("warm[%d]", i), name)
@@ -144,10 +134,6 @@ func (r Route) Clone() Route {
 	if r.Hold != nil {
 		h := *r.Hold
 		r.Hold = &h
-	}
-	if r.Lease != nil {
-		l := *r.Lease
-		r.Lease = &l
 	}
 	if r.Canary != nil {
 		c := *r.Canary
@@ -207,15 +193,6 @@ func (h Hold) MarshalJSON() ([]byte, error) { return encodeObject(h, h.Extra) }
 // UnmarshalJSON reads it without validating.
 func (h *Hold) UnmarshalJSON(b []byte) (err error) {
 	h.Extra, err = decodeObject(b, h)
-	return err
-}
-
-// MarshalJSON writes the lease with its Extra.
-func (l Lease) MarshalJSON() ([]byte, error) { return encodeObject(l, l.Extra) }
-
-// UnmarshalJSON reads it without validating.
-func (l *Lease) UnmarshalJSON(b []byte) (err error) {
-	l.Extra, err = decodeObject(b, l)
 	return err
 }
 

@@ -251,8 +251,8 @@ func (o *outlet) run() {
 	}
 }
 
-// endHold lets sends go on when the hold of view v has lasted its time and a fresh look finds nothing newer. Where the
-// cluster can be fenced a send that should not have gone is refused there; where it can not, sends wait on (R19).
+// endHold lets sends go on when the hold of view v has lasted its time and a fresh look finds nothing newer. A send that should
+// not have gone is refused by the cluster, or read there before the next cluster is opened (R19, R23).
 func (o *outlet) endHold(v *topics.View) (again <-chan time.Time) {
 	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
 	defer cancel()
@@ -262,7 +262,7 @@ func (o *outlet) endHold(v *topics.View) (again <-chan time.Time) {
 	if o.topic.View() != v {
 		return nil // the loop sees it
 	}
-	if o.cur == nil || !o.cur.conn.Features().Fence || err != nil {
+	if o.cur == nil || err != nil {
 		return time.After(time.Second)
 	}
 	o.held, o.overFor = false, v.Zxid

@@ -252,7 +252,8 @@ func (p *preflight) lateFence(name string, closing bool) (ok bool) {
 	case name == p.plan.To:
 		return true
 	case p.plan.Ordered:
-		p.find(Error, NoFence, "move it with --unordered and --accept "+OrderNotKept, "%s can be closed to writers only when everything there was read, so the order per key can not be kept when a topic leaves it", name)
+		p.find(Info, LateFence, "", "%s can be closed to writers only when everything there was read: sends pause until every group has read the last message there, %v at most (--hold), else it goes back", name, time.Duration(p.plan.Hold)*time.Millisecond)
+		return true
 	default:
 		p.find(Info, LateFence, "", "%s can be closed to writers only when everything there was read. Until then also what somebody without the route writes there is read; a transaction that is committed later is found by the watch, and its messages are sent on", name)
 		return true
@@ -337,6 +338,11 @@ func (p *preflight) groups(ctx context.Context, c *clusters.Conn, physical strin
 		}
 		if !p.now.live(g.Name) {
 			p.plan.Sleeping = append(p.plan.Sleeping, g.Name)
+			if p.plan.Ordered && !c.Features().Fence {
+				p.find(Error, SleepingGroups, "start it, take it out (turnout group delete "+g.Name+"), or move with --unordered --accept "+OrderNotKept+","+SleepingGroups,
+					"nobody reads the topic for group %s now; the order per key can be kept only when every group has read everything on %s", g.Name, c.Name)
+				continue
+			}
 			p.find(Warning, SleepingGroups, "start it, or accept: then what it has not read stays on "+c.Name+" until it wakes, and "+c.Name+" must stay up",
 				"nobody reads the topic for group %s now; it has %d messages to read on %s", g.Name, l.Unread, c.Name)
 		}

@@ -28,11 +28,7 @@ func anything(choose chooser) setup {
 	if choose(3) == 0 {
 		s.When = []State{Preparing, Holding, Fencing, Switching, Sealing, Draining, Shutting, Closing}[choose(8)]
 	}
-	switch {
-	case choose(2) == 0:
-	case s.Ordered: // it can not leave such a cluster again
-		s.Late, s.Moves = 2, 1
-	default:
+	if choose(2) == 0 {
 		s.Late = 1 + choose(7)
 	}
 	return s
@@ -77,6 +73,7 @@ var bites = map[string]setup{
 	"R19":   {Ordered: true, Messages: 60, Cuts: 2, Long: true},
 	"R20":   {Ordered: true, Messages: 60, Slow: "r"},
 	"R21":   {Ordered: true, Messages: 80, Members: 2, Cuts: 1, Moves: 2, Long: true},
+	"R23":   {Ordered: true, Messages: 60, Late: 1},
 	"R30":   {Messages: 40, Edits: 2, Cuts: 1},
 }
 

@@ -12,7 +12,7 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 	d := &m.data
 	r := now.Clone()
 	r.Migration = m.ID
-	r.Hold, r.Lease, r.Canary, r.Warm = nil, nil, nil, nil
+	r.Hold, r.Canary, r.Warm = nil, nil, nil
 	switch m.state() {
 	case Preparing:
 		r.Warm = []string{d.Target.Cluster}

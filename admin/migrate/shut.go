@@ -38,21 +38,21 @@ func (w *walk) shutting(ctx context.Context) (string, error) {
 		if src.Final == nil { // opened again by a controller that got no further
 			return "", w.enter(ctx, Draining, src.Cluster+" is read on")
 		}
-		came, waitFor, err := w.shutSource(ctx, src)
+		unread, waitFor, err := w.shutSource(ctx, src)
 		if waitFor != "" || err != nil {
 			return waitFor, err
 		}
-		if came > 0 {
-			return "", w.enter(ctx, Draining, fmt.Sprintf("%d messages were written to %s after it had been read to the end; they are read first", came, src.Cluster))
+		if unread != "" {
+			return "", w.enter(ctx, Draining, unread+"; that is read first")
 		}
 	}
 	return "", w.enter(ctx, Closing, "nothing was written since")
 }
 
-// shutSource closes a drained source, and opens it again if messages have come: how many.
-func (w *walk) shutSource(ctx context.Context, src *source) (came int64, waitFor string, err error) {
+// shutSource closes a drained source, and opens it again if not everything there was read: unread says what.
+func (w *walk) shutSource(ctx context.Context, src *source) (unread, waitFor string, err error) {
 	if err := w.toClose(ctx, src); err != nil {
-		return 0, "", err
+		return "", "", err
 	}
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
 		missing, err := w.closed(ctx, c, src)
@@ -63,7 +63,7 @@ func (w *walk) shutSource(ctx context.Context, src *source) (came int64, waitFor
 		if err != nil {
 			return err
 		}
-		due, err := w.delayed(ctx, c, src)
+		due, stranger, err := w.behind(ctx, c, src)
 		if err != nil {
 			return err
 		}
@@ -71,30 +71,42 @@ func (w *walk) shutSource(ctx context.Context, src *source) (came int64, waitFor
 		if err != nil {
 			return err
 		}
-		if came = src.Final.Missing(seal) + due; came == 0 || w.c.opt.Off["R11"] {
-			came = 0
+		came := src.Final.Missing(seal) + due
+		switch {
+		case w.c.opt.Off["R11"], came == 0 && stranger == "":
 			w.sealed(src, seal, missing)
+			if w.m.state() == Fencing {
+				return nil // stored with the next state; whoever takes over before that looks again
+			}
 			return w.save(ctx, store.Changes{})
+		case came > 0:
+			unread = fmt.Sprintf("%d messages were written to %s after it had been read to the end", came, src.Cluster)
+		default:
+			unread = fmt.Sprintf("group %s began to read the topic when %s had been read to the end", stranger, src.Cluster)
 		}
 		return w.reopen(ctx, c, src)
 	})
-	return came, waitFor, err
+	return unread, waitFor, err
 }
 
-// delayed counts what a broker will still store behind the fence, because it has taken it before (R14).
-func (w *walk) delayed(ctx context.Context, c *clusters.Conn, src *source) (n int64, err error) {
+// behind counts what a broker will still store behind the fence, because it has taken it before (R14), and names a group that
+// was not asked whether it has read everything (R13).
+func (w *walk) behind(ctx context.Context, c *clusters.Conn, src *source) (due int64, stranger string, err error) {
 	groups, err := w.c.meta.Readers(ctx, w.m.Topic)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	for _, g := range groups {
+		if _, asked := src.Groups[g.Name]; !asked {
+			stranger = g.Name
+		}
 		pending, err := c.Pending(ctx, g.Physical(w.m.Topic), src.Physical)
 		if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
-			return 0, err
+			return 0, "", err
 		}
-		n = max(n, pending.Delayed)
+		due = max(due, pending.Delayed)
 	}
-	return n, nil
+	return due, stranger, nil
 }
 
 // reopen lets readers, and with them writers, in on a source again. That is stored first (R8).

@@ -25,6 +25,7 @@ type walk struct {
 	now     *scene
 	lags    map[string]*lag.Lag // by cluster and group: the last look
 	readers []metadata.Group    // of the topic, when sends began to pause
+	marks   map[string]mark     // by cluster: what was there a while ago
 	// later are events that wait for the next save: while sends pause nothing is stored that need not be.
 	later []store.Event
 	// said: when it was last stored what is waited for.
@@ -161,6 +162,9 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 			return waitFor, err
 		}
 		if waitFor, err := w.attached(ctx, d.Target.Cluster, d.Target.Physical); waitFor != "" || err != nil {
+			return waitFor, err
+		}
+		if waitFor, err := w.near(ctx); waitFor != "" || err != nil {
 			return waitFor, err
 		}
 		return "", w.hold(ctx)
@@ -373,8 +377,13 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 		return "", nil
 	}
 	early, err := w.c.fencedEarly(ctx, src.Cluster)
-	if !early || err != nil {
+	switch {
+	case err != nil:
 		return "", err
+	case !early && w.m.state() == Fencing && !w.c.opt.Off["R23"]:
+		return w.emptySource(ctx, src)
+	case !early:
+		return "", nil
 	}
 	if err := w.toClose(ctx, src); err != nil {
 		return "", err

@@ -122,9 +122,6 @@ func applicable(data []byte) (metadata.Route, error) {
 	if r.Canary != nil {
 		bad = append(bad, fmt.Errorf("route: %w: canary: this version of Turnout does not apply it; upgrade it, or write canary null", errs.ErrUnsupported))
 	}
-	if r.Lease != nil {
-		bad = append(bad, fmt.Errorf("route: %w: lease: this version of Turnout does not apply it; upgrade it, or write lease null", errs.ErrUnsupported))
-	}
 	return r, errors.Join(bad...)
 }
 
