@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"sync/atomic"
@@ -29,8 +30,35 @@ type Participant struct {
 	Inflight map[string]int64                    `json:"inflight"` // cluster → sends that have not ended
 	Groups   map[string]map[string]Participation `json:"groups"`   // group → cluster → how far it is
 	Error    string                              `json:"error"`
-	At       time.Time                           `json:"at"`
+	// Sends are what became of the sends lately, by cluster. Only while the topic is being moved, and as of some 2 s ago.
+	Sends map[string]Sends `json:"sends,omitzero"`
+	At    time.Time        `json:"at"`
 }
+
+// Sends counts attempts to send to a cluster in about the last 10 s. A send makes one attempt or more.
+type Sends struct {
+	OK int64 `json:"ok"`
+	// Failed ended with an error, or were still without an answer when the deadline of the send's ctx had passed. Not counted at all are
+	// attempts that the cluster refused (it is closed to writers, the message is too large), and those whose sender had cancelled ctx or
+	// closed the client.
+	Failed int64 `json:"failed"`
+	// P99 is the time in ms that 99 % of them stayed below, from when the message was handed to the driver to the answer. Of
+	// several processes together it is the mean, each counted as often as it has sent.
+	P99 float64 `json:"p99Ms"`
+}
+
+// Plus joins what two have counted.
+func (s Sends) Plus(t Sends) Sends {
+	a, b := float64(s.All()), float64(t.All())
+	if a+b > 0 {
+		s.P99 = math.Round((s.P99*a+t.P99*b)/(a+b)*100) / 100
+	}
+	s.OK, s.Failed = s.OK+t.OK, s.Failed+t.Failed
+	return s
+}
+
+// All counts the attempts.
+func (s Sends) All() int64 { return s.OK + s.Failed }
 
 // Participation is how far a group of an instance is on a cluster.
 type Participation string

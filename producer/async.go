@@ -38,6 +38,7 @@ type call struct {
 	topic  string
 	fn     func(Result, error)
 	env    broker.Envelope
+	timing stopwatch // of the first attempt
 	ended  atomic.Bool
 	mu     sync.Mutex // guards stops, which finish may want before both are there
 	stops  []func() bool
@@ -105,15 +106,20 @@ func (c *call) watch() {
 		return
 	}
 	c.stops = []func() bool{
-		context.AfterFunc(c.ctx, func() { c.finish(Result{ID: c.env.ID}, c.ctx.Err()) }),
+		context.AfterFunc(c.ctx, func() {
+			c.timing.stop(nil, c.ctx.Err())
+			c.finish(Result{ID: c.env.ID}, c.ctx.Err())
+		}),
 		context.AfterFunc(c.p.ctx, func() { c.finish(Result{ID: c.env.ID}, errs.ErrClosed) }),
 	}
 }
 
 // send makes one attempt on c.t, which is acquired.
 func (c *call) send() {
+	c.timing.start(c.t.tally)
 	c.t.conn.Send(c.ctx, c.t.physical, &c.env, func(r broker.Receipt, err error) {
 		t := c.t
+		c.timing.stop(t.conn, err)
 		c.o.release(t)
 		if err == nil {
 			c.finish(Result{c.env.ID, t.conn.Name, r.Partition, r.Offset}, nil)

@@ -30,6 +30,7 @@ type target struct {
 	physical string
 	view     *topics.View
 	wrong    error // why nothing may be sent to it
+	tally    *tally
 	inflight atomic.Int64
 	left     atomic.Bool // replaced by another; the loop waits for inflight to fall to 0
 }
@@ -57,13 +58,14 @@ type outlet struct {
 	changed chan struct{} // closed and replaced when any of the above changes
 	leaving []*target
 	warm    map[string]*clusters.Conn // prepared for a later switch
+	tallies map[string]*tally         // of the clusters that were sent to, by name; written by the loop alone
 	applied metadata.Zxid
 }
 
 func newOutlet(p *Producer, t *topics.Topic) *outlet {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := &outlet{p: p, topic: t, log: p.log.With(zap.String("topic", t.Name())), wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
-		done: make(chan struct{}), changed: make(chan struct{}), warm: map[string]*clusters.Conn{}}
+		done: make(chan struct{}), changed: make(chan struct{}), warm: map[string]*clusters.Conn{}, tallies: map[string]*tally{}}
 	o.used.Store(true)
 	return o
 }
@@ -216,7 +218,27 @@ func (o *outlet) report() topics.Report {
 	if o.trouble != nil {
 		r.Err = o.trouble.Error()
 	}
+	if v := o.topic.View(); v != nil && v.Route.Migration != "" {
+		r.Sends = map[string]metadata.Sends{}
+		for name, t := range o.tallies {
+			if s, any := t.sends(); any {
+				r.Sends[name] = s
+			}
+		}
+	}
 	return r
+}
+
+// tallyOf is where sends to a cluster are counted; what was counted of clusters that the view does not name is forgotten.
+func (o *outlet) tallyOf(v *topics.View, cluster string) *tally {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.tallies[cluster] == nil {
+		o.tallies[cluster] = newTally()
+	}
+	used := v.Route.Clusters()
+	maps.DeleteFunc(o.tallies, func(name string, _ *tally) bool { return name != cluster && !slices.Contains(used, name) })
+	return o.tallies[cluster]
 }
 
 // run makes the target what the view says, and keeps it so.
@@ -309,7 +331,7 @@ func (o *outlet) turn(v *topics.View, physical string) error {
 		o.kick()
 		return nil
 	}
-	next := &target{conn: conn, physical: physical, view: v, wrong: o.wrongSide(v)}
+	next := &target{conn: conn, physical: physical, view: v, wrong: o.wrongSide(v), tally: o.tallyOf(v, conn.Name)}
 	o.mu.Lock()
 	old := o.cur
 	o.cur, o.held = next, v.Route.Hold != nil && o.overFor != v.Zxid

@@ -81,6 +81,7 @@ type attempt struct {
 	o      *outlet
 	t      *target
 	env    broker.Envelope
+	timing stopwatch
 	answer chan answer // room for one
 	done   func(broker.Receipt, error)
 }
@@ -93,6 +94,7 @@ type answer struct {
 var attempts = sync.Pool{New: func() any {
 	a := &attempt{answer: make(chan answer, 1)}
 	a.done = func(r broker.Receipt, err error) {
+		a.timing.stop(a.t.conn, err)
 		a.o.release(a.t)
 		a.answer <- answer{r, err}
 	}
@@ -111,11 +113,13 @@ func (a *attempt) deliver(ctx context.Context, again retry) (Result, error) {
 	id, o := a.env.ID, a.o
 	for {
 		t := a.t
+		a.timing.start(t.tally)
 		t.conn.Send(ctx, t.physical, &a.env, a.done)
 		var got answer
 		select {
 		case got = <-a.answer:
 		case <-ctx.Done():
+			a.timing.stop(t.conn, ctx.Err())
 			a.abandon()
 			return Result{ID: id}, again.because(ctx.Err())
 		case <-o.p.ctx.Done():

@@ -20,22 +20,34 @@ import (
 // sayPause is the least time between two writes of the participant node, so that a flood of changes is no load.
 const sayPause = 20 * time.Millisecond
 
+// sendsPause is the least time between two writes that tell nothing but newer numbers of sends.
+const sendsPause = 2 * time.Second
+
 // saying is what the participant node was last told, and when to look again.
 type saying struct {
 	doc     metadata.Participant
 	at      time.Time
 	session int64
 	again   <-chan time.Time
+	counted time.Time // since when doc.Sends are as they are
 }
 
 // say brings the participant node up to date.
 func (t *Topic) say(last saying) saying {
 	session := t.set.store.Session()
 	doc := t.participant()
+	counted := time.Now()
+	if age := counted.Sub(last.counted); doc.Sends != nil && last.doc.Sends != nil && age < sendsPause {
+		doc.Sends, counted = last.doc.Sends, last.counted
+	}
+	var again <-chan time.Time
+	if doc.Sends != nil {
+		again = time.After(sendsPause - time.Since(counted))
+	}
 	if same := doc; session.ID == last.session {
 		same.At = last.doc.At
 		if reflect.DeepEqual(same, last.doc) {
-			last.again = nil
+			last.again, last.counted = again, counted
 			return last
 		}
 	}
@@ -49,7 +61,7 @@ func (t *Topic) say(last saying) saying {
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, writeLimit)
 	defer cancel()
-	next := saying{doc: doc, at: time.Now(), session: session.ID}
+	next := saying{doc: doc, at: time.Now(), session: session.ID, again: again, counted: counted}
 	err := t.reg.Set(ctx, encode(doc))
 	if errors.Is(err, errs.ErrNotFound) {
 		err = t.settle(ctx) // a new session, or somebody has deleted it
@@ -119,6 +131,12 @@ func (t *Topic) participant() metadata.Participant {
 			p.Inflight[cluster] += n
 		}
 		maps.Copy(p.Groups, r.Groups)
+		if r.Sends != nil && p.Sends == nil {
+			p.Sends = map[string]metadata.Sends{}
+		}
+		for cluster, s := range r.Sends {
+			p.Sends[cluster] = p.Sends[cluster].Plus(s)
+		}
 		if r.Err != "" {
 			troubles = append(troubles, r.Err)
 		}

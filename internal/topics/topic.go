@@ -77,6 +77,9 @@ type Report struct {
 	Inflight map[string]int64 // sends that have not ended, by cluster, other than Write
 	Groups   map[string]map[string]metadata.Participation
 	Err      string
+	// Sends are what became of sends lately, by cluster; nil where that is not asked for: the topic is not being moved, or the part does
+	// not send.
+	Sends map[string]metadata.Sends
 }
 
 func newTopic(s *Set, name string) *Topic {
