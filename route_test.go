@@ -2,6 +2,7 @@ package turnout_test
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"testing"
 	"time"
@@ -174,29 +175,31 @@ func TestUnorderedGroupReadsSealedAndOpenStaysAtOnceAndReportsTheSealedOneFinish
 	})
 }
 
-func TestRouteThatThisVersionDoesNotApplyLeavesTheLastGoodOneInForce(t *testing.T) {
+func TestRouteThatThisVersionDoesNotKnowLeavesTheLastGoodOneInForce(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.putTopic("kafka-a", "kafka-b")
 		client := w.open("order_service")
 		w.send(client, "1")
-		good := w.mzxid(w.store.RoutePath(w.topic))
+		path := w.store.RoutePath(w.topic)
+		good := w.mzxid(path)
 		w.acked(good)
-		open := metadata.Stay{Cluster: "kafka-b", Start: broker.Offsets{}}
-		for name, edit := range map[string]func(r *metadata.Route){
-			"canary": func(r *metadata.Route) {
-				r.Canary = &metadata.Canary{Write: "kafka-b", Percent: 100}
-				r.Stays = append(r.Stays, open)
-			},
-		} {
-			var before metadata.Route
-			w.change(func(r *metadata.Route) { before = r.Clone(); edit(r) })
-			w.says(name)
-			require.Equal(t, "kafka-a", w.send(client, "2"))
-			require.Equal(t, good, w.participants()[0].Zxid, "it is not acknowledged")
-			good = w.change(func(r *metadata.Route) { *r = before })
-			w.acked(good)
-			require.Empty(t, w.participants()[0].Error)
-		}
+		node, err := w.store.Read(w.ctx(), path)
+		require.NoError(t, err)
+		r, err := metadata.ParseRoute(node.Data)
+		require.NoError(t, err)
+		newer := r.Clone()
+		newer.V, newer.Write, newer.Stays = 2, "kafka-b", append(newer.Stays, metadata.Stay{Cluster: "kafka-b", Start: broker.Offsets{}})
+		data, err := json.Marshal(newer)
+		require.NoError(t, err)
+		w.write(path, data)
+		w.says("v 2")
+		require.Equal(t, "kafka-a", w.send(client, "2"))
+		require.Equal(t, good, w.participants()[0].Zxid, "it is not acknowledged")
+		data, err = json.Marshal(r)
+		require.NoError(t, err)
+		w.write(path, data)
+		w.acked(w.mzxid(path))
+		require.Empty(t, w.participants()[0].Error)
 	})
 }
 

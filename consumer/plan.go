@@ -32,11 +32,11 @@ func plan(route *metadata.Route, ordered bool, finished func(stay int) bool) []w
 	wrote := false // the open stay of the write cluster was passed
 	for i, s := range route.Stays {
 		switch {
-		case s.Open() && ordered && wrote && slices.Contains(route.Warm, s.Cluster):
+		case s.Open() && ordered && wrote && slices.Contains(route.Warm, s.Cluster) && !route.Writes(s.Cluster):
 			// Prepared to be written after this one: nothing is read there before this one is finished.
 		case s.Open():
 			wrote = wrote || s.Cluster == route.Write
-			add(s.Cluster, nil, s.Cluster == route.Write || slices.Contains(route.Warm, s.Cluster))
+			add(s.Cluster, nil, route.Writes(s.Cluster) || slices.Contains(route.Warm, s.Cluster))
 		case finished(i):
 		case !ordered:
 			add(s.Cluster, nil, true)

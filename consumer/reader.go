@@ -158,7 +158,7 @@ func (r *reader) converge() time.Time {
 	for _, w := range wants {
 		wanted[w.cluster] = true
 		st := r.site(w.cluster)
-		if writing := w.cluster == route.Write; writing || st.writing {
+		if writing := route.Writes(w.cluster); writing || st.writing {
 			st.writing, st.wrote = writing, now
 		}
 		later(r.tend(st, w, v, g, ordered, now))
@@ -220,7 +220,7 @@ func (r *reader) tend(st *site, w want, v *topics.View, g *metadata.Group, order
 		r.look(st, v, g)
 		return far
 	}
-	gone := w.cluster != v.Route.Write && errors.Is(st.err, errs.ErrUnknownTopic) // nothing to join; a look says so of its stays
+	gone := !v.Route.Writes(w.cluster) && errors.Is(st.err, errs.ErrUnknownTopic) // nothing to join; a look says so of its stays
 	if !gone && (w.stays || st.unread > 0 && !st.looked.IsZero()) {
 		r.join(st, w, v, g, ordered)
 		return far
@@ -240,7 +240,7 @@ func (r *reader) draining(w want, v *topics.View) bool {
 			return true
 		}
 	}
-	return w.cluster != v.Route.Write && !slices.Contains(v.Route.Warm, w.cluster)
+	return !v.Route.Writes(w.cluster) && !slices.Contains(v.Route.Warm, w.cluster)
 }
 
 // unapplied says why the wish for a site is not fulfilled yet.
@@ -500,7 +500,7 @@ func (r *reader) report() topics.Report {
 		}
 		attached := st.att != nil && st.att.member.State().Attached
 		switch {
-		case name != v.Route.Write && sealed && (!open || st.att == nil && !st.looked.IsZero() && st.unread == 0 && st.err == nil):
+		case !v.Route.Writes(name) && sealed && (!open || st.att == nil && !st.looked.IsZero() && st.unread == 0 && st.err == nil):
 			on[name] = metadata.Finished
 		case attached:
 			on[name] = metadata.Attached

@@ -33,8 +33,8 @@ func TestDocumentsAreWrittenAsTheyWereRead(t *testing.T) {
 		require.Equal(t, "kafka-b", w.Cluster)
 	})
 	t.Run("route", func(t *testing.T) {
-		r := roundTrip(t, metadata.ParseRoute, `{"v":1,"wish":{"czxid":"0x1f","version":3},"write":"kafka-b","order":"key","hold":{"ms":3000,"by":"m"},"lease":{"ms":4000},
-			"warm":["kafka-c"],"migration":"m-17","canary":{"write":"kafka-b","percent":10,"instances":[],"keys":[0,6553],"y":[1]},"later":"x",
+		r := roundTrip(t, metadata.ParseRoute, `{"v":1,"wish":{"czxid":"0x1f","version":3},"write":"kafka-b","order":"key","hold":{"ms":3000,"keys":[0,6553],"by":"m"},"lease":{"ms":4000},
+			"warm":["kafka-c"],"migration":"m-17","canary":{"write":"rocketmq-a","percent":10,"instances":[],"keys":[0,6553],"y":[1]},"later":"x",
 			"stays":[{"cluster":"kafka-a","start":[0,0],"end":[9120,8841],"note":"old"},{"cluster":"rocketmq-a","start":{"broker-a:0":14}},{"cluster":"kafka-b","start":[]}]}`)
 		require.Equal(t, metadata.WishRef{Czxid: 0x1f, Version: 3}, r.Wish)
 		require.Equal(t, broker.Offsets{"0": 9120, "1": 8841}, r.Stays[0].End)
@@ -145,9 +145,9 @@ func TestRefusals(t *testing.T) {
 		{"wish", `{"cluster":"a b"}`, []string{`cluster "a b"`, "1 to 120"}},
 		{"route", `{"write":1,"stays":2,"order":3}`, []string{"write 1", "stays 2", "order 3"}},
 		{"route", `{"wish":{"czxid":"12","version":-1},"write":"","order":"x"}`, []string{"wish", "0x1f"}},
-		{"route", `{"wish":{"version":-1},"write":"","order":"x","hold":{"ms":0},"warm":["/"],"canary":{"write":"","percent":101,"keys":[3]},
+		{"route", `{"wish":{"version":-1},"write":"","order":"x","hold":{"ms":0,"keys":[2,1]},"warm":["/"],"canary":{"write":"","percent":101,"keys":[3]},
 			"stays":[{"cluster":"?"},{"cluster":"a","start":[5],"end":[4]}]}`,
-			[]string{"wish.version -1", `write ""`, `order "x"`, "hold.ms 0", `warm[0] "/"`, `canary.write ""`, "canary.percent 101", "canary.keys", `stays[0].cluster "?"`, "stays[1].end 4"}},
+			[]string{"wish.version -1", `write ""`, `order "x"`, "hold.ms 0", "hold.keys", `warm[0] "/"`, `canary.write ""`, "canary.percent 101", "canary.keys", `stays[0].cluster "?"`, "stays[1].end 4"}},
 		{"route", `{"write":"a","stays":[{"cluster":"a"},{"cluster":"b"},{"cluster":"a"}]}`, []string{"one stay without end"}},
 		{"route", `{"write":"a","stays":[{"cluster":"a","end":[1]}]}`, []string{`write "a"`, "never read"}},
 		{"route", `{"write":"a","stays":[{"cluster":"a","start":[-1]}]}`, []string{"stays", "offset -1"}},

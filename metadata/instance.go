@@ -25,6 +25,8 @@ type Participant struct {
 	V        int                                 `json:"v"`
 	Zxid     Zxid                                `json:"zxid"` // mzxid of the route that it has applied: the acknowledgement
 	Write    string                              `json:"write"`
+	Canary   string                              `json:"canary,omitzero"` // where it sends the keys of the canary's range; "": there is none
+	Sender   bool                                `json:"sender,omitzero"` // it sends; else Write is where it would
 	Warm     []string                            `json:"warm"`
 	Held     bool                                `json:"held"`
 	Inflight map[string]int64                    `json:"inflight"` // cluster → sends that have not ended

@@ -33,17 +33,11 @@ type WishRef struct {
 
 // Hold asks senders to pause.
 type Hold struct {
-	MS    int64 `json:"ms"` // for at most so many milliseconds
+	MS int64 `json:"ms"` // for at most so many milliseconds
+	// Keys, first and last of a range of key hashes, says that only sends with such keys pause (see KeyHash). Whoever lets
+	// them go on when the time is over takes the hold off the route first: no cluster refuses what should not have gone.
+	Keys  []int `json:"keys,omitzero"`
 	Extra Extra `json:"-"`
-}
-
-// Canary sends part of the traffic to another cluster.
-type Canary struct {
-	Write     string   `json:"write"`
-	Percent   int      `json:"percent"`   // of the instances
-	Instances []string `json:"instances"` // these instances
-	Keys      []int    `json:"keys"`      // empty, or first and last of a range of 0 … 65535 in which a key's hash lies
-	Extra     Extra    `json:"-"`
 }
 
 // Stay is the time that a topic spent on a cluster, which may still hold unread messages.
@@ -82,19 +76,14 @@ func (r Route) Validate() error {
 	if r.Hold != nil && r.Hold.MS <= 0 {
 		p.add("hold.ms", r.Hold.MS, "must be more than 0")
 	}
+	if r.Hold != nil {
+		p.keys("hold.keys", r.Hold.Keys)
+	}
 	for i, name := range r.Warm {
 		p.name(fmt.Sprintf("warm[%d]", i), name)
 	}
-	if c := r.Canary; c != nil {
-		p.name("canary.write", c.Write)
-		if c.Percent < 0 || c.Percent > 100 {
-			p.add("canary.percent", c.Percent, "must be 0 to 100")
-		}
-		if k := c.Keys; len(k) != 0 && (len(k) != 2 || k[0] < 0 || k[1] > 65535 || k[0] > k[1]) {
-			p.add("canary.keys", k, "must be [] or [first,last] with 0 ≤ first ≤ last ≤ 65535")
-		}
-	}
 	r.validateStays(&p)
+	r.validateCanary(&p)
 	return p.err("route")
 }
 
@@ -133,6 +122,7 @@ func (p *problems) offsets(field string, o broker.Offsets) {
 func (r Route) Clone() Route {
 	if r.Hold != nil {
 		h := *r.Hold
+		h.Keys = slices.Clone(h.Keys)
 		r.Hold = &h
 	}
 	if r.Canary != nil {
@@ -193,14 +183,5 @@ func (h Hold) MarshalJSON() ([]byte, error) { return encodeObject(h, h.Extra) }
 // UnmarshalJSON reads it without validating.
 func (h *Hold) UnmarshalJSON(b []byte) (err error) {
 	h.Extra, err = decodeObject(b, h)
-	return err
-}
-
-// MarshalJSON writes the canary with its Extra.
-func (c Canary) MarshalJSON() ([]byte, error) { return encodeObject(c, c.Extra) }
-
-// UnmarshalJSON reads it without validating.
-func (c *Canary) UnmarshalJSON(b []byte) (err error) {
-	c.Extra, err = decodeObject(b, c)
 	return err
 }

@@ -55,7 +55,7 @@ func (c *call) begin(m *broker.Message) error {
 		if err := o.check(m); err != nil {
 			return err
 		}
-		t, err := o.acquire(c.ctx)
+		t, err := o.acquire(c.ctx, m.Key)
 		if errors.Is(err, errRetired) {
 			continue
 		}
@@ -230,7 +230,7 @@ func (c *call) follow() {
 		c.leave()
 		return
 	}
-	t, err := c.o.acquire(c.ctx)
+	t, err := c.o.acquire(c.ctx, c.env.Key)
 	if err != nil {
 		c.finish(Result{ID: c.env.ID}, err)
 		c.leave()

@@ -30,9 +30,31 @@ type target struct {
 	physical string
 	view     *topics.View
 	wrong    error // why nothing may be sent to it
+	// canary is where sends go whose key is in the view's canary range; nil: there is none, or it takes all sends anyhow. It
+	// is a target of its own, which comes and goes with this one.
+	canary   *target
 	tally    *tally
 	inflight atomic.Int64
 	left     atomic.Bool // replaced by another; the loop waits for inflight to fall to 0
+}
+
+// of is the target of sends with that key.
+func (t *target) of(key []byte) *target {
+	if t.canary != nil && metadata.InRange(t.view.Route.Canary.Keys, key) {
+		return t.canary
+	}
+	return t
+}
+
+// sides are the target and its canary.
+func (t *target) sides() []*target {
+	switch {
+	case t == nil:
+		return nil
+	case t.canary == nil:
+		return []*target{t}
+	}
+	return []*target{t, t.canary}
 }
 
 // outlet is one topic as this process sends to it.
@@ -85,10 +107,7 @@ func (o *outlet) close() {
 	o.unhook()
 	o.mu.Lock()
 	held := slices.Collect(maps.Values(o.warm))
-	if o.cur != nil {
-		held = append(held, o.cur.conn)
-	}
-	for _, t := range o.leaving {
+	for _, t := range append(o.cur.sides(), o.leaving...) {
 		held = append(held, t.conn)
 	}
 	o.cur, o.leaving, o.warm = nil, nil, map[string]*clusters.Conn{}
@@ -103,7 +122,8 @@ func (o *outlet) close() {
 func (o *outlet) retire() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.cur != nil && o.cur.inflight.Load() > 0 || len(o.leaving) > 0 || !o.lanes.empty() {
+	used := func(t *target) bool { return t.inflight.Load() > 0 }
+	if slices.ContainsFunc(o.cur.sides(), used) || len(o.leaving) > 0 || !o.lanes.empty() {
 		return false
 	}
 	o.retired = true
@@ -126,9 +146,9 @@ func (o *outlet) signal() {
 
 var errRetired = errors.New("given up while idle")
 
-// acquire returns the target of the next send, counted on it; end it with release. It waits while the route says hold,
-// while a new session was not read yet, and until the first target is there.
-func (o *outlet) acquire(ctx context.Context) (*target, error) {
+// acquire returns the target of the next send with that key, counted on it; end it with release. It waits while the route says
+// hold, while a new session was not read yet, and until the first target is there.
+func (o *outlet) acquire(ctx context.Context, key []byte) (*target, error) {
 	if settled := o.topic.Settled(); settled != nil {
 		select {
 		case <-settled:
@@ -139,7 +159,10 @@ func (o *outlet) acquire(ctx context.Context) (*target, error) {
 	for {
 		o.mu.RLock()
 		t := o.cur
-		if t != nil && !o.held && !o.retired && t.wrong == nil {
+		if t != nil && (!o.held || !t.view.Route.Hold.Pauses(key)) && !o.retired && t.wrong == nil {
+			if t.canary != nil {
+				t = t.of(key)
+			}
 			t.inflight.Add(1)
 			o.mu.RUnlock()
 			if !o.used.Load() {
@@ -208,6 +231,9 @@ func (o *outlet) report() topics.Report {
 	r := topics.Report{Zxid: o.applied, Held: o.held, Inflight: map[string]int64{}}
 	if o.cur != nil {
 		r.Write = o.cur.conn.Name
+		if o.cur.canary != nil {
+			r.Canary = o.cur.canary.conn.Name
+		}
 	}
 	for name := range o.warm {
 		r.Warm = append(r.Warm, name)
@@ -274,17 +300,23 @@ func (o *outlet) run() {
 }
 
 // endHold lets sends go on when the hold of view v has lasted its time and a fresh look finds nothing newer. A send that should
-// not have gone is refused by the cluster, or read there before the next cluster is opened (R19, R23).
+// not have gone is refused by the cluster, or read there before the next cluster is opened (R19, R23). Where other keys go on
+// nobody refuses it: the hold is taken off the route before, so that nobody counts on it (R24).
 func (o *outlet) endHold(v *topics.View) (again <-chan time.Time) {
 	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
 	defer cancel()
-	err := o.topic.Refresh(ctx)
+	var err error
+	if len(v.Route.Hold.Keys) > 0 {
+		err = o.topic.EndHold(ctx, v)
+	} else {
+		err = o.topic.Refresh(ctx)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.topic.View() != v {
 		return nil // the loop sees it
 	}
-	if o.cur == nil || err != nil {
+	if o.cur == nil || len(v.Route.Hold.Keys) > 0 || err != nil {
 		return time.After(time.Second)
 	}
 	o.held, o.overFor = false, v.Zxid
@@ -297,10 +329,10 @@ func (o *outlet) converge(v *topics.View) error {
 	o.mu.RLock()
 	cur := o.cur
 	o.mu.RUnlock()
-	physical := v.Settings.Physical(o.topic.Name(), v.Route.Write)
+	old := func(t *target) bool { return !t.conn.Current() }
 	var err error
-	if cur == nil || cur.view != v || cur.physical != physical || !cur.conn.Current() {
-		err = o.turn(v, physical)
+	if cur == nil || cur.view != v || slices.ContainsFunc(cur.sides(), old) {
+		err = o.turn(v)
 	}
 	if err == nil {
 		err = o.prepare(v)
@@ -309,42 +341,75 @@ func (o *outlet) converge(v *topics.View) error {
 	return err
 }
 
-// turn warms the view's cluster and makes it the target.
-func (o *outlet) turn(v *topics.View, physical string) error {
+// turn warms the view's clusters and makes them the target.
+func (o *outlet) turn(v *topics.View) error {
 	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
 	defer cancel()
-	conn, err := o.p.pool.Acquire(ctx, v.Route.Write)
-	if err != nil {
-		return fmt.Errorf("sends stay where they are: %w", err)
-	}
 	o.mu.RLock()
 	cur := o.cur
 	o.mu.RUnlock()
-	if cur == nil || cur.conn.Cluster != conn.Cluster || cur.physical != physical {
-		if err := conn.Warm(ctx, physical); err != nil {
-			conn.Release()
-			return fmt.Errorf("sends stay where they are: cluster %q, topic %q: %w", v.Route.Write, physical, err)
+	write, canary := o.clusters(v)
+	next, err := o.aim(ctx, v, cur, write)
+	if err == nil && canary != "" {
+		if next.canary, err = o.aim(ctx, v, cur, canary); err != nil {
+			next.conn.Release()
 		}
 	}
-	if now := o.topic.View(); now != v && now.Route.Write != v.Route.Write {
-		conn.Release() // left again before it was used
-		o.kick()
-		return nil
+	if err != nil {
+		return fmt.Errorf("sends stay where they are: %w", err)
 	}
-	next := &target{conn: conn, physical: physical, view: v, wrong: o.wrongSide(v), tally: o.tallyOf(v, conn.Name)}
+	if now := o.topic.View(); now != v {
+		if w, c := o.clusters(now); w != write || c != canary { // left again before it was used
+			for _, t := range next.sides() {
+				t.conn.Release()
+			}
+			o.kick()
+			return nil
+		}
+	}
 	o.mu.Lock()
 	old := o.cur
 	o.cur, o.held = next, v.Route.Hold != nil && o.overFor != v.Zxid
-	if old != nil {
-		old.left.Store(true)
-		o.leaving = append(o.leaving, old)
+	for _, t := range old.sides() {
+		t.left.Store(true)
+		o.leaving = append(o.leaving, t)
 	}
 	o.signal()
 	o.mu.Unlock()
-	if old == nil || old.conn.Name != conn.Name {
-		o.log.Info("sends go to", zap.String("cluster", conn.Name), zap.Stringer("zxid", v.Zxid))
+	if old == nil || old.conn.Name != write || (old.canary != nil) != (canary != "") {
+		o.log.Info("sends go to", zap.String("cluster", write), zap.String("canary", canary), zap.Stringer("zxid", v.Zxid))
 	}
 	return nil
+}
+
+// clusters are those that this process sends to under a view: all its sends, but for the canary's keys, if there are such.
+func (o *outlet) clusters(v *topics.View) (write, canary string) {
+	write = v.Route.WriteOf(o.topic.Instance())
+	if c := v.Route.Canary; c != nil && c.Write != write && len(c.Keys) > 0 {
+		canary = c.Write
+	}
+	return write, canary
+}
+
+// aim is a target on a cluster, which is warmed unless sends go there now.
+func (o *outlet) aim(ctx context.Context, v *topics.View, cur *target, cluster string) (*target, error) {
+	conn, err := o.p.pool.Acquire(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{conn: conn, physical: v.Settings.Physical(o.topic.Name(), cluster), view: v, wrong: o.wrongSide(v), tally: o.tallyOf(v, conn.Name)}
+	if !slices.ContainsFunc(cur.sides(), t.same) {
+		if err := conn.Warm(ctx, t.physical); err != nil {
+			conn.Release()
+			return nil, fmt.Errorf("cluster %q, topic %q: %w", cluster, t.physical, err)
+		}
+	}
+	return t, nil
+}
+
+// same says whether u is another use of the same topic over the same connection.
+func (t *target) same(u *target) bool {
+	return t.conn.Cluster == u.conn.Cluster && t.physical == u.physical
 }
 
 // prepare keeps the clusters of the view's warm list open and warm, and lets go of others.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/metadata"
 )
 
 const (
@@ -52,7 +53,7 @@ func (p *Producer) send(ctx context.Context, topic string, m *broker.Message) (R
 		if err := o.check(m); err != nil {
 			return Result{}, err
 		}
-		t, err := o.acquire(ctx)
+		t, err := o.acquire(ctx, m.Key)
 		if errors.Is(err, errRetired) {
 			continue
 		}
@@ -185,7 +186,7 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.E
 	case broker.Fatal:
 		// The topic may be gone because it has moved and this process has not heard of it yet, and a broker that has just
 		// come back may not know its topics for a moment.
-		if !errors.Is(err, errs.ErrUnknownTopic) || !o.moved(ctx, failed) && !o.there(ctx, failed) {
+		if !errors.Is(err, errs.ErrUnknownTopic) || !o.moved(ctx, failed, m.Key) && !o.there(ctx, failed) {
 			return nil, r.last
 		}
 	case broker.Refused:
@@ -214,13 +215,13 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.E
 	case broker.Retry, broker.Closed:
 	}
 	// Where the target has changed already nothing is to be waited for.
-	if o.isTarget(failed) {
+	if o.isTarget(failed, m.Key) {
 		r.wait = min(max(2*r.wait, backoffFirst), backoffMost)
 		if err := o.await(ctx, r.wait/2+rand.N(r.wait/2+1)); err != nil {
 			return nil, r.because(err)
 		}
 	}
-	t, err := o.acquire(ctx)
+	t, err := o.acquire(ctx, m.Key)
 	if err != nil {
 		return nil, r.because(err)
 	}
@@ -240,11 +241,11 @@ func sizeOf(m *broker.Envelope) int {
 	return n
 }
 
-// isTarget says whether t, or another use of the same connection, is where sends go.
-func (o *outlet) isTarget(t *target) bool {
+// isTarget says whether t, or another use of the same connection, is where sends with that key go.
+func (o *outlet) isTarget(t *target, key []byte) bool {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return o.cur != nil && o.cur.conn.Cluster == t.conn.Cluster && o.cur.physical == t.physical
+	return o.cur != nil && o.cur.of(key).same(t)
 }
 
 // there asks the cluster again whether it has the topic; an answer that does not come says nothing.
@@ -253,13 +254,20 @@ func (o *outlet) there(ctx context.Context, t *target) bool {
 	return !errors.Is(err, errs.ErrUnknownTopic)
 }
 
-// moved asks ZooKeeper whether the topic has left t's cluster, and gives the switch a moment.
-func (o *outlet) moved(ctx context.Context, t *target) bool {
+// moved asks ZooKeeper whether sends with that key have left t's cluster, and gives the switch a moment.
+func (o *outlet) moved(ctx context.Context, t *target, key []byte) bool {
 	ask, cancel := context.WithTimeout(ctx, refreshLimit)
 	defer cancel()
 	if o.topic.Refresh(ask) != nil {
 		return false
 	}
 	v := o.topic.View()
-	return v != nil && (v.Route.Write != t.conn.Name || v.Settings.Physical(o.topic.Name(), v.Route.Write) != t.physical)
+	if v == nil {
+		return false
+	}
+	to, canary := o.clusters(v)
+	if canary != "" && metadata.InRange(v.Route.Canary.Keys, key) {
+		to = canary
+	}
+	return to != t.conn.Name || v.Settings.Physical(o.topic.Name(), to) != t.physical
 }

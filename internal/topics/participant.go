@@ -111,7 +111,7 @@ func (t *Topic) participant() metadata.Participant {
 	p := metadata.Participant{V: 1, Inflight: map[string]int64{}, Warm: []string{}, Groups: map[string]map[string]metadata.Participation{}, At: time.Now().UTC()}
 	applied := metadata.Zxid(math.MaxInt64)
 	if v := t.View(); v != nil {
-		p.Write = v.Route.Write
+		p.Write = v.Route.WriteOf(t.set.instance)
 		applied = v.Zxid
 		for _, cluster := range v.Route.Clusters() {
 			if err := t.set.pool.Problem(cluster); err != nil {
@@ -123,7 +123,7 @@ func (t *Topic) participant() metadata.Participant {
 		r := part.Report()
 		applied = min(applied, r.Zxid)
 		if r.Write != "" {
-			p.Write = r.Write
+			p.Write, p.Canary, p.Sender = r.Write, r.Canary, true
 		}
 		p.Held = p.Held || r.Held
 		p.Warm = append(p.Warm, r.Warm...)

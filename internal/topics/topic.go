@@ -2,6 +2,7 @@ package topics
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -72,6 +73,7 @@ type Part struct {
 type Report struct {
 	Zxid     metadata.Zxid // of the newest written route that it has applied in full (R6)
 	Write    string        // where its next send goes; "" for a part that does not send
+	Canary   string        // where that goes when its key is in the canary's range; "": there is none
 	Warm     []string
 	Held     bool
 	Inflight map[string]int64 // sends that have not ended, by cluster, other than Write
@@ -101,7 +103,7 @@ func newTopic(s *Set, name string) *Topic {
 	t.wishes = metadata.Follow(s.store, s.store.TopicPath(name), metadata.ParseWish, func(u metadata.Update[metadata.Wish]) {
 		t.hear(2, func() { t.wish = u })
 	}, spread)
-	t.routes = metadata.Follow(s.store, s.store.RoutePath(name), applicable, func(u metadata.Update[metadata.Route]) {
+	t.routes = metadata.Follow(s.store, s.store.RoutePath(name), metadata.ParseRoute, func(u metadata.Update[metadata.Route]) {
 		t.hear(4, func() {
 			// Followers give an older mzxid only for a newer value: that of a ZooKeeper that succeeds the one before.
 			if u.Known && t.route.Known && u.Node.Mzxid < t.route.Node.Mzxid {
@@ -114,22 +116,31 @@ func newTopic(s *Set, name string) *Topic {
 	return t
 }
 
-// applicable reads a route that this version can apply in full; any other is like one that is not valid: the last good
-// one stays in force.
-func applicable(data []byte) (metadata.Route, error) {
-	r, err := metadata.ParseRoute(data)
-	if err != nil {
-		return r, err
-	}
-	var bad []error
-	if r.Canary != nil {
-		bad = append(bad, fmt.Errorf("route: %w: canary: this version of Turnout does not apply it; upgrade it, or write canary null", errs.ErrUnsupported))
-	}
-	return r, errors.Join(bad...)
-}
-
 // Name is the topic's name in the metadata.
 func (t *Topic) Name() string { return t.name }
+
+// Instance is this process's name among the topic's participants.
+func (t *Topic) Instance() string { return t.set.instance }
+
+// EndHold takes the hold off the route of v in ZooKeeper. Nothing is done, and nil returned, if the route has changed since.
+// Errors are ZooKeeper's: it can not be reached, or nobody may say whether it was done.
+func (t *Topic) EndHold(ctx context.Context, v *View) error {
+	t.mu.Lock()
+	now := t.route
+	t.mu.Unlock()
+	if now.Known && v.Written && now.Node.Mzxid == v.Zxid {
+		next := v.Route.Clone()
+		next.Hold = nil
+		doc, err := json.Marshal(next)
+		if err != nil {
+			return err
+		}
+		if err := t.set.store.Set(ctx, t.set.store.RoutePath(t.name), doc, now.Node.Version); err != nil && !errors.Is(err, errs.ErrConflict) {
+			return err
+		}
+	}
+	return t.Refresh(ctx)
+}
 
 // View is the route in force; nil only when the topic could not be opened.
 func (t *Topic) View() *View { return t.view.Load() }
