@@ -206,6 +206,9 @@ type Claim interface {
 // Member is this process's membership of a group.
 type Member interface {
 	State() MemberState
+	// Hurry says whether somebody waits for this member's positions. Then they are stored as soon as they change, else at
+	// most every Features.CommitInterval. A member begins in no hurry.
+	Hurry(on bool)
 	// Leave ends all claims, waits for Membership.Claim to return, stores the positions and leaves the group, so
 	// that others get the partitions at once. When ctx ends first it returns ctx's error and goes on leaving; it may be called
 	// again. Idempotent.

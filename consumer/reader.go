@@ -161,6 +161,9 @@ func (r *reader) converge() time.Time {
 		if writing := route.Writes(w.cluster); writing || st.writing {
 			st.writing, st.wrote = writing, now
 		}
+		if st.att != nil { // positions are waited for where sends pause, and on a cluster that is left
+			st.att.member.Hurry(route.Hold != nil || w.cluster != route.Write)
+		}
 		later(r.tend(st, w, v, g, ordered, now))
 		if err := st.unapplied(w); err != nil {
 			missing = append(missing, err)

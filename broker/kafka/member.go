@@ -15,6 +15,7 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/pace"
 )
 
 // member is one membership: a client and a consumer group of its own, and the goroutine that joins again and again.
@@ -28,6 +29,9 @@ type member struct {
 	leave  context.CancelFunc
 	left   chan struct{} // closed when the member has left
 	change chan struct{} // one notice for Changed
+	pace   pace.Pace
+
+	sessions sync.WaitGroup // what works while an assignment is in force
 
 	mu      sync.Mutex
 	session int             // number of the assignment that is in force; 0: none
@@ -133,6 +137,7 @@ func (r *member) run(group sarama.ConsumerGroup, topics []string) {
 	}
 	close(stop)
 	helpers.Wait()
+	r.sessions.Wait()
 
 	r.c.mu.Lock()
 	if !r.c.closed { // Close ranges over the map
@@ -235,6 +240,7 @@ func (r *member) Setup(s sarama.ConsumerGroupSession) error {
 	this := r.session
 	r.mu.Unlock()
 	context.AfterFunc(s.Context(), func() { r.detach(this) })
+	r.sessions.Go(func() { r.pace.Each(s.Context(), s.Commit) })
 	r.changed()
 	return nil
 }
@@ -251,6 +257,9 @@ func (r *member) detach(session int) {
 
 // Cleanup is called by sarama when all claims have returned, before the last commit.
 func (r *member) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+
+// Hurry implements broker.Member.
+func (r *member) Hurry(on bool) { r.pace.Hurry(on) }
 
 // place sees to it that every claim has a stored position that can be read from (protocol R12, R32).
 func (r *member) place(s sarama.ConsumerGroupSession) error {

@@ -266,3 +266,22 @@ func nullBody(t *testing.T, e *testenv.Env) {
 	require.NoError(t, c.DeadLetter(t.Context(), name, d, "empty"))
 	require.Nil(t, record(t, e.Addresses(names[0]), "dlq_"+name, 0).Value)
 }
+
+// Positions that somebody waits for are stored long before it is their time.
+func TestPositionsAreStoredAtOnceInAHurry(t *testing.T) {
+	_, cfg := fake(t)
+	cfg.Properties["commit.interval"] = "1m"
+	c := open(t, cfg)
+	name := topic(t, c, broker.TopicSpec{Partitions: 1})
+	r := join(t, c, broker.Membership{Group: "g_" + name, Topic: name})
+	r.member.Hurry(true)
+	for n := range 2 {
+		_, err := send(c, name, message("", "x"))
+		require.NoError(t, err)
+		r.wait(t, n+1)
+		require.Eventually(t, func() bool {
+			at, err := c.Positions(t.Context(), "g_"+name, name)
+			return err == nil && at["0"] == int64(n+1)
+		}, patience, 10*time.Millisecond)
+	}
+}

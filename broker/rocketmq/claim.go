@@ -351,7 +351,7 @@ drain: // what was not taken belongs to the next owner
 	return enough, s.storeLast(back)
 }
 
-// storeLoop stores the position at most every commitInterval while it changes, and looks from time to time whether it is
+// storeLoop stores the position while it changes, at the member's pace, and looks from time to time whether it is
 // still there.
 func (s *session) storeLoop(ctx context.Context) {
 	for {
@@ -359,7 +359,7 @@ func (s *session) storeLoop(ctx context.Context) {
 		idle := false
 		select {
 		case <-s.dirty:
-			if sleep(ctx, commitInterval*9/10) != nil {
+			if s.m.pace.Wait(ctx, commitInterval*9/10) != nil {
 				look.Stop()
 				return
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 	"github.com/turnout-mq/turnout/internal/errs"
+	"github.com/turnout-mq/turnout/internal/pace"
 )
 
 const (
@@ -43,6 +44,7 @@ type member struct {
 	kick   chan struct{} // do a round now
 	notice chan struct{} // tell want.Changed
 	left   chan struct{} // closed when all is done
+	pace   pace.Pace
 
 	mu      sync.Mutex
 	beats   map[string]time.Time // last heartbeat by address; absent after a lost connection
@@ -442,6 +444,9 @@ func (m *member) State() broker.MemberState {
 	broker.SortPartitions(s.Partitions)
 	return s
 }
+
+// Hurry implements broker.Member.
+func (m *member) Hurry(on bool) { m.pace.Hurry(on) }
 
 // Leave implements broker.Member. A broker that is down keeps nobody from leaving; what could not be stored there is
 // logged and will be delivered again.
