@@ -162,7 +162,7 @@ func (r *reader) converge() time.Time {
 			st.writing, st.wrote = writing, now
 		}
 		if st.att != nil { // positions are waited for where sends pause, and on a cluster that is left
-			st.att.member.Hurry(route.Hold != nil || w.cluster != route.Write)
+			st.att.member.Hurry(route.Hold != nil || !route.Writes(w.cluster))
 		}
 		later(r.tend(st, w, v, g, ordered, now))
 		if err := st.unapplied(w); err != nil {

@@ -282,6 +282,6 @@ func TestPositionsAreStoredAtOnceInAHurry(t *testing.T) {
 		require.Eventually(t, func() bool {
 			at, err := c.Positions(t.Context(), "g_"+name, name)
 			return err == nil && at["0"] == int64(n+1)
-		}, patience, 10*time.Millisecond)
+		}, patience/2, 10*time.Millisecond)
 	}
 }
