@@ -30,7 +30,7 @@ type fault struct {
 	// through: it is put right after the migration has ended; else after lasting, or at once.
 	through bool
 	// untold says that somebody who sends can not be told where to go.
-	untold bool
+	untold  bool
 	lasting time.Duration
 }
 
@@ -126,7 +126,9 @@ type cell struct {
 	pair    pair
 }
 
-func (c cell) String() string { return fmt.Sprintf("%s %s %s %s", c.state, c.fault, mode(c.ordered), c.pair) }
+func (c cell) String() string {
+	return fmt.Sprintf("%s %s %s %s", c.state, c.fault, mode(c.ordered), c.pair)
+}
 
 func mode(ordered bool) string {
 	if ordered {
