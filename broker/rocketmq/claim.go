@@ -148,8 +148,10 @@ func (c *claim) lock(ctx context.Context) (asked time.Time, err error) {
 	return asked, err
 }
 
+// tryLock is not given up when ctx ends: the broker would take it all the same, perhaps after the unlocking, and nobody could
+// read the queue for a minute.
 func (c *claim) tryLock(ctx context.Context) error {
-	return c.broker(ctx, callTimeout, func(ctx context.Context, addr string) error {
+	return c.broker(context.WithoutCancel(ctx), callTimeout, func(ctx context.Context, addr string) error {
 		got, err := c.m.client.LockQueues(ctx, addr, c.m.want.Group, c.m.id, []remoting.Queue{c.queue})
 		if err == nil && len(got) == 0 {
 			return errLocked

@@ -247,3 +247,34 @@ func TestSettingPositionsNoticesAMemberThatComesMeanwhile(t *testing.T) {
 	require.NoError(r, admin.SetPositions(r.ctx(), troubleGroup, troubleTopic, allRead))
 	r.stored(allRead)
 }
+
+// A queue is taken from a member while it asks for the queue's lock: the next member gets it at once, not when the broker forgets
+// the lock, which takes a minute.
+func TestALockThatIsStillAskedForIsGivenBack(t *testing.T) {
+	r := newTrouble(t, 50*time.Millisecond, patience, time.Hour)
+	join := func() broker.Member {
+		m, err := r.c.Join(r.ctx(), broker.Membership{Group: troubleGroup, Topic: troubleTopic, Exclusive: true, Claim: func(ctx context.Context, _ broker.Claim) { <-ctx.Done() }})
+		require.NoError(r, err)
+		return m
+	}
+	fault, err := r.broker.Inject(rmqserver.Fault{Codes: []int{remoting.ReqLockQueues}, Delay: 500 * time.Millisecond})
+	require.NoError(r, err)
+	first := join()
+	r.eventually(func() error {
+		if fault.Hits() < 4 {
+			return errors.New("the locks of the four queues are not asked for yet")
+		}
+		return nil
+	})
+	begin := time.Now()
+	second := join()
+	r.eventually(func() error {
+		for _, m := range []broker.Member{first, second} {
+			if s := m.State(); !s.Attached || len(s.Partitions) != 2 {
+				require.Less(r, time.Since(begin), 50*time.Second, "%+v", s)
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+}

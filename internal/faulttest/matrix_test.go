@@ -142,15 +142,9 @@ var phases = []migrate.State{
 	migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Switching, migrate.Sealing, migrate.Draining, migrate.Shutting, migrate.Closing, migrate.Done,
 }
 
-// orderedAwayFromRocketMQ says that a topic can leave RocketMQ with its order.
-const orderedAwayFromRocketMQ = false
-
 // occurs says whether a migration of that kind goes through the state.
 func (c cell) occurs() bool {
 	early := c.pair.fencedEarly()
-	if c.ordered && !early && !orderedAwayFromRocketMQ {
-		return false
-	}
 	switch c.state {
 	case migrate.Holding, migrate.Fencing:
 		return c.ordered
@@ -275,6 +269,7 @@ var some = []cell{
 	{migrate.Switching, "rollback requested", false, pairs[2]},
 	{migrate.Sealing, "controller stopped", false, pairs[0]},
 	{migrate.Draining, "broker of A restarted", true, pairs[0]},
+	{migrate.Draining, "session expired", true, pairs[2]},
 	{migrate.Shutting, "controller killed", false, pairs[3]},
 	{migrate.Closing, "receiver killed", false, pairs[0]},
 	{migrate.Done, "applications cut from ZooKeeper", false, pairs[0]},

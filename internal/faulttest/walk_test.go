@@ -35,7 +35,7 @@ type walk struct {
 var ways = map[string]struct {
 	clusters pair
 	ordered  bool
-}{"unordered": {pairs[0], false}, "ordered": {pairs[0], true}, "kinds": {pairs[2], false}}
+}{"unordered": {pairs[0], false}, "ordered": {pairs[0], true}, "kinds": {pairs[2], false}, "kinds ordered": {pairs[2], true}}
 
 // Topics move there and back while faults happen by chance, some at once, and one process at a time is starved. TURNOUT_WALK says how
 // long that lasts; TURNOUT_SEED repeats a run's choices, what comes of them also depends on time.
