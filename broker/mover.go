@@ -31,7 +31,7 @@ type Mover interface {
 	// Delivery.Writer is filled in. Of a topic behind a closing fence nothing can be read. ErrInvalid: no such partition, a negative offset, limit < 1.
 	Peek(ctx context.Context, topic, partition string, at int64, limit int) (messages []Delivery, next int64, err error)
 	// OpenTransactions are the partitions of topic with a transaction that is neither committed nor aborted, or was a moment
-	// ago, each with the offset from which on nothing is decided; none: no transaction is open. ErrUnsupported where the
-	// kind can not tell.
+	// ago, each with the offset from which on nothing is decided; none: no transaction is open. ErrUnsupported where it can
+	// not be told, with the reason.
 	OpenTransactions(ctx context.Context, topic string) (Offsets, error)
 }

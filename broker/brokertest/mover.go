@@ -311,15 +311,11 @@ func (s *suite) peek() {
 	require.ErrorIs(s, err, errs.ErrUnknownTopic)
 }
 
-// openTransactions: none where there is none; who can not tell says so.
+// openTransactions: none where there is none.
 func (s *suite) openTransactions() {
 	topic := s.topic(s.c, 2)
 	s.sendN(s.c, topic, 4)
 	open, err := s.c.OpenTransactions(s.ctx(), topic)
-	if s.Kind != broker.Kafka {
-		require.ErrorIs(s, err, errs.ErrUnsupported)
-		return
-	}
 	require.NoError(s, err)
 	require.Empty(s, open)
 	_, err = s.c.OpenTransactions(s.ctx(), s.name())

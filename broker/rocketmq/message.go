@@ -35,6 +35,7 @@ const (
 	propTags       = "TAGS"
 	propDelay      = "DELAY"
 	propRealTopic  = "REAL_TOPIC"
+	propRealQueue  = "REAL_QID"
 	propRetryTopic = "RETRY_TOPIC"
 	propDLQTopic   = "DLQ_ORIGIN_TOPIC"
 	propDLQMessage = "DLQ_ORIGIN_MESSAGE_ID"

@@ -16,19 +16,6 @@ import (
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
-// unsupported refuses what a broker of this kind can not do.
-func (c *Cluster) unsupported(what, why string) error {
-	if err := c.open(); err != nil {
-		return err
-	}
-	return c.wrap(what, fmt.Errorf("%w: %s", errs.ErrUnsupported, why))
-}
-
-// OpenTransactions implements broker.Mover: ErrUnsupported.
-func (c *Cluster) OpenTransactions(_ context.Context, topic string) (broker.Offsets, error) {
-	return nil, c.unsupported("open transactions on "+topic, "brokers keep what is not committed in one topic for all and do not say of which it is")
-}
-
 // Groups implements broker.Mover. Before 5.0 also groups that are connected and have no position yet.
 func (c *Cluster) Groups(ctx context.Context, topic string) ([]string, error) {
 	ctx, cancel, err := c.ask(ctx)

@@ -288,23 +288,32 @@ func (c *Cluster) delayed(ctx context.Context, topics ...string) (int64, error) 
 }
 
 // countFrom counts the messages of q from offset on whose real topic is wanted.
-func (c *Cluster) countFrom(ctx context.Context, addr string, q remoting.Queue, offset int64, wanted map[string]bool) (int64, error) {
+func (c *Cluster) countFrom(ctx context.Context, addr string, q remoting.Queue, offset int64, wanted map[string]bool) (n int64, err error) {
+	err = c.eachFrom(ctx, addr, q, offset, func(m *remoting.Message) {
+		if wanted[remoting.ParseProperties(m.Properties)[propRealTopic]] {
+			n++
+		}
+	})
+	return n, err
+}
+
+// eachFrom calls f for the messages of q from offset on, up to the end that it has now.
+func (c *Cluster) eachFrom(ctx context.Context, addr string, q remoting.Queue, offset int64, f func(*remoting.Message)) error {
 	end, err := call(ctx, func(ctx context.Context) (int64, error) { return c.admin.MaxOffset(ctx, addr, q) })
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var n int64
 	for offset < end {
 		r, err := call(ctx, func(ctx context.Context) (*remoting.PullResult, error) {
 			return c.admin.PullMessages(ctx, addr, remoting.Pull{Group: toolsGroup, Queue: q, Offset: offset, Max: pullMax,
 				Subscription: remoting.NewSubscription(q.Topic, "", 0)})
 		})
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for _, m := range r.Messages {
-			if m.QueueOffset < end && wanted[remoting.ParseProperties(m.Properties)[propRealTopic]] {
-				n++
+			if m.QueueOffset < end {
+				f(m)
 			}
 		}
 		if r.Next <= offset {
@@ -312,5 +321,5 @@ func (c *Cluster) countFrom(ctx context.Context, addr string, q remoting.Queue, 
 		}
 		offset = r.Next
 	}
-	return n, nil
+	return nil
 }

@@ -36,6 +36,7 @@ func TestRocketMQ(t *testing.T) {
 			"GroupsAreNotMadeByBrokers": (*world).groupsAreNotMadeByBrokers,
 			"NameServerAway":            (*world).nameServerAway,
 			"ManyMemberships":           (*world).manyMemberships,
+			"TransactionsAreSeen":       (*world).transactionsAreSeen,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -16,6 +16,7 @@ const (
 	propPrepared      = "TRAN_MSG"
 	propProducerGroup = "PGROUP"
 	propTransaction   = "__transactionId__"
+	propChecks        = "TRANSACTION_CHECK_TIMES"
 	propImmunity      = "CHECK_IMMUNITY_TIME_IN_SECONDS"
 	propRegion        = "MSG_REGION"
 	propTrace         = "TRACE_ON"

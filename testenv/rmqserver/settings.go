@@ -60,6 +60,15 @@ func (b *Broker) maxMessageSize() int {
 	return n
 }
 
+// duration is a setting in milliseconds.
+func (b *Broker) duration(name string, otherwise time.Duration) time.Duration {
+	n, err := strconv.Atoi(b.settings[name])
+	if err != nil {
+		return otherwise
+	}
+	return time.Duration(n) * time.Millisecond
+}
+
 func (b *Broker) runtime(_ *conn, r *remoting.Command) (*remoting.Command, error) {
 	earliest := int64(-1)
 	if len(b.store.log) > 0 {

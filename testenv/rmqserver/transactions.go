@@ -4,12 +4,17 @@ package rmqserver
 //
 // As in a real broker a prepared message is stored in RMQ_SYS_TRANS_HALF_TOPIC
 // and its end in RMQ_SYS_TRANS_OP_HALF_TOPIC, and a second commit stores the
-// message a second time. What has been asked about too often goes to
-// TRANS_CHECK_MAX_TIME_TOPIC. Other than there a prepared message keeps its
-// offset while it is asked about, and the count of questions begins anew with a
-// restart. Not done: 323.
+// message a second time. Where a producer is asked, the message is stored at the
+// end again, and the positions of CID_RMQ_SYS_TRANS pass what is finished with.
+// What has been asked about too often goes to TRANS_CHECK_MAX_TIME_TOPIC. Other
+// than there each end is stored at once and by itself, where a real broker stores
+// those of some seconds together; and each message has its own time for the next
+// question, where a real broker asks about all together. Not done: 323,
+// transactions in RocksDB.
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,12 +27,13 @@ import (
 // prepared is a transaction that has not ended.
 type prepared struct {
 	rec    *record
-	checks int
-	last   time.Time // it was asked about
+	checks int // how often its producer was asked
 }
 
-// endedTag marks the messages of opTopic, whose bodies are offsets of halfTopic.
-const endedTag = "d"
+const (
+	endedTag          = "d" // marks the messages of opTopic, whose bodies are offsets of halfTopic
+	transactionsGroup = "CID_RMQ_SYS_TRANS"
+)
 
 // prepare stores a message that consumers do not see before it is committed.
 func (b *Broker) prepare(m *remoting.Message, p properties) (*record, error) {
@@ -44,20 +50,32 @@ func (b *Broker) prepare(m *remoting.Message, p properties) (*record, error) {
 // openTransactions finds, after a restart, what was prepared and has not ended.
 func (b *Broker) openTransactions() {
 	b.halves = map[int64]*prepared{}
+	from, _ := b.store.position(transactionsGroup, halfTopic, 0)
 	if q := b.store.queue(halfTopic, 0); q != nil {
 		for _, rec := range q.records {
-			b.halves[rec.offset] = &prepared{rec: rec}
+			if rec.offset >= from {
+				checks, _ := strconv.Atoi(properties(rec.message().Properties).get(propChecks))
+				b.halves[rec.offset] = &prepared{rec, checks}
+			}
 		}
 	}
 	if q := b.store.queue(opTopic, 0); q != nil {
 		for _, rec := range q.records {
-			for text := range strings.SplitSeq(string(rec.message().Body), ",") {
-				if offset, err := strconv.ParseInt(text, 10, 64); err == nil {
-					delete(b.halves, offset)
-				}
+			for _, offset := range endedIn(rec) {
+				delete(b.halves, offset)
 			}
 		}
 	}
+}
+
+// endedIn are the offsets in halfTopic that a message of opTopic names.
+func endedIn(rec *record) (offsets []int64) {
+	for text := range strings.SplitSeq(string(rec.message().Body), ",") {
+		if offset, err := strconv.ParseInt(text, 10, 64); err == nil {
+			offsets = append(offsets, offset)
+		}
+	}
+	return offsets
 }
 
 func (b *Broker) endTransaction(_ *conn, r *remoting.Command) (*remoting.Command, error) {
@@ -100,7 +118,7 @@ func (b *Broker) endTransaction(_ *conn, r *remoting.Command) (*remoting.Command
 // ended stores that a transaction has ended.
 func (b *Broker) ended(rec *record) error {
 	delete(b.halves, rec.offset)
-	m := &remoting.Message{Topic: opTopic, Born: time.Now(), BornHost: b.storeHost(), Body: []byte(str(rec.offset))}
+	m := &remoting.Message{Topic: opTopic, Born: time.Now(), BornHost: b.storeHost(), Body: []byte(str(rec.offset) + ",")}
 	_, err := b.store1(m, properties("").with(propTags, endedTag))
 	return err
 }
@@ -108,28 +126,74 @@ func (b *Broker) ended(rec *record) error {
 // checkTransactions asks the producers of prepared messages what became of them.
 // Needs mu.
 func (b *Broker) checkTransactions(now time.Time) {
-	for _, t := range b.halves {
-		first := b.opt.TransactionTimeout
-		if t.last.IsZero() {
-			if now.Sub(time.UnixMilli(t.rec.at)) < first {
-				continue
-			}
-			p := properties(t.rec.message().Properties)
-			if own, err := strconv.Atoi(p.get(propImmunity)); err == nil && now.Sub(time.UnixMilli(t.rec.at)) < time.Duration(own)*time.Second {
-				continue
-			}
-		} else if now.Sub(t.last) < b.opt.TransactionInterval {
+	checked := false
+	for _, offset := range slices.Sorted(maps.Keys(b.halves)) {
+		t := b.halves[offset]
+		wait := b.duration("transactionTimeOut", b.opt.TransactionTimeout)
+		if t.checks > 0 {
+			wait = b.duration("transactionCheckInterval", b.opt.TransactionInterval)
+		} else if own, err := strconv.Atoi(properties(t.rec.message().Properties).get(propImmunity)); err == nil {
+			wait = max(wait, time.Duration(own)*time.Second)
+		}
+		if now.Sub(time.UnixMilli(t.rec.at)) < wait {
 			continue
 		}
-		t.last = now
-		if t.checks++; t.checks > b.opt.TransactionChecks {
-			if err := b.giveUp(t.rec); err != nil {
-				b.log.Error("a transaction can not be given up; it is tried again", zap.Error(err))
-			}
+		if err := b.check(t); err != nil {
+			b.log.Error("a transaction can not be asked about; it is tried again", zap.Error(err))
 			continue
 		}
-		b.ask(t.rec)
+		checked = true
 	}
+	if !checked {
+		return
+	}
+	if err := b.passTransactions(); err != nil {
+		b.log.Error("the positions of transactions can not be stored", zap.Error(err))
+	}
+}
+
+// check stores a prepared message again and asks about it, or puts aside what
+// nobody knows the end of.
+func (b *Broker) check(t *prepared) error {
+	m := t.rec.message()
+	if t.checks >= b.opt.TransactionChecks {
+		if _, err := b.ensureTopic(checkedTopic, 1); err != nil {
+			return err
+		}
+		m.Topic = checkedTopic
+		_, err := b.store1(m, properties(m.Properties))
+		if err == nil {
+			delete(b.halves, t.rec.offset)
+		}
+		return err
+	}
+	rec, err := b.store1(m, properties(m.Properties).with(propChecks, str(t.checks+1)))
+	if err != nil {
+		return err
+	}
+	delete(b.halves, t.rec.offset)
+	b.halves[rec.offset] = &prepared{rec, t.checks + 1}
+	b.ask(rec)
+	return nil
+}
+
+// passTransactions moves the broker's own positions past what is finished with.
+func (b *Broker) passTransactions() error {
+	at := b.store.queue(halfTopic, 0).end()
+	for offset := range b.halves {
+		at = min(at, offset)
+	}
+	if err := b.store.commit(transactionsGroup, halfTopic, 0, at); err != nil {
+		return err
+	}
+	q := b.store.queue(opTopic, 0)
+	from, _ := b.store.position(transactionsGroup, opTopic, 0)
+	for ; from < q.end(); from++ {
+		if from >= q.first && slices.Max(endedIn(q.records[from-q.first])) >= at {
+			break
+		}
+	}
+	return b.store.commit(transactionsGroup, opTopic, 0, from)
 }
 
 func (b *Broker) ask(rec *record) {
@@ -148,17 +212,4 @@ func (b *Broker) ask(rec *record) {
 			"transactionId", p.get(propUniqueKey), "bname", b.opt.Name).OneWay())
 		return // any of them
 	}
-}
-
-// giveUp puts aside what nobody knows the end of.
-func (b *Broker) giveUp(rec *record) error {
-	m := rec.message()
-	if _, err := b.ensureTopic(checkedTopic, 1); err != nil {
-		return err
-	}
-	m.Topic, m.QueueID = checkedTopic, 0
-	if _, err := b.store1(m, properties(m.Properties)); err != nil {
-		return err
-	}
-	return b.ended(rec)
 }

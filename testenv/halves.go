@@ -1,0 +1,57 @@
+package testenv
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
+)
+
+// Half is a message of a RocketMQ transaction that was sent and not decided.
+type Half struct {
+	client                *remoting.Client
+	addr, topic, id       string
+	stateOffset, physical int64
+}
+
+const halfGroup = "testenv-transactions" // of producers, none of which is connected: nobody answers what a broker asks
+
+// PrepareHalf sends a message in a transaction to a queue of topic on the broker at addr. properties are names and values.
+func PrepareHalf(ctx context.Context, client *remoting.Client, addr, topic string, queue int, body []byte, properties ...string) (*Half, error) {
+	key := uuid.New()
+	id := fmt.Sprintf("%X", key[:])
+	p := ""
+	for i, all := 0, append([]string{"UNIQ_KEY", id, "TRAN_MSG", "true", "PGROUP", halfGroup}, properties...); i+1 < len(all); i += 2 {
+		p = remoting.AppendProperty(p, all[i], all[i+1])
+	}
+	a, err := client.Call(ctx, addr, remoting.NewRequest(remoting.ReqSendMessage, body, "producerGroup", halfGroup, "topic", topic,
+		"queueId", strconv.Itoa(queue), "defaultTopic", "TBW102", "defaultTopicQueueNums", "4", "sysFlag", strconv.Itoa(remoting.SysPrepared),
+		"bornTimestamp", strconv.FormatInt(time.Now().UnixMilli(), 10), "flag", "0", "properties", p, "reconsumeTimes", "0",
+		"unitMode", "false", "batch", "false"))
+	if err != nil {
+		return nil, err
+	}
+	h := &Half{client: client, addr: addr, topic: topic, id: a.Fields["transactionId"]}
+	if h.stateOffset, err = a.Int("queueOffset"); err != nil {
+		return nil, err
+	}
+	stored := a.Fields["msgId"]
+	h.physical, err = strconv.ParseInt(stored[max(0, len(stored)-16):], 16, 64)
+	return h, err
+}
+
+// End commits the transaction, or rolls it back.
+func (h *Half) End(ctx context.Context, commit bool) error {
+	how := remoting.SysRollback
+	if commit {
+		how = remoting.SysCommit
+	}
+	_, err := h.client.Call(ctx, h.addr, remoting.NewRequest(remoting.ReqEndTransaction, nil, "topic", h.topic, "producerGroup", halfGroup,
+		"tranStateTableOffset", strconv.FormatInt(h.stateOffset, 10), "commitLogOffset", strconv.FormatInt(h.physical, 10),
+		"commitOrRollback", strconv.Itoa(how), "fromTransactionCheck", "false", "msgId", h.id, "transactionId", h.id))
+	return err
+}
