@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -61,21 +60,6 @@ func (c *Controller) shut(ctx context.Context, conn *clusters.Conn, physical str
 		return errors.Join(undecided, err)
 	}
 	return errors.Join(undecided, conn.Unfence(ctx, physical, row.Restore))
-}
-
-// decided is ErrConflict while transactions are open on a topic. It must not be closed then: the fence refuses the markers that
-// end transactions too, and a Kafka broker does not write such a marker again when the topic is open again. Readers of
-// committed messages would never pass it.
-func decided(ctx context.Context, conn *clusters.Conn, physical string) error {
-	open, err := conn.OpenTransactions(ctx, physical)
-	switch {
-	case errors.Is(err, errs.ErrUnsupported):
-		return nil
-	case err != nil || len(open) == 0:
-		return err
-	}
-	return fmt.Errorf("%w: transactions are open on %s at %s, partitions %s, and closing it would keep them from ever ending; let their producers end them, or abort one that nobody ends: kafka-transactions.sh abort",
-		errs.ErrConflict, physical, conn.Name, strings.Join(open.Names(), ", "))
 }
 
 // open lets writers in again, and sees that every leader does (R9). That it is to be open is stored before, and stays so for

@@ -255,7 +255,7 @@ func (p *preflight) lateFence(name string, closing bool) (ok bool) {
 		p.find(Info, LateFence, "", "%s can be closed to writers only when everything there was read: sends pause until every group has read the last message there, %v at most (--hold), else it goes back", name, time.Duration(p.plan.Hold)*time.Millisecond)
 		return true
 	default:
-		p.find(Info, LateFence, "", "%s can be closed to writers only when everything there was read. Until then also what somebody without the route writes there is read; a transaction that is committed later is found by the watch, and its messages are sent on", name)
+		p.find(Info, LateFence, "", "%s can be closed to writers only when everything there was read. Until then also what somebody without the route writes there is read", name)
 		return true
 	}
 	return false
@@ -268,8 +268,8 @@ func (p *preflight) source(ctx context.Context, c *clusters.Conn) (broker.TopicI
 	if err != nil {
 		return info, err
 	}
-	if open, err := c.OpenTransactions(ctx, physical); err == nil && len(open) > 0 {
-		p.find(Warning, Transactions, "let their producers end first", "transactions are open on %s in partitions %s: the move waits until they have ended, because closing the topic would keep them from it for ever", physical, strings.Join(open.Names(), ", "))
+	if err := p.transactions(ctx, c, physical); err != nil {
+		return info, err
 	}
 	if err := p.writers(ctx, c, physical); err != nil {
 		return info, err

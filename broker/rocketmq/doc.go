@@ -33,6 +33,11 @@
 // A name server forgets a broker that is down and with it its queues. What is asked of a topic then fails, for an hour
 // after this process has last seen the broker, rather than to leave those queues out.
 //
+// # Transactions of others
+//
+// Turnout sends none. OpenTransactions reads the brokers' own topics of half messages, which takes the right to read
+// them; a broker that keeps half messages in RocksDB (transRocksDBEnable) can not be asked.
+//
 // # Limits
 //
 // Positions live in the broker's memory and are written to its disk every 5 s (its setting flushConsumerOffsetInterval):
