@@ -26,8 +26,8 @@ import (
 // kindPairs are moves with RocketMQ on a side, or on both.
 var kindPairs = [][2]string{{"kafka-a", "rocketmq-a"}, {"rocketmq-a", "kafka-a"}, {"rocketmq-a", "rocketmq-b"}, {"rocketmq-b", "rocketmq-a"}}
 
-// eachPair runs f for each of them, all at once.
-func eachPair(t *testing.T, f func(t *testing.T, w *world, from, to string)) {
+// eachKindPair runs f for each of them, all at once.
+func eachKindPair(t *testing.T, f func(t *testing.T, w *world, from, to string)) {
 	for _, p := range kindPairs {
 		t.Run(p[0]+" to "+p[1], func(t *testing.T) {
 			t.Parallel()
@@ -108,7 +108,7 @@ func TestAMoveAwayFromRocketMQWaitsForTransactionsToEnd(t *testing.T) {
 
 // Whatever a cluster still has when its topic moves: messages that are delayed, in the retry topic, or in open transactions.
 func TestWhatIsPendingAtAMoveIsHandled(t *testing.T) {
-	eachPair(t, func(t *testing.T, w *world, from, to string) {
+	eachKindPair(t, func(t *testing.T, w *world, from, to string) {
 		rocketMQ := broker.Kind(w.env.Kind(from)) == broker.RocketMQ
 		w.putTopic(from, to)
 		w.putGroup(nil)
