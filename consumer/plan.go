@@ -18,7 +18,7 @@ type want struct {
 // with that index.
 //
 // Clusters to which nothing is sent are looked at (stays false) rather than read when their only unfinished stay is
-// open: most are empty.
+// open: most are empty. One that is dead is not: it is read as soon as it answers (R31).
 func plan(route *metadata.Route, ordered bool, finished func(stay int) bool) []want {
 	var wants []want
 	add := func(cluster string, limit broker.Offsets, stays bool) {
@@ -36,7 +36,7 @@ func plan(route *metadata.Route, ordered bool, finished func(stay int) bool) []w
 			// Prepared to be written after this one: nothing is read there before this one is finished.
 		case s.Open():
 			wrote = wrote || s.Cluster == route.Write
-			add(s.Cluster, nil, route.Writes(s.Cluster) || slices.Contains(route.Warm, s.Cluster))
+			add(s.Cluster, nil, route.Writes(s.Cluster) || slices.Contains(route.Warm, s.Cluster) || slices.Contains(route.Dead, s.Cluster))
 		case finished(i):
 		case !ordered:
 			add(s.Cluster, nil, true)

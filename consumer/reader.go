@@ -29,6 +29,7 @@ const (
 	drainPoll  = 250 * time.Millisecond // between two looks at a cluster that is being left
 	againFirst = 200 * time.Millisecond
 	againMost  = 10 * time.Second
+	againDead  = 500 * time.Millisecond // the same for a cluster that is given up: nobody waits, and its return must be noticed
 )
 
 // reader is one topic of a subscription: it is a member on the clusters that the route and the group's progress ask for.
@@ -66,6 +67,7 @@ type site struct {
 	looked  time.Time // when the broker was last asked; zero: never
 	unread  int64     // what it answered, in and beside the topic
 	count   *lag.Lag  // that answer; nil: none yet
+	dead    bool      // the route gives the cluster up for now
 	writing bool      // the topic is written there
 	wrote   time.Time // when the topic was last seen to be written there, or to be no more
 }
@@ -158,6 +160,7 @@ func (r *reader) converge() time.Time {
 	for _, w := range wants {
 		wanted[w.cluster] = true
 		st := r.site(w.cluster)
+		st.dead = slices.Contains(route.Dead, w.cluster)
 		if writing := route.Writes(w.cluster); writing || st.writing {
 			st.writing, st.wrote = writing, now
 		}
@@ -165,6 +168,9 @@ func (r *reader) converge() time.Time {
 			st.att.member.Hurry(route.Hold != nil || !route.Writes(w.cluster))
 		}
 		later(r.tend(st, w, v, g, ordered, now))
+		if st.dead {
+			continue
+		}
 		if err := st.unapplied(w); err != nil {
 			missing = append(missing, err)
 		} else if st.att != nil && (st.leaving || st.att.outdated(w, v, g, ordered)) {
@@ -297,9 +303,12 @@ func (r *reader) do(st *site, limit time.Duration, what func(ctx context.Context
 			st.wait, st.again = 0, time.Time{}
 		} else {
 			st.wait = min(max(2*st.wait, againFirst), againMost)
+			if st.dead {
+				st.wait = min(st.wait, againDead)
+			}
 			st.again = time.Now().Add(st.wait)
 		}
-		if err != nil && r.life.Err() == nil && (st.err == nil || st.err.Error() != err.Error()) {
+		if err != nil && r.life.Err() == nil && !st.dead && (st.err == nil || st.err.Error() != err.Error()) {
 			r.log.Warn("cluster not reached, trying again", zap.String("cluster", st.cluster), zap.Error(err))
 		}
 		st.err = err
@@ -314,7 +323,7 @@ func (r *reader) join(st *site, w want, v *topics.View, g *metadata.Group, order
 	a := &attachment{r: r, cluster: st.cluster, physical: v.Settings.Physical(name, st.cluster), group: g.Physical(name),
 		shown: r.s.shownTopic(name), tags: g.Tags, ordered: ordered, limit: w.limit}
 	r.do(st, joinLimit, func(ctx context.Context) error {
-		if err := r.registerFrom(ctx, g); err != nil {
+		if err := r.registerFrom(ctx, g, st.cluster); err != nil {
 			return err
 		}
 		conn, err := r.s.c.pool.Acquire(ctx, st.cluster)
@@ -416,12 +425,16 @@ func (r *reader) count(ctx context.Context, cluster string, before *lag.Lag, v *
 	return now, finished, nil
 }
 
-// registerFrom writes where a group with start "latest" begins, once, before its first member joins (R12).
-func (r *reader) registerFrom(ctx context.Context, g *metadata.Group) error {
+// registerFrom writes where a group with start "latest" begins, once, before its first member joins cluster (R12). While a
+// cluster is dead nobody can tell where it ends: then the group begins on the others where their stays begin.
+func (r *reader) registerFrom(ctx context.Context, g *metadata.Group, cluster string) error {
 	if g.Start != metadata.StartLatest || g.From[r.topic.Name()] != nil {
 		return nil
 	}
 	v := r.topic.View()
+	if dead := v.Route.Dead; len(dead) > 0 && !slices.Contains(dead, cluster) {
+		return nil
+	}
 	from := map[string]broker.Offsets{}
 	for _, s := range v.Route.Stays {
 		conn, err := r.s.c.pool.Acquire(ctx, s.Cluster)
@@ -507,6 +520,9 @@ func (r *reader) report() topics.Report {
 			on[name] = metadata.Finished
 		case attached:
 			on[name] = metadata.Attached
+		}
+		if st.dead {
+			continue
 		}
 		if st.err != nil {
 			troubles = append(troubles, fmt.Sprintf("group %s, cluster %s: %v", r.s.group, name, st.err))

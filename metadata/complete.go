@@ -30,6 +30,7 @@ func Answered(route *Route, wishNode Node) bool {
 //   - If wishes were skipped (the version is more than one ahead, the node was created anew, or there is no route and the
 //     version is not 0), somebody may have sent by a wish that nobody recorded: every other cluster without an open stay
 //     gets one in the same way first.
+//   - Clusters that are dead stay so, but for the wish's.
 //   - Hold, Canary and Warm belong to the step of a migration that the wish interrupts and are taken off; Order,
 //     Migration and unknown fields stay.
 //
@@ -90,6 +91,9 @@ func (r *Route) enter(cluster string, start broker.Offsets, first bool) {
 	r.Stays = append(r.Stays, stay)
 	r.Write = cluster
 	r.Hold, r.Canary, r.Warm = nil, nil, nil
+	if r.Dead = slices.DeleteFunc(r.Dead, func(name string) bool { return name == cluster }); len(r.Dead) == 0 {
+		r.Dead = nil
+	}
 }
 
 // openStay is the index of the stay of cluster without end, or -1.

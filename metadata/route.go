@@ -19,7 +19,10 @@ type Route struct {
 	Migration string   `json:"migration"` // the migration that wrote it, or ""
 	Canary    *Canary  `json:"canary"`    // not nil: part of the sends goes elsewhere
 	Stays     []Stay   `json:"stays"`     // in the order in which the topic was on them
-	Extra     Extra    `json:"-"`
+	// Dead are clusters that are given up for now: sends under way there are taken back and repeated on Write, and nobody waits
+	// for them or for readers there (R31). Their stays are as they were. In a node the field is absent when there are none.
+	Dead  []string `json:"dead,omitzero"`
+	Extra Extra    `json:"-"`
 }
 
 // WishRef names a wish: by the creation of its node and the version of the node's data.
@@ -82,6 +85,12 @@ func (r Route) Validate() error {
 	for i, name := range r.Warm {
 		p.name(fmt.Sprintf("warm[%d]", i), name)
 	}
+	for i, name := range r.Dead {
+		p.name(fmt.Sprintf("dead[%d]", i), name)
+		if r.Writes(name) {
+			p.add(fmt.Sprintf("dead[%d]", i), name, "is a cluster that sends go to; leave it out, or write to another one")
+		}
+	}
 	r.validateStays(&p)
 	r.validateCanary(&p)
 	return p.err("route")
@@ -130,7 +139,7 @@ func (r Route) Clone() Route {
 		c.Instances, c.Keys = slices.Clone(c.Instances), slices.Clone(c.Keys)
 		r.Canary = &c
 	}
-	r.Warm = slices.Clone(r.Warm)
+	r.Warm, r.Dead = slices.Clone(r.Warm), slices.Clone(r.Dead)
 	r.Stays = slices.Clone(r.Stays)
 	for i := range r.Stays {
 		r.Stays[i].Start, r.Stays[i].End = r.Stays[i].Start.Clone(), r.Stays[i].End.Clone()

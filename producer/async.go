@@ -40,7 +40,9 @@ type call struct {
 	env    broker.Envelope
 	timing stopwatch // of the first attempt
 	ended  atomic.Bool
-	mu     sync.Mutex // guards stops, which finish may want before both are there
+	taken  atomic.Bool // the first attempt was answered, or taken back
+	until  handing     // its ctx
+	mu     sync.Mutex  // guards stops, which finish may want before both are there
 	stops  []func() bool
 	again  retry
 	inLane bool
@@ -75,14 +77,14 @@ func (c *call) begin(m *broker.Message) error {
 		}
 		o.release(t)
 		if room == nil { // it is sent from the lane
-			c.watch()
+			c.watch(c.p.ctx, func() { c.finish(Result{ID: c.env.ID}, errs.ErrClosed) })
 			return nil
 		}
 		if err := c.wait(room); err != nil {
 			return err
 		}
 	}
-	c.watch()
+	c.watch(c.t.ctx, c.takeBack)
 	c.send()
 	return nil
 }
@@ -98,30 +100,53 @@ func (c *call) wait(room <-chan struct{}) error {
 	}
 }
 
-// watch ends the call when ctx ends or Close gives up.
-func (c *call) watch() {
+// watch ends the call when ctx ends, and calls f when also does.
+func (c *call) watch(also context.Context, f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended.Load() {
 		return
 	}
-	c.stops = []func() bool{
+	c.stops = append(c.stops,
 		context.AfterFunc(c.ctx, func() {
 			c.timing.stop(nil, c.ctx.Err())
 			c.finish(Result{ID: c.env.ID}, c.ctx.Err())
 		}),
-		context.AfterFunc(c.p.ctx, func() { c.finish(Result{ID: c.env.ID}, errs.ErrClosed) }),
+		context.AfterFunc(also, f),
+	)
+}
+
+// takeBack sends elsewhere what is under way on c.t, when that was given up; when Close gave up it ends the call.
+func (c *call) takeBack() {
+	switch {
+	case c.p.ctx.Err() != nil:
+		c.finish(Result{ID: c.env.ID}, errs.ErrClosed)
+	case c.t.dead.Load() && !c.taken.Swap(true):
+		c.timing.stop(c.t.conn, errTakenBack)
+		c.p.spawn(func() {
+			c.repeat(c.t, errTakenBack)
+			c.leave()
+		})
 	}
 }
 
 // send makes one attempt on c.t, which is acquired.
 func (c *call) send() {
-	c.timing.start(c.t.tally)
-	c.t.conn.Send(c.ctx, c.t.physical, &c.env, func(r broker.Receipt, err error) {
-		t := c.t
+	t := c.t
+	c.until.Context, c.until.t = c.ctx, t
+	c.timing.start(t.tally)
+	t.conn.Send(&c.until, t.physical, &c.env, func(r broker.Receipt, err error) {
+		taken := c.taken.Swap(true) // before t may end
 		c.timing.stop(t.conn, err)
 		c.o.release(t)
-		if err == nil {
+		c.until.over()
+		switch {
+		case taken && err == nil:
+			c.p.count.late.Add(1)
+			return
+		case taken:
+			return
+		case err == nil:
 			c.finish(Result{c.env.ID, t.conn.Name, r.Partition, r.Offset}, nil)
 			c.leave()
 			return
@@ -237,6 +262,11 @@ func (c *call) follow() {
 		return
 	}
 	c.t = t
+	c.mu.Lock()
+	if !c.ended.Load() {
+		c.stops = append(c.stops, context.AfterFunc(t.ctx, c.takeBack))
+	}
+	c.mu.Unlock()
 	c.send()
 }
 

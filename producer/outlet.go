@@ -35,7 +35,10 @@ type target struct {
 	canary   *target
 	tally    *tally
 	inflight atomic.Int64
-	left     atomic.Bool // replaced by another; the loop waits for inflight to fall to 0
+	left     atomic.Bool     // replaced by another; the loop waits for inflight to fall to 0
+	dead     atomic.Bool     // given up: nobody waits for its sends
+	ctx      context.Context // ends when it is given up, when its sends have ended, and with the producer
+	end      context.CancelFunc
 }
 
 // of is the target of sends with that key.
@@ -82,6 +85,8 @@ type outlet struct {
 	warm    map[string]*clusters.Conn // prepared for a later switch
 	tallies map[string]*tally         // of the clusters that were sent to, by name; written by the loop alone
 	applied metadata.Zxid
+	// interrupt ends the step that is being taken: the view has changed under it. nil: none is.
+	interrupt context.CancelFunc
 }
 
 func newOutlet(p *Producer, t *topics.Topic) *outlet {
@@ -95,7 +100,7 @@ func newOutlet(p *Producer, t *topics.Topic) *outlet {
 // open starts following the route. It is called once, after the outlet was put into the producer's map.
 func (o *outlet) open() {
 	o.unhook = o.p.pool.OnChange(func(string) { o.kick() })
-	o.detach = o.topic.Attach(&topics.Part{Changed: o.kick, Report: o.report})
+	o.detach = o.topic.Attach(&topics.Part{Changed: o.viewChanged, Report: o.report})
 	go o.run()
 }
 
@@ -108,6 +113,7 @@ func (o *outlet) close() {
 	o.mu.Lock()
 	held := slices.Collect(maps.Values(o.warm))
 	for _, t := range append(o.cur.sides(), o.leaving...) {
+		t.end()
 		held = append(held, t.conn)
 	}
 	o.cur, o.leaving, o.warm = nil, nil, map[string]*clusters.Conn{}
@@ -136,6 +142,17 @@ func (o *outlet) kick() {
 	case o.wake <- struct{}{}:
 	default:
 	}
+}
+
+// viewChanged has the loop take up the new view now, also where it waits for a cluster of the one before.
+func (o *outlet) viewChanged() {
+	o.mu.RLock()
+	interrupt := o.interrupt
+	o.mu.RUnlock()
+	if interrupt != nil {
+		interrupt()
+	}
+	o.kick()
 }
 
 // signal tells waiting sends that something changed. o.mu is held.
@@ -274,8 +291,13 @@ func (o *outlet) run() {
 	var retry, hold <-chan time.Time
 	var heldBy metadata.Zxid // the route whose hold is being kept
 	for {
-		v := o.topic.View()
-		err := o.converge(v)
+		ctx, cancel := context.WithCancel(o.ctx)
+		o.mu.Lock()
+		o.interrupt = cancel
+		o.mu.Unlock()
+		v := o.topic.View() // after that: a change from here on is an interruption
+		err := o.converge(ctx, v)
+		cancel()
 		if err == nil {
 			wait, retry = retryFirst, nil
 		} else {
@@ -325,25 +347,29 @@ func (o *outlet) endHold(v *topics.View) (again <-chan time.Time) {
 }
 
 // converge takes the steps from the present target to what v says. An error means that a step is to be repeated.
-func (o *outlet) converge(v *topics.View) error {
+func (o *outlet) converge(ctx context.Context, v *topics.View) error {
 	o.mu.RLock()
 	cur := o.cur
 	o.mu.RUnlock()
 	old := func(t *target) bool { return !t.conn.Current() }
 	var err error
 	if cur == nil || cur.view != v || slices.ContainsFunc(cur.sides(), old) {
-		err = o.turn(v)
+		err = o.turn(ctx, v)
 	}
 	if err == nil {
-		err = o.prepare(v)
+		err = o.prepare(ctx, v)
+	}
+	if err != nil && ctx.Err() != nil { // interrupted
+		o.kick()
+		return nil
 	}
 	o.settle(v, err)
 	return err
 }
 
 // turn warms the view's clusters and makes them the target.
-func (o *outlet) turn(v *topics.View) error {
-	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
+func (o *outlet) turn(ctx context.Context, v *topics.View) error {
+	ctx, cancel := context.WithTimeout(ctx, warmLimit)
 	defer cancel()
 	o.mu.RLock()
 	cur := o.cur
@@ -366,6 +392,9 @@ func (o *outlet) turn(v *topics.View) error {
 			o.kick()
 			return nil
 		}
+	}
+	for _, t := range next.sides() {
+		t.ctx, t.end = context.WithCancel(o.p.ctx)
 	}
 	o.mu.Lock()
 	old := o.cur
@@ -413,7 +442,7 @@ func (t *target) same(u *target) bool {
 }
 
 // prepare keeps the clusters of the view's warm list open and warm, and lets go of others.
-func (o *outlet) prepare(v *topics.View) error {
+func (o *outlet) prepare(ctx context.Context, v *topics.View) error {
 	want := map[string]bool{}
 	var failures []error
 	for _, name := range v.Route.Warm {
@@ -424,7 +453,7 @@ func (o *outlet) prepare(v *topics.View) error {
 		if have != nil && have.Current() {
 			continue
 		}
-		conn, err := o.warmUp(name)
+		conn, err := o.warmUp(ctx, name)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("not warm yet: cluster %q: %w", name, err))
 			continue
@@ -451,8 +480,8 @@ func (o *outlet) prepare(v *topics.View) error {
 	return errors.Join(failures...)
 }
 
-func (o *outlet) warmUp(name string) (*clusters.Conn, error) {
-	ctx, cancel := context.WithTimeout(o.ctx, warmLimit)
+func (o *outlet) warmUp(ctx context.Context, name string) (*clusters.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, warmLimit)
 	defer cancel()
 	conn, err := o.p.pool.Acquire(ctx, name)
 	if err != nil {
@@ -474,9 +503,18 @@ func (o *outlet) settle(v *topics.View, err error) {
 		if t.inflight.Load() > 0 {
 			return false
 		}
+		t.end()
 		drop = append(drop, t.conn)
 		return true
 	})
+	turned := o.cur != nil && o.cur.view == v
+	awaited := false // sends that were begun before
+	for _, t := range o.leaving {
+		if turned && slices.Contains(v.Route.Dead, t.conn.Name) {
+			t.giveUp()
+		}
+		awaited = awaited || !t.dead.Load()
+	}
 	if !sameText(o.trouble, err) {
 		o.trouble = err
 		o.signal()
@@ -484,7 +522,7 @@ func (o *outlet) settle(v *topics.View, err error) {
 			o.log.Warn("route not applied yet", zap.Error(err))
 		}
 	}
-	if o.cur != nil && o.cur.view == v && len(o.leaving) == 0 && err == nil && v.Written {
+	if turned && !awaited && err == nil && v.Written {
 		o.applied = v.Zxid
 	}
 	o.mu.Unlock()
@@ -500,6 +538,8 @@ func sameText(a, b error) bool {
 
 // tooLargeOrFenced tells why a cluster refused a message of that many bytes (R26).
 func (o *outlet) tooLargeOrFenced(ctx context.Context, t *target, size int) (refusal, error) {
+	ctx, cancel := t.within(ctx)
+	defer cancel()
 	info, err := t.conn.DescribeTopic(ctx, t.physical)
 	switch {
 	case errors.Is(err, errs.ErrNotAllowed) || err == nil && !info.Fenced && info.MaxMessageBytes == 0:

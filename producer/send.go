@@ -85,6 +85,7 @@ type attempt struct {
 	timing stopwatch
 	answer chan answer // room for one
 	done   func(broker.Receipt, error)
+	ctx    handing
 }
 
 type answer struct {
@@ -115,7 +116,8 @@ func (a *attempt) deliver(ctx context.Context, again retry) (Result, error) {
 	for {
 		t := a.t
 		a.timing.start(t.tally)
-		t.conn.Send(ctx, t.physical, &a.env, a.done)
+		a.ctx.Context, a.ctx.t = ctx, t
+		t.conn.Send(&a.ctx, t.physical, &a.env, a.done)
 		var got answer
 		select {
 		case got = <-a.answer:
@@ -123,10 +125,14 @@ func (a *attempt) deliver(ctx context.Context, again retry) (Result, error) {
 			a.timing.stop(t.conn, ctx.Err())
 			a.abandon()
 			return Result{ID: id}, again.because(ctx.Err())
-		case <-o.p.ctx.Done():
-			a.abandon()
-			return Result{ID: id}, again.because(errs.ErrClosed)
+		case <-t.ctx.Done():
+			if o.p.ctx.Err() != nil {
+				a.abandon()
+				return Result{ID: id}, again.because(errs.ErrClosed)
+			}
+			a, got = a.takeBack()
 		}
+		a.ctx.over()
 		if got.err == nil {
 			r := Result{id, t.conn.Name, got.receipt.Partition, got.receipt.Offset}
 			a.recycle()
@@ -138,11 +144,31 @@ func (a *attempt) deliver(ctx context.Context, again retry) (Result, error) {
 			return Result{ID: id}, err
 		}
 		a.t = next
+		a.ctx.both.Store(nil)
 	}
+}
+
+// takeBack ends the attempt, whose target was given up or has ended, and returns what is to be gone on with.
+func (a *attempt) takeBack() (*attempt, answer) {
+	if !a.t.dead.Load() {
+		return a, <-a.answer // which is there
+	}
+	select {
+	case got := <-a.answer:
+		return a, got
+	default:
+	}
+	b := newAttempt(a.o, a.t)
+	b.env = a.env
+	a.timing.stop(a.t.conn, errTakenBack)
+	a.abandon()
+	return b, answer{err: errTakenBack}
 }
 
 func (a *attempt) recycle() {
 	a.o, a.t, a.env = nil, nil, broker.Envelope{}
+	a.ctx.Context, a.ctx.t = nil, nil
+	a.ctx.both.Store(nil)
 	attempts.Put(a)
 }
 
@@ -155,6 +181,7 @@ func (a *attempt) abandon() {
 			if got.err == nil {
 				o.p.count.late.Add(1)
 			}
+			a.ctx.over()
 		case <-o.p.ctx.Done():
 		}
 	})
@@ -182,7 +209,11 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.E
 		return nil, r.because(ctx.Err())
 	}
 	r.last = fmt.Errorf("cluster %q: %w", failed.conn.Name, err)
-	switch failed.conn.Classify(err) {
+	class := broker.Retry
+	if !failed.dead.Load() { // else there is another cluster, whatever this one says
+		class = failed.conn.Classify(err)
+	}
+	switch class {
 	case broker.Fatal:
 		// The topic may be gone because it has moved and this process has not heard of it yet, and a broker that has just
 		// come back may not know its topics for a moment.
@@ -250,6 +281,8 @@ func (o *outlet) isTarget(t *target, key []byte) bool {
 
 // there asks the cluster again whether it has the topic; an answer that does not come says nothing.
 func (o *outlet) there(ctx context.Context, t *target) bool {
+	ctx, cancel := t.within(ctx)
+	defer cancel()
 	_, err := t.conn.DescribeTopic(ctx, t.physical)
 	return !errors.Is(err, errs.ErrUnknownTopic)
 }

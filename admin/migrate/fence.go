@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -141,7 +142,8 @@ func (w *walk) open(ctx context.Context, cluster, physical string) (changed bool
 // assertFences puts right what is wanted of the migration's topic anywhere.
 func (w *walk) assertFences(ctx context.Context) error {
 	s := w.m.state()
-	if s == Holding || s == Fencing || w.c.now().Sub(w.c.assertedAt(w.m.ID)) < assertEvery {
+	dead := w.m.data.dead()
+	if s == Holding || s == Fencing || s != Pending && len(dead) > 0 || w.c.now().Sub(w.c.assertedAt(w.m.ID)) < assertEvery {
 		return nil
 	}
 	rows, err := w.c.db.Fences(ctx)
@@ -150,14 +152,21 @@ func (w *walk) assertFences(ctx context.Context) error {
 	}
 	var events []store.Event
 	for i := range rows {
-		if rows[i].Topic != w.m.Topic {
+		if rows[i].Topic != w.m.Topic || slices.Contains(dead, rows[i].Cluster) {
 			continue
 		}
 		if src := w.m.data.source(rows[i].Cluster); src != nil && src.Sealed == nil && rows[i].Wanted {
 			continue // sealing closes it, as soon as it may
 		}
-		said, err := w.c.assert(ctx, &rows[i])
-		if err != nil && rows[i].Cluster != w.m.data.Target.Cluster && w.m.data.source(rows[i].Cluster) == nil {
+		ours := rows[i].Cluster == w.m.data.Target.Cluster || w.m.data.source(rows[i].Cluster) != nil
+		limit := stepLimit
+		if !ours {
+			limit = answerLimit
+		}
+		asserting, cancel := context.WithTimeout(ctx, limit)
+		said, err := w.c.assert(asserting, &rows[i])
+		cancel()
+		if err != nil && !ours {
 			w.log.Warn("the fence of a cluster that was left can not be looked at", zap.String("cluster", rows[i].Cluster), zap.Error(err))
 			continue // it may be switched off by now
 		}

@@ -22,6 +22,7 @@ const (
 	Holding   State = "holding"   // ordered: sends pause
 	Fencing   State = "fencing"   // ordered: the source refuses writers and is sealed, the target is open
 	Switching State = "switching" // sends go to the target
+	Pending   State = "pending"   // forced: sources that do not answer are waited for
 	Sealing   State = "sealing"   // unordered: the sources refuse writers and are sealed
 	Draining  State = "draining"  // the groups read the sources to the end
 	Shutting  State = "shutting"  // sources that can not be closed while they are read are closed, and nothing has come since
@@ -36,7 +37,8 @@ var edges = map[State][]State{
 	Preparing: {Holding, Switching, Reverting, Done},
 	Holding:   {Fencing, Switching, Reverting},
 	Fencing:   {Switching, Reverting},
-	Switching: {Sealing, Draining, Preparing, Switching},
+	Switching: {Pending, Sealing, Draining, Preparing, Switching},
+	Pending:   {Sealing, Switching},
 	Sealing:   {Draining, Preparing, Switching},
 	Draining:  {Shutting, Closing, Preparing, Switching},
 	Shutting:  {Draining, Closing, Preparing, Switching},
@@ -59,6 +61,11 @@ type Plan struct {
 	Partitions int  `json:"partitions,omitempty"` // of a topic that is created; 0: as many as there are now
 	// Hold is how long sends of an ordered topic may pause at most, in ms. Default 3000.
 	Hold int64 `json:"holdMs,omitempty"`
+	// Force moves it away from a cluster that does not answer: sends go to To at once, and the cluster is closed, read and left
+	// when it answers again (R31).
+	Force bool `json:"force,omitempty"`
+	// Dead are the clusters that a forced move gives up for now. Filled in by the preflight.
+	Dead []string `json:"dead,omitempty"`
 	// Accept names the warnings that do not stop it, by code; "all" accepts every warning.
 	Accept []string `json:"accept,omitempty"`
 	// Sleeping are groups that had nobody when the plan was made, and whose messages stay on the source until they wake.
@@ -90,6 +97,9 @@ type target struct {
 type source struct {
 	Cluster  string         `json:"cluster"`
 	Physical string         `json:"physical"`
+	Dead     bool           `json:"dead,omitempty"`     // it does not answer: given up until it does
+	Away     *time.Time     `json:"away,omitempty"`     // since then, if it ever was dead
+	Back     *time.Time     `json:"back,omitempty"`     // when it answered again
 	Since    broker.Offsets `json:"since,omitempty"`    // its ends when the migration began: foreign writers are looked for from here on
 	Intended bool           `json:"intended,omitempty"` // that it is to be closed is stored
 	// Foreign is when a message of a Stranger, who does not send with Turnout, was last found.
@@ -109,14 +119,16 @@ type source struct {
 
 // data is what the controller knows of a migration, beside its row.
 type data struct {
-	Home    string    `json:"home"` // the cluster that was written when it began
-	Target  target    `json:"target"`
-	Sources []source  `json:"sources"`
-	Passed  []source  `json:"passed,omitempty"`  // sources that were drained before it turned back
-	Reverse bool      `json:"reverse,omitempty"` // it is on its way back
-	GoBack  bool      `json:"goBack,omitempty"`  // ordered: it goes back when the drain is finished (R22)
-	NoOrder string    `json:"noOrder,omitempty"` // why the order is not kept; "": it is, or was not asked for
-	Entered time.Time `json:"entered"`           // into the state
+	Home    string   `json:"home"` // the cluster that was written when it began
+	Target  target   `json:"target"`
+	Sources []source `json:"sources"`
+	Passed  []source `json:"passed,omitempty"`  // sources that were drained before it turned back
+	Reverse bool     `json:"reverse,omitempty"` // it is on its way back
+	GoBack  bool     `json:"goBack,omitempty"`  // ordered: it goes back when the drain is finished (R22)
+	NoOrder string   `json:"noOrder,omitempty"` // why the order is not kept; "": it is, or was not asked for
+	// TakenOver: by whose forced move it was ended.
+	TakenOver string    `json:"takenOver,omitempty"`
+	Entered   time.Time `json:"entered"` // into the state
 	// Wish is the newest wish that is taken account of.
 	Wish metadata.WishRef `json:"wish"`
 	// Acks are the participants that have acknowledged in this state, and Seen all that were there in it.

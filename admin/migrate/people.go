@@ -30,6 +30,10 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		return true, w.refuse(ctx, "there is nothing to go back to: the wish says where the topic is; start a move")
 	case w.m.Request == store.Abort:
 		return true, w.refuse(ctx, d.Target.Cluster+" takes writes already; ask for a rollback")
+	case len(d.dead()) > 0:
+		d.GoBack = true
+		w.m.Request = store.None
+		return true, w.save(ctx, store.Changes{Events: []store.Event{event("rollback", nil, "goes back to %s when that answers again and everything there was read", d.Home)}})
 	case w.m.Ordered:
 		d.GoBack = true
 		w.m.Request = store.None
@@ -134,7 +138,7 @@ func (w *walk) retarget(ref metadata.WishRef, route *metadata.Route) {
 		src := source{Cluster: s.Cluster, Physical: w.now.Settings.Physical(w.m.Topic, s.Cluster)}
 		for _, old := range before {
 			if old.Cluster == s.Cluster {
-				src.Since = old.Since
+				src.Since, src.Dead, src.Away, src.Back = old.Since, old.Dead, old.Away, old.Back
 			}
 		}
 		d.Sources = append(d.Sources, src)

@@ -70,6 +70,10 @@ const (
 	OldInstances     = "old-instances"
 	Vanished         = "vanished"
 	NotReady         = "not-ready"
+	SourceDead       = "source-dead"
+	SourceAnswers    = "source-answers"
+	// SourceLost is accepted later: a cluster that was given up is back without the topic.
+	SourceLost = "source-lost"
 )
 
 // oldestSDK is the first version that obeys every route that a controller writes.
@@ -112,7 +116,7 @@ func (p *Plan) Blocking() (found []Finding) {
 func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
 	p := &preflight{c: c, plan: plan}
 	earlier := plan.Participants
-	p.plan.Findings, p.plan.Sleeping, p.plan.Foreign, p.plan.Participants = nil, nil, nil, nil
+	p.plan.Findings, p.plan.Sleeping, p.plan.Foreign, p.plan.Participants, p.plan.Dead = nil, nil, nil, nil, nil
 	if p.plan.Hold == 0 {
 		p.plan.Hold = defaultHold
 	}
@@ -122,7 +126,11 @@ func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
 	if p.plan.Partitions < 0 {
 		p.find(Error, BadRequest, "give 0 (as many as now) or more", "partitions is %d", p.plan.Partitions)
 	}
-	now, err := c.lookAtAll(ctx, plan.Topic)
+	look := c.lookAtAll
+	if plan.Force { // who reads is asked beside the rest
+		look = c.look
+	}
+	now, err := look(ctx, plan.Topic)
 	switch {
 	case errors.Is(err, errs.ErrUnknownTopic):
 		p.find(Error, UnknownTopic, "turnout topic list", "there is no topic %q", plan.Topic)
@@ -133,7 +141,7 @@ func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
 	case err != nil:
 		return p.plan, err
 	}
-	for until := time.Now().Add(readyWait); now.Route != nil && len(now.awaited()) > 0 && time.Now().Before(until); {
+	for until := time.Now().Add(readyWait); !plan.Force && now.Route != nil && len(now.awaited()) > 0 && time.Now().Before(until); {
 		if err := pause(ctx, poll); err != nil { // a process that has just begun to use the topic is ready in a moment
 			return p.plan, err
 		}
@@ -163,15 +171,26 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 	}
 	if open, err := p.c.db.Migrations(ctx, openOf(p.plan.Topic)); err != nil {
 		return err
-	} else if len(open) > 0 && !replaceable(open[0]) {
+	} else if len(open) > 0 && p.plan.Force && p.plan.overtakes(open[0]) {
+		p.find(Info, MigrationRuns, "", "migration %s of the topic, in state %s, is taken over and ends", open[0].ID, open[0].State)
+	} else if len(open) > 0 && !p.plan.overtakes(open[0]) {
 		p.find(Error, MigrationRuns, "turnout migrate watch "+open[0].ID, "migration %s of the topic is in state %s", open[0].ID, open[0].State)
 	}
-	p.order()
+	if !p.plan.Force {
+		p.order()
+	}
 	if _, _, err := p.c.meta.GetCluster(ctx, p.plan.To); err != nil {
 		if !errors.Is(err, errs.ErrNotFound) && !errors.Is(err, errs.ErrInvalid) {
 			return err
 		}
 		p.find(Error, UnknownCluster, "turnout cluster list", "cluster %q: %v", p.plan.To, err)
+		return nil
+	}
+	if p.plan.Force {
+		if err := p.lookForced(ctx); err != nil {
+			return err
+		}
+		p.instances(ctx, earlier)
 		return nil
 	}
 	var from *side
@@ -238,7 +257,11 @@ func (p *preflight) cluster(ctx context.Context, name string, f func(*clusters.C
 		return f(c)
 	})
 	if err != nil && ctx.Err() == nil {
-		p.find(Error, Unreachable, "see that its brokers run and can be reached from here", "%v", err)
+		remedy := "see that its brokers run and can be reached from here"
+		if name == p.now.Route.Write {
+			remedy += "; if it is dead, leave it: turnout migrate start " + p.plan.Topic + " --to " + p.plan.To + " --force"
+		}
+		p.find(Error, Unreachable, remedy, "%v", err)
 		return false, nil
 	}
 	return ok, err
@@ -416,9 +439,12 @@ func (p *preflight) target(ctx context.Context, c *clusters.Conn, from *side) er
 	}
 	info, err := c.DescribeTopic(ctx, physical)
 	if errors.Is(err, errs.ErrUnknownTopic) {
-		if !p.plan.Create {
+		switch {
+		case !p.plan.Create:
 			p.find(Error, NoTopic, "create it, or give --create", "%s has no topic %s", c.Name, physical)
-		} else if from != nil {
+		case p.plan.Force:
+			p.createForced(c, physical)
+		case from != nil:
 			spec, err := creation(ctx, &p.plan, from, c)
 			if err != nil {
 				return err
@@ -530,9 +556,9 @@ func texts(m map[string]string) string {
 
 // instances looks at the processes: whether they are new enough, ready, and still there.
 func (p *preflight) instances(ctx context.Context, earlier []string) {
-	apps, err := p.c.meta.ListApps(ctx)
-	if err != nil {
-		apps = nil
+	var apps []string
+	if !p.plan.Force { // of many applications that takes time, and it would have to be left all the same
+		apps, _ = p.c.meta.ListApps(ctx)
 	}
 	for _, app := range apps {
 		entries, err := p.c.meta.ListInstances(ctx, app)
@@ -546,7 +572,11 @@ func (p *preflight) instances(ctx context.Context, earlier []string) {
 		}
 	}
 	if waiting := p.now.awaited(); len(waiting) > 0 {
-		p.find(Warning, NotReady, "see what they say: turnout topic get "+p.plan.Topic, "participants that have not applied the route that is in force: %s", some(waiting))
+		level := Warning
+		if p.plan.Force {
+			level = Info
+		}
+		p.find(level, NotReady, "see what they say: turnout topic get "+p.plan.Topic, "participants that have not applied the route that is in force: %s", some(waiting))
 	}
 	var gone []string
 	for _, id := range earlier {

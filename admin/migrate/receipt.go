@@ -21,7 +21,8 @@ type Receipt struct {
 	Outcome   store.Outcome `json:"outcome"`
 	To        string        `json:"to"`
 	Ordered   bool          `json:"ordered"`
-	NoOrder   string        `json:"noOrder,omitempty"` // why the order per key was not kept, though it was asked for
+	NoOrder   string        `json:"noOrder,omitempty"`   // why the order per key was not kept, though it was asked for
+	TakenOver string        `json:"takenOver,omitempty"` // by whose forced move it was ended, whose receipt counts
 	StartedBy string        `json:"startedBy"`
 	Approved  string        `json:"approvedBy"`
 	Started   time.Time     `json:"started"`
@@ -42,6 +43,8 @@ type LeftCluster struct {
 	Sealed      *time.Time                `json:"sealed,omitempty"`
 	Seal        broker.Offsets            `json:"seal,omitempty"`
 	Drained     *time.Time                `json:"drained,omitempty"`
+	Away        *time.Time                `json:"away,omitempty"`   // it did not answer from then on, and was left by force
+	Back        *time.Time                `json:"back,omitempty"`   // to then
 	Ends        broker.Offsets            `json:"ends,omitempty"`   // when it was drained, and after rescues
 	Groups      map[string]broker.Offsets `json:"groups,omitempty"` // the positions of those that came to the end
 	Sleeping    []string                  `json:"sleeping,omitempty"`
@@ -86,6 +89,9 @@ func (m *migration) proof() *Receipt {
 	if m.EndedAt != nil {
 		r.Ended = *m.EndedAt
 	}
+	if r.TakenOver = m.data.TakenOver; r.TakenOver != "" {
+		return r
+	}
 	if m.Outcome == store.Failed || !m.data.Reverse && (m.Outcome == store.RolledBack || m.Outcome == store.Aborted) && m.Kind == store.Move {
 		r.To = m.data.Home // where it has been all the time, or before the way back that failed
 		return r
@@ -95,7 +101,7 @@ func (m *migration) proof() *Receipt {
 			continue
 		}
 		r.Left = append(r.Left, LeftCluster{Cluster: s.Cluster, Physical: s.Physical, Fenced: s.Fenced, Sealed: s.Sealed, Seal: s.Seal,
-			Drained: s.Drained, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued, Expired: s.Expired})
+			Drained: s.Drained, Away: s.Away, Back: s.Back, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued, Expired: s.Expired})
 	}
 	return r
 }
@@ -115,6 +121,9 @@ func (r *Receipt) judge() {
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s can be switched off for this topic: it refuses writers since %s, ended at %s behind that, and every group has read to that end (%s).",
 				l.Cluster, at(l.Fenced), brief(l.Ends), groupsOf(l.Groups)))
 		}
+		if l.Away != nil && l.Back != nil {
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s did not answer from %s to %s and was left by force: what it had stored of the sends that were taken back came twice.", l.Cluster, at(l.Away), at(l.Back)))
+		}
 		for group, n := range l.Expired {
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s had deleted %d offsets (retention, compaction) before group %s had read them.", l.Cluster, n, group))
 		}
@@ -127,6 +136,10 @@ func (r *Receipt) judge() {
 	}
 	if r.NoOrder != "" {
 		r.Verdict = append(r.Verdict, "The order per key was not kept: "+r.NoOrder+".")
+	}
+	if r.TakenOver != "" {
+		r.Verdict = append(r.Verdict, fmt.Sprintf("A forced move of %s has taken it over: the receipt of that one counts.", r.TakenOver))
+		return
 	}
 	if len(r.Left) == 0 {
 		text := "The topic has stayed on %s; no send went elsewhere."

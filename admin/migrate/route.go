@@ -13,6 +13,7 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 	r := now.Clone()
 	r.Migration = m.ID
 	r.Hold, r.Canary, r.Warm = nil, nil, nil
+	r.Dead = d.dead()
 	switch m.state() {
 	case Preparing:
 		r.Warm = []string{d.Target.Cluster}
@@ -28,7 +29,7 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 		if m.ordered() {
 			m.seal(&r) // R19, R20
 		}
-	case Sealing, Draining, Shutting:
+	case Pending, Sealing, Draining, Shutting:
 		r.Write = d.Target.Cluster
 		m.seal(&r)
 	case Closing:

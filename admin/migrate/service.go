@@ -101,7 +101,7 @@ func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, app
 	if err := m.encode(); err != nil {
 		return nil, err
 	}
-	if err := c.supersede(ctx, plan.Topic, startedBy); err != nil {
+	if err := c.supersede(ctx, &plan, startedBy); err != nil {
 		return nil, err
 	}
 	err = c.db.CreateMigration(ctx, m.Migration, store.Changes{Events: []store.Event{event("state", map[string]any{"to": Planned, "by": startedBy}, "planned by %s", startedBy)}})
@@ -127,21 +127,38 @@ func begin(plan Plan, now *scene) *migration {
 			d.Sources = append(d.Sources, source{Cluster: s.Cluster, Physical: now.Settings.Physical(plan.Topic, s.Cluster)})
 		}
 	}
-	return &migration{Migration: &store.Migration{Topic: plan.Topic, Target: plan.To, Kind: store.Move, Ordered: plan.Ordered, State: string(Planned)}, plan: plan, data: d}
+	m := &migration{Migration: &store.Migration{Topic: plan.Topic, Target: plan.To, Kind: store.Move, Ordered: plan.Ordered, State: string(Planned)}, plan: plan, data: d}
+	m.giveUp()
+	return m
 }
 
-// supersede ends a settle that only waits, so that a move takes over.
-func (c *Controller) supersede(ctx context.Context, topic, by string) error {
-	open, err := c.db.Migrations(ctx, openOf(topic))
-	if err != nil || len(open) == 0 || !replaceable(open[0]) {
-		return err
+// supersede ends what a plan takes over from.
+func (c *Controller) supersede(ctx context.Context, plan *Plan, by string) error {
+	for {
+		open, err := c.db.Migrations(ctx, openOf(plan.Topic))
+		if err != nil || len(open) == 0 || !plan.overtakes(open[0]) {
+			return err
+		}
+		// Who works on it has written it meanwhile, and does so no more once it has ended.
+		if err := c.takeOver(ctx, open[0], by); !errors.Is(err, errs.ErrConflict) || ctx.Err() != nil {
+			return err
+		}
 	}
-	m, err := decode(open[0])
+}
+
+func (c *Controller) takeOver(ctx context.Context, row *store.Migration, by string) error {
+	m, err := decode(row)
 	if err != nil {
 		return err
 	}
 	at := time.Now().UTC()
+	if m.Kind == store.Move {
+		m.data.TakenOver = by
+	}
 	m.State, m.Outcome, m.EndedAt, m.Waiting = string(Done), store.Aborted, &at, ""
+	if err := m.encode(); err != nil {
+		return err
+	}
 	proof := m.proof()
 	proof.judge()
 	receipt, err := proof.store()
@@ -329,6 +346,8 @@ func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
 }
 
 func (c *Controller) liveCluster(ctx context.Context, now *scene, lc *LiveCluster) error {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
 	physical := now.Settings.Physical(now.Name, lc.Cluster)
 	return c.on(ctx, lc.Cluster, func(conn *clusters.Conn) error {
 		info, err := conn.DescribeTopic(ctx, physical)

@@ -64,8 +64,12 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 		return 0, nil
 	}
 	wait := poll
-	if s = w.m.state(); s == Holding || s == Fencing {
+	switch w.m.state() {
+	case Holding, Fencing:
 		wait = pollFast
+	case Pending:
+		wait = pollDead
+	default:
 	}
 	if w.c.now().Sub(w.said) < time.Second { // numbers in it change, and while sends pause there is no time for books
 		return wait, nil
@@ -97,6 +101,8 @@ func (w *walk) act(ctx context.Context) (waitFor string, err error) {
 		return w.fencing(ctx)
 	case Switching:
 		return w.switching(ctx)
+	case Pending:
+		return w.pending(ctx)
 	case Sealing:
 		return w.sealing(ctx)
 	case Draining:
@@ -116,6 +122,9 @@ func (w *walk) act(ctx context.Context) (waitFor string, err error) {
 func (w *walk) planned(ctx context.Context) (string, error) {
 	if w.m.ApprovedBy == "" {
 		return "approval", nil
+	}
+	if w.m.plan.Force {
+		return w.force(ctx)
 	}
 	return "", w.enter(ctx, Preparing, "started")
 }
@@ -178,6 +187,10 @@ func (w *walk) provide(ctx context.Context, to *clusters.Conn) (created bool, er
 	_, err = to.DescribeTopic(ctx, d.Target.Physical)
 	if !errors.Is(err, errs.ErrUnknownTopic) || !w.m.plan.Create {
 		return false, err
+	}
+	if w.m.plan.Force && !d.Reverse { // nobody can be asked what it is like
+		err := to.CreateTopic(ctx, d.Target.Physical, broker.TopicSpec{Partitions: w.m.plan.Partitions})
+		return err == nil, err
 	}
 	var like *side
 	src := d.source(d.Home)
@@ -338,6 +351,9 @@ func (w *walk) switched(ctx context.Context) (string, error) {
 	}
 	if w.m.ordered() && !w.c.opt.Off["R19"] {
 		return "", w.enter(ctx, Draining, "everybody sends to "+w.m.data.Target.Cluster)
+	}
+	if dead := w.m.data.dead(); len(dead) > 0 {
+		return "", w.enter(ctx, Pending, "everybody sends to "+w.m.data.Target.Cluster+"; "+some(dead)+" is waited for")
 	}
 	if waitFor, err := w.foreignWriters(ctx); waitFor != "" || err != nil {
 		return waitFor, err

@@ -212,6 +212,7 @@ type MigrationSpec struct {
 	Partitions int      `json:"partitions,omitempty" minimum:"0" maximum:"10000" doc:"of a topic that is created; 0: as many as now"`
 	HoldMS     int64    `json:"holdMs,omitempty" minimum:"0" doc:"how long sends of an ordered topic may pause at most, in ms; 0: 3000"`
 	Accept     []string `json:"accept,omitempty" doc:"warnings of the preflight that do not stop it, by code"`
+	Force      bool     `json:"force,omitempty" doc:"leave a cluster that does not answer: sends go to the other at once"`
 }
 
 // DeletionSpec asks that something goes that nobody uses.

@@ -241,9 +241,11 @@ func (p *producer) send(ctx context.Context, topic string, t *target, m *broker.
 	}
 	if t.room != nil {
 		s.weight = min(int64(size), t.most)
-		if err := t.room.Acquire(ctx, s.weight); err != nil {
-			s.free()
-			return p.c.wrap("send to "+topic, err)
+		if !t.room.TryAcquire(s.weight) { // asks nothing of ctx
+			if err := t.room.Acquire(ctx, s.weight); err != nil {
+				s.free()
+				return p.c.wrap("send to "+topic, err)
+			}
 		}
 	}
 	if !p.link(s) {
@@ -253,11 +255,15 @@ func (p *producer) send(ctx context.Context, topic string, t *target, m *broker.
 	}
 	var err error
 	select {
-	case p.lib.Input() <- &s.record:
-	case <-ctx.Done():
-		err = p.c.wrap("send to "+topic, ctx.Err())
-	case <-p.abort:
-		err = p.c.errClosed()
+	case p.lib.Input() <- &s.record: // asks nothing of ctx
+	default:
+		select {
+		case p.lib.Input() <- &s.record:
+		case <-ctx.Done():
+			err = p.c.wrap("send to "+topic, ctx.Err())
+		case <-p.abort:
+			err = p.c.errClosed()
+		}
 	}
 	p.handing.Done()
 	if err != nil {

@@ -26,6 +26,7 @@ type moveFlags struct {
 	partitions int
 	hold       time.Duration
 	accept     []string
+	force      bool
 }
 
 func (m *moveFlags) add(cmd *cobra.Command) {
@@ -35,6 +36,7 @@ func (m *moveFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&m.create, "create", false, "create the topic there if it is missing, with the settings that it has now")
 	f.IntVar(&m.partitions, "partitions", 0, "of a topic that is created (default: as many as now)")
 	f.DurationVar(&m.hold, "hold", 3*time.Second, "how long sends of an ordered topic may pause at most; it goes back to where it was when that is not enough")
+	f.BoolVar(&m.force, "force", false, "leave a cluster that does not answer: sends under way there are taken back and sent to the other one at once")
 	f.StringSliceVar(&m.accept, "accept", nil, "codes of warnings that do not stop it; all accepts every one")
 }
 
@@ -49,7 +51,7 @@ func (m *moveFlags) request() (api.Request, error) {
 	case m.hold < time.Millisecond || m.hold > time.Minute:
 		return api.Request{}, usagef("--hold %v: must be 1ms to 1m", m.hold)
 	}
-	return api.Request{To: m.to, Unordered: m.unordered, Create: m.create, Partitions: m.partitions, HoldMS: m.hold.Milliseconds(), Accept: m.accept}, nil
+	return api.Request{To: m.to, Unordered: m.unordered, Create: m.create, Partitions: m.partitions, HoldMS: m.hold.Milliseconds(), Accept: m.accept, Force: m.force}, nil
 }
 
 func newMigratePlan(p *platform) *cobra.Command {
@@ -162,6 +164,9 @@ func (m *moveFlags) command(topic string, accept []string) string {
 	if m.hold != 3*time.Second {
 		words = append(words, "--hold", m.hold.String())
 	}
+	if m.force {
+		words = append(words, "--force")
+	}
 	if len(accept) > 0 {
 		words = append(words, "--accept", strings.Join(accept, ","))
 	}
@@ -182,6 +187,10 @@ func newMigrateStart(p *platform) *cobra.Command {
 is begun (exit code 3). The command returns when the migration is stored; from then on the platform carries it out, whatever
 becomes of this command. --watch follows it to its end, as turnout migrate watch does.
 
+--force is for the day when the cluster that the topic is on does not answer: it is not asked, sends under way there are
+taken back, and sends go to the other cluster at once. When it answers again it is closed to writers, read to its end and left.
+A migration of the topic that runs already is taken over.
+
 Several topics, or those in --topics-file, are a batch: --parallel at a time, and the command waits for their ends. When one
 fails no further one is begun; those that run go on to their ends, and the command says which are done, which failed and
 why, and which were not begun. A topic that is on the cluster already is done, so a batch can be repeated. Ctrl-C begins
@@ -191,6 +200,7 @@ no further one; those that run go on.
 		Example: `  turnout migrate start order_topic --to kafka-b --watch
   turnout migrate start order_topic --to kafka-b --create --partitions 8 --accept auto-create,sleeping-groups
   turnout migrate start order_topic bil_topic --to kafka-b --parallel 2
+  turnout migrate start order_topic --to kafka-b --force --watch
   turnout migrate start --topics-file topics.txt --to kafka-b`,
 		Args: cobra.ArbitraryArgs,
 	}

@@ -21,11 +21,12 @@ type Request struct {
 	To    string `json:"to"` // cluster
 	// Unordered: the move does not keep the order per key, though the topic does.
 	Unordered bool `json:"unordered,omitempty"`
-	// Create, Partitions, HoldMS and Accept are those of migrate.Plan.
+	// Create, Partitions, HoldMS, Accept and Force are those of migrate.Plan.
 	Create     bool     `json:"create,omitempty"`
 	Partitions int      `json:"partitions,omitempty"`
 	HoldMS     int64    `json:"holdMs,omitempty"`
 	Accept     []string `json:"accept,omitempty"`
+	Force      bool     `json:"force,omitempty"`
 	// Participants are those of a plan that was made before: who has vanished since is found.
 	Participants []string `json:"participants,omitempty"`
 	By           string   `json:"by,omitempty"` // who starts it, where nobody logs in; not needed for a plan

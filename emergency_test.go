@@ -1,0 +1,280 @@
+package turnout_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/turnout-mq/turnout"
+	"github.com/turnout-mq/turnout/admin/migrate"
+	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/metadata"
+	"github.com/turnout-mq/turnout/testenv"
+	"github.com/turnout-mq/turnout/testenv/history"
+)
+
+// Forced moves (R31). On real servers internal/faulttest has them, with processes of their own.
+
+// emergency is a topic with traffic of both kinds of sends on a cluster that dies.
+type emergency struct {
+	*operator
+	from, to string
+	client   *turnout.Client
+	quiet    func()
+}
+
+// withEmergency runs f in an environment of its own.
+func withEmergency(t *testing.T, from, to string, ordered bool, f func(t *testing.T, e *emergency)) {
+	t.Parallel()
+	spec := testenv.Spec{ZooKeeper: 1}
+	for _, name := range []string{from, to} {
+		if name[:5] == "kafka" {
+			spec.Kafka = append(spec.Kafka, name)
+		} else {
+			spec.RocketMQ = append(spec.RocketMQ, name)
+		}
+	}
+	testenv.EachOf(t, spec, []testenv.Backend{testenv.Embedded}, func(t *testing.T, env *testenv.Env) {
+		w := newWorld(t, env, from, to)
+		if ordered {
+			w.putOrdered(from, to)
+		} else {
+			w.putTopic(from, to)
+			w.putGroup(nil)
+		}
+		e := &emergency{operator: w.operate(), from: from, to: to, client: w.open("order_service")}
+		rec := w.recorder("one")
+		w.listen(e.client, rec)
+		waiting, async := w.traffic(e.client, rec, 4), w.asyncTraffic(e.client, rec, 4)
+		e.quiet = sync.OnceFunc(func() { waiting(); async() })
+		t.Cleanup(e.quiet)
+		w.eventually(func() bool { return e.client.Stats().Sent > 100 }, nil, "sends go to %s", from)
+		w.applied(from)
+		f(t, e)
+	})
+}
+
+// node is what of a cluster stores messages.
+func (e *emergency) node(cluster string) string {
+	if e.w.env.Kind(cluster) == string(broker.RocketMQ) {
+		return cluster + "/broker"
+	}
+	return cluster
+}
+
+// firstOn waits until a send that began after t was stored on a cluster, and says when.
+func (e *emergency) firstOn(cluster string, t time.Time) (at time.Time) {
+	e.w.t.Helper()
+	e.w.eventually(func() bool {
+		events, err := history.Load(e.w.dir)
+		require.NoError(e.w.t, err)
+		for _, ev := range events {
+			if ev.Op == history.OpOK && ev.Cluster == cluster && ev.T > t.UnixNano() && (at.IsZero() || ev.T < at.UnixNano()) {
+				at = time.Unix(0, ev.T)
+			}
+		}
+		return !at.IsZero()
+	}, nil, "a send succeeds on %s", cluster)
+	return at
+}
+
+// settled ends the traffic and sees that no send failed and nothing is lost.
+func (e *emergency) settled() history.Verdict {
+	e.w.t.Helper()
+	e.quiet()
+	v := e.w.verdict(e.from, e.to)
+	require.NoError(e.w.t, v.Err())
+	require.Zero(e.w.t, e.client.Stats().Failed)
+	return v
+}
+
+type fault struct{ begin, end func(e *emergency) error }
+
+var faults = map[string]fault{
+	"dead":    {func(e *emergency) error { return e.w.env.Kill(e.w.ctx(), e.node(e.from)) }, func(e *emergency) error { return e.w.env.Restart(e.w.ctx(), e.node(e.from)) }},
+	"hanging": {func(e *emergency) error { return e.w.env.Pause(e.node(e.from)) }, func(e *emergency) error { return e.w.env.Resume(e.node(e.from)) }},
+}
+
+// A topic leaves a cluster that is dead, or accepts connections and answers nothing; when that is back it is read, closed and free.
+func TestATopicIsForcedAwayFromADeadCluster(t *testing.T) {
+	for _, pair := range [][2]string{{"kafka-a", "kafka-b"}, {"kafka-a", "rocketmq-a"}, {"rocketmq-a", "kafka-a"}, {"rocketmq-a", "rocketmq-b"}} {
+		for name, fault := range faults {
+			t.Run(pair[0]+" "+pair[1]+" "+name, func(t *testing.T) {
+				withEmergency(t, pair[0], pair[1], false, func(t *testing.T, e *emergency) {
+					require.NoError(t, fault.begin(e))
+					begun := time.Now()
+					m := e.start(migrate.Plan{To: e.to, Force: true, Accept: []string{migrate.NotPortable}})
+					t.Logf("the first send succeeds on %s %v after the command", e.to, e.firstOn(e.to, begun).Sub(begun).Round(time.Millisecond))
+					e.reaches(m.ID, migrate.Pending)
+					route, _ := e.w.route()
+					require.Equal(t, []string{e.from}, route.Dead)
+					require.Equal(t, e.to, route.Write)
+					_, err := e.Receipt(e.w.ctx(), m.ID)
+					require.ErrorIs(t, err, turnout.ErrNotFound)
+
+					late := e.w.open("order_service_late") // that begins while it is dead
+					stop := e.w.traffic(late, e.w.recorder("late"), 1)
+					e.w.eventually(func() bool { return late.Stats().Sent > 0 }, nil, "it sends")
+					stop()
+					require.Zero(t, late.Stats().Failed)
+
+					require.NoError(t, fault.end(e))
+					r := e.ended(m.ID)
+					require.Equal(t, store.Done, r.Outcome, e.story(m.ID))
+					require.True(t, r.Free, r.Verdict)
+					require.NotNil(t, r.Left[0].Away)
+					require.NotNil(t, r.Left[0].Back)
+					require.True(t, e.w.fenced(e.from))
+					route, _ = e.w.route()
+					require.Empty(t, route.Dead)
+					require.Len(t, route.Stays, 1)
+					v := e.settled()
+					t.Logf("%d sent, duplicates %v, stored late %d", v.Sent, v.Groups[0].Causes, e.client.Stats().LateSuccess)
+				})
+			})
+		}
+	}
+}
+
+func TestAForcedMoveOfAnOrderedTopicSaysThatItsOrderIsSuspended(t *testing.T) {
+	withEmergency(t, "kafka-a", "kafka-b", true, func(t *testing.T, e *emergency) {
+		require.NoError(t, e.w.env.Kill(e.w.ctx(), e.from))
+		plan := migrate.Plan{Topic: e.w.topic, To: e.to, Ordered: true, Force: true}
+		found, err := e.Preflight(e.w.ctx(), plan)
+		require.NoError(t, err)
+		require.Empty(t, found.Blocking())
+		require.True(t, slices.ContainsFunc(found.Findings, func(f migrate.Finding) bool { return f.Code == migrate.OrderNotKept && f.Level == migrate.Info }))
+		m := e.start(plan)
+		e.reaches(m.ID, migrate.Pending)
+		e.firstOn(e.to, time.Now())
+		require.NoError(t, e.w.env.Restart(e.w.ctx(), e.from))
+		r := e.ended(m.ID)
+		require.True(t, r.Free, r.Verdict)
+		require.Contains(t, r.NoOrder, e.from)
+		require.Contains(t, e.story(m.ID), "the order per key is suspended")
+		e.settled()
+	})
+}
+
+func TestForceIsRefusedOrAcceptedWhereTheClusterAnswers(t *testing.T) {
+	withEmergency(t, "kafka-a", "kafka-b", false, func(t *testing.T, e *emergency) {
+		plan := migrate.Plan{Topic: e.w.topic, To: e.to, Force: true}
+		_, err := e.Start(e.w.ctx(), plan, "tester", migrate.StarterApproves)
+		require.ErrorIs(t, err, turnout.ErrConflict)
+		require.ErrorContains(t, err, "--accept "+migrate.SourceAnswers)
+		require.ErrorContains(t, err, "without --force")
+		plan.Accept = []string{migrate.SourceAnswers}
+		r := e.ended(e.start(plan).ID)
+		require.True(t, r.Free, r.Verdict)
+		e.settled()
+	})
+}
+
+func TestAPreflightThatDoesNotReachTheClusterNamesForce(t *testing.T) {
+	withEmergency(t, "kafka-a", "kafka-b", false, func(t *testing.T, e *emergency) {
+		require.NoError(t, e.w.env.Kill(e.w.ctx(), e.from))
+		_, err := e.Start(e.w.ctx(), migrate.Plan{Topic: e.w.topic, To: e.to}, "tester", migrate.StarterApproves)
+		require.ErrorContains(t, err, "turnout migrate start "+e.w.topic+" --to kafka-b --force")
+		require.NoError(t, e.w.env.Restart(e.w.ctx(), e.from))
+		e.settled()
+	})
+}
+
+// A move waits in a state for a cluster that has died: force takes it over, to the same cluster.
+func TestForceTakesOverAMigrationThatRuns(t *testing.T) {
+	for _, state := range []migrate.State{migrate.Preparing, migrate.Holding} {
+		t.Run(string(state), func(t *testing.T) {
+			withEmergency(t, "kafka-a", "kafka-b", state == migrate.Holding, func(t *testing.T, e *emergency) {
+				var died atomic.Bool
+				e.stop()
+				e.operator = e.w.operateOn(e.path, func(o *migrate.Options) {
+					o.Entered = func(_ context.Context, row *store.Migration) {
+						if row.State == string(state) && died.CompareAndSwap(false, true) {
+							if err := e.w.env.Kill(context.Background(), e.from); err != nil {
+								panic(err)
+							}
+						}
+					}
+				})
+				first := e.start(migrate.Plan{To: e.to, Ordered: state == migrate.Holding, Hold: 60_000})
+				e.w.eventually(died.Load, nil, "it has died")
+				begun := time.Now()
+				m := e.start(migrate.Plan{To: e.to, Ordered: state == migrate.Holding, Force: true})
+				e.firstOn(e.to, begun)
+				require.Contains(t, e.ended(first.ID).Verdict[0], "taken it over")
+				require.NoError(t, e.w.env.Restart(e.w.ctx(), e.from))
+				r := e.ended(m.ID)
+				require.True(t, r.Free, e.story(m.ID))
+				e.settled()
+			})
+		})
+	}
+}
+
+func TestAForcedMoveIsRolledBackWhenTheClusterIsBack(t *testing.T) {
+	withEmergency(t, "kafka-a", "kafka-b", false, func(t *testing.T, e *emergency) {
+		require.NoError(t, e.w.env.Kill(e.w.ctx(), e.from))
+		m := e.start(migrate.Plan{To: e.to, Force: true})
+		e.reaches(m.ID, migrate.Pending)
+		require.NoError(t, e.Abort(e.w.ctx(), m.ID, "tester"))
+		e.w.eventually(func() bool { row, err := e.Get(e.w.ctx(), m.ID); return err == nil && row.Request == store.None }, nil, "it is answered")
+		require.Contains(t, e.story(m.ID), "ask for a rollback")
+		require.NoError(t, e.Rollback(e.w.ctx(), m.ID, "tester"))
+		e.w.eventually(func() bool { row, err := e.Get(e.w.ctx(), m.ID); return err == nil && row.Request == store.None }, nil, "it is answered")
+		require.Contains(t, e.story(m.ID), "goes back to kafka-a when that answers again")
+		require.NoError(t, e.w.env.Restart(e.w.ctx(), e.from))
+		r := e.ended(m.ID)
+		require.Equal(t, store.RolledBack, r.Outcome, e.story(m.ID))
+		require.True(t, r.Free, r.Verdict)
+		e.w.applied(e.from)
+		e.settled()
+	})
+}
+
+// Nobody can be asked how many partitions the topic has.
+func TestAForcedMoveCreatesTheTopicWithTheNumberThatIsGiven(t *testing.T) {
+	withEmergency(t, "kafka-a", "kafka-b", false, func(t *testing.T, e *emergency) {
+		e.w.with(e.to, func(c broker.Cluster) { require.NoError(t, c.DeleteTopic(e.w.ctx(), e.w.topic)) })
+		require.NoError(t, e.w.env.Kill(e.w.ctx(), e.from))
+		plan := migrate.Plan{Topic: e.w.topic, To: e.to, Force: true, Create: true}
+		_, err := e.Start(e.w.ctx(), plan, "tester", migrate.StarterApproves)
+		require.ErrorContains(t, err, "--partitions")
+		plan.Partitions = 3
+		m := e.start(plan)
+		e.reaches(m.ID, migrate.Pending)
+		e.w.with(e.to, func(c broker.Cluster) {
+			info, err := c.DescribeTopic(e.w.ctx(), e.w.topic)
+			require.NoError(t, err)
+			require.Len(t, info.Partitions, 3)
+		})
+		require.NoError(t, e.w.env.Restart(e.w.ctx(), e.from))
+		require.True(t, e.ended(m.ID).Free)
+		e.settled()
+	})
+}
+
+// The wish goes elsewhere by hand while a cluster is waited for: it stays given up, and is read when it is back.
+func TestAnEditByHandWhileADeadClusterIsWaitedFor(t *testing.T) {
+	withEmergency(t, "kafka-a", "rocketmq-a", false, func(t *testing.T, e *emergency) {
+		require.NoError(t, e.w.env.Pause(e.from))
+		m := e.start(migrate.Plan{To: e.to, Force: true, Accept: []string{migrate.NotPortable}})
+		e.reaches(m.ID, migrate.Pending)
+		e.w.edit(e.to) // what is so already
+		e.w.eventually(func() bool {
+			topic, err := e.w.store.GetTopic(e.w.ctx(), e.w.topic)
+			require.NoError(t, err)
+			return metadata.Answered(topic.Route, topic.WishNode)
+		}, nil, "the wish is answered")
+		route, _ := e.w.route()
+		require.Equal(t, []string{e.from}, route.Dead)
+		require.NoError(t, e.w.env.Resume(e.from))
+		require.True(t, e.ended(m.ID).Free, e.story(m.ID))
+		e.settled()
+	})
+}
