@@ -238,6 +238,8 @@ type TopicInfo struct {
 	MaxMessageBytes int64 // 0: not known (not permitted to ask, or the kind has no such setting)
 	// Fenced: the cluster refuses writers of the topic now. Kafka: max.message.bytes ≤ 1; RocketMQ: no queue to write to.
 	Fenced bool
+	// Closed are the brokers that refuse writers of the topic while others take them; RocketMQ only.
+	Closed []string
 	Config map[string]string // settings that differ from the broker's defaults
 	// Settings are those in effect, by the broker's names, as far as this user may see them; nil: not permitted to ask.
 	// Kafka: all topic settings (retention.ms, cleanup.policy …); RocketMQ: queue numbers, perm and attributes of the topic, and

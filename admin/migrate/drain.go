@@ -49,6 +49,11 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 	var sleeping []string
 	late := false
 	err = w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {
+		if !c.Features().Fence { // a broker that is down is in no route, and who never saw it there would not miss it
+			if _, err := ends(ctx, c, src.Physical, src.Since); err != nil {
+				return err
+			}
+		}
 		known := map[string]bool{}
 		for _, g := range w.now.groups {
 			physical := g.Physical(w.m.Topic)

@@ -86,7 +86,7 @@ func (c *Controller) open(ctx context.Context, topic, cluster, physical string, 
 			if err := keep(row); err != nil {
 				return err
 			}
-		} else if !info.Fenced {
+		} else if !info.Fenced && len(info.Closed) == 0 {
 			return nil
 		}
 		changed = true
@@ -115,7 +115,7 @@ func (c *Controller) assert(ctx context.Context, row *store.Fence) (said string,
 			return nil // deleted; a late writer would have to make it anew
 		case err != nil:
 			return err
-		case info.Fenced == row.Wanted:
+		case info.Fenced == row.Wanted && (row.Wanted || len(info.Closed) == 0):
 			return nil
 		case row.Wanted:
 			said = fmt.Sprintf("%s on %s was open to writers again; closed", row.Physical, row.Cluster)

@@ -127,6 +127,9 @@ func (c *Cluster) endOffsets(ctx context.Context, topic string, known []string) 
 		if err != nil {
 			return nil, err
 		}
+		if c.routes.retired[q.Broker] && addrs[q.Broker] == "" {
+			continue
+		}
 		if addrs[q.Broker] == "" {
 			return nil, fmt.Errorf("%w: queue %s is on a broker that does not carry the topic now", errUnavailable, name)
 		}
@@ -354,6 +357,9 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 				open[name] = numbers{Read: t.ReadQueues, Write: t.WriteQueues, Perm: t.Perm | readWrite}
 			}
 		}
+		if t != nil && t.ReadQueues == 0 && t.WriteQueues == 0 {
+			info.Closed = append(info.Closed, name)
+		}
 		at, err2 := c.about(ctx, name, addr)
 		if err2 != nil {
 			return broker.TopicInfo{}, err2
@@ -366,6 +372,9 @@ func (c *Cluster) describeTopic(ctx context.Context, topic string) (broker.Topic
 		if limit > 0 && (info.MaxMessageBytes == 0 || limit < info.MaxMessageBytes) {
 			info.MaxMessageBytes = limit
 		}
+	}
+	if slices.Sort(info.Closed); info.Fenced {
+		info.Closed = nil
 	}
 	info.Restore, err = restoreText(open)
 	return info, err

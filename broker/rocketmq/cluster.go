@@ -47,7 +47,7 @@ var _ broker.Cluster = (*Cluster)(nil)
 // another cluster than cfg.ClusterID; ErrUnsupported: cfg asks for TLS. Any other error says that no name server
 // answered in time.
 func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
-	levels, err := parse(cfg)
+	levels, retired, err := parse(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func Open(ctx context.Context, cfg broker.Config) (broker.Cluster, error) {
 	c := &Cluster{cfg: cfg, levels: levels, times: usualTimes, log: cfg.Logger.With(zap.String("cluster", cfg.Name)), members: map[*member]struct{}{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.admin = remoting.NewClient(c.remotingOptions())
-	c.routes = newRoutes(cfg.Addresses, c.admin, cfg.ClusterID)
+	c.routes = newRoutes(cfg.Addresses, c.admin, cfg.ClusterID, retired)
 	if err := c.identify(ctx); err != nil {
 		c.cancel()
 		c.admin.Close()

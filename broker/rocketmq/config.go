@@ -20,15 +20,18 @@ const (
 	maxMessage     = 4 << 20 // the broker's default, maxMessageSize
 )
 
-// propertyDelayLevels is the one driver setting: the broker's messageDelayLevel, where it is not the default.
-const propertyDelayLevels = "message.delay.level"
+// The driver settings.
+const (
+	propertyDelayLevels = "message.delay.level" // the brokers' messageDelayLevel, where it is not the default
+	propertyRetired     = "retired.brokers"     // names of brokers that were shut down for good
+)
 
 const defaultDelayLevels = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
 
-// parse checks all of cfg that can be checked without a connection and returns the delay levels.
-func parse(cfg broker.Config) ([]time.Duration, error) {
-	refuse := func(sentinel error, field, value, why string) ([]time.Duration, error) {
-		return nil, fmt.Errorf("%w: cluster %q: %s %q: %s", sentinel, cfg.Name, field, value, why)
+// parse checks all of cfg that can be checked without a connection and returns the settings.
+func parse(cfg broker.Config) (levels []time.Duration, retired []string, err error) {
+	refuse := func(sentinel error, field, value, why string) ([]time.Duration, []string, error) {
+		return nil, nil, fmt.Errorf("%w: cluster %q: %s %q: %s", sentinel, cfg.Name, field, value, why)
 	}
 	if cfg.Kind != broker.RocketMQ {
 		return refuse(errs.ErrInvalid, "kind", string(cfg.Kind), "this driver is for "+string(broker.RocketMQ))
@@ -50,7 +53,7 @@ func parse(cfg broker.Config) ([]time.Duration, error) {
 	if cfg.Login != nil {
 		accessKey, secretKey, err := cfg.Login()
 		if err != nil {
-			return nil, fmt.Errorf("cluster %q: %w", cfg.Name, err)
+			return nil, nil, fmt.Errorf("cluster %q: %w", cfg.Name, err)
 		}
 		if accessKey == "" || secretKey == "" {
 			return refuse(errs.ErrInvalid, "mechanism", cfg.Mechanism, "needs username (access key) and password (secret key)")
@@ -60,15 +63,14 @@ func parse(cfg broker.Config) ([]time.Duration, error) {
 		return refuse(errs.ErrUnsupported, "tls", "on", "RocketMQ's Go library checks no certificates; reach the cluster without TLS")
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Properties)) {
-		if name != propertyDelayLevels {
-			return refuse(errs.ErrInvalid, "property", name, "unknown; known is "+propertyDelayLevels)
+		if name != propertyDelayLevels && name != propertyRetired {
+			return refuse(errs.ErrInvalid, "property", name, "unknown; known are "+propertyDelayLevels+" and "+propertyRetired)
 		}
 	}
 	text := cfg.Properties[propertyDelayLevels]
 	if text == "" {
 		text = defaultDelayLevels
 	}
-	var levels []time.Duration
 	for _, word := range strings.Fields(text) {
 		d, err := parseLevel(word)
 		if err != nil || d <= 0 || len(levels) > 0 && d <= levels[len(levels)-1] {
@@ -77,7 +79,13 @@ func parse(cfg broker.Config) ([]time.Duration, error) {
 		}
 		levels = append(levels, d)
 	}
-	return levels, nil
+	for _, name := range strings.Fields(cfg.Properties[propertyRetired]) {
+		if !topicName.MatchString(name) {
+			return refuse(errs.ErrInvalid, "property "+propertyRetired, name, "write names of brokers with spaces between")
+		}
+		retired = append(retired, name)
+	}
+	return levels, retired, nil
 }
 
 // parseLevel reads one delay level; Go knows no days.

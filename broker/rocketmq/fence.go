@@ -102,6 +102,16 @@ func (c *Cluster) Unfence(ctx context.Context, topic, restore string) error {
 	return c.done("unfence topic "+topic, c.unfence(ctx, topic, restore))
 }
 
+// widest are the numbers of the broker that has most queues to write.
+func widest(of map[string]numbers) (n numbers) {
+	for _, one := range of {
+		if one.Write > n.Write {
+			n = one
+		}
+	}
+	return n
+}
+
 func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
 	if _, err := c.routes.complete(ctx, topic); err != nil {
 		return err
@@ -112,8 +122,11 @@ func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
 	}
 	if err := c.onEach(ctx, topic, func(name, addr string, t *remoting.TopicConfig) error {
 		n, known := want[name]
+		if !known && t.ReadQueues == 0 && t.WriteQueues == 0 { // it came later, and was closed with the others
+			n, known = widest(want), true
+		}
 		if !known || t.ReadQueues == n.Read && t.WriteQueues == n.Write && t.Perm == n.Perm {
-			return nil // a broker that came later has what it was given
+			return nil // one that came later and is open has what it was given
 		}
 		t.ReadQueues, t.WriteQueues, t.Perm = n.Read, n.Write, n.Perm
 		return c.update(ctx, addr, *t)

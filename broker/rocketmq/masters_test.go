@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/broker/rocketmq"
 	"github.com/turnout-mq/turnout/broker/rocketmq/remoting"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/testenv"
@@ -134,10 +135,27 @@ func oneMasterDies(w *world) {
 		}
 		return err
 	}
+	told := *w // somebody has told it that the second one is not to be waited for
+	cfg := config(w.e, w.name)
+	cfg.Properties = map[string]string{"retired.brokers": "rocketmq-a-2"}
+	var err error
+	told.c, err = rocketmq.Open(w.ctx(), cfg)
+	require.NoError(w, err)
+	w.Cleanup(func() { require.NoError(w, told.c.Close(w.ctx())) })
+	r2, err := told.try(broker.Message{Key: []byte(keyOf["rocketmq-a-2"]), Body: []byte("k")})
+	require.NoError(w, err)
+	require.Equal(w, "rocketmq-a-2:0", r2.Partition)
 	require.NoError(w, w.e.Kill(w.ctx(), "rocketmq-a/broker-2"))
 	round("one")
 	all()
-	err := keyed("rocketmq-a-2")
+	w.eventually(func() error {
+		if r2, err = told.try(broker.Message{Key: []byte(keyOf["rocketmq-a-2"]), Body: []byte("k")}); err == nil {
+			_, err = told.c.EndOffsets(w.ctx(), w.topic, "rocketmq-a-2:0")
+		}
+		return err
+	})
+	require.Contains(w, r2.Partition, "rocketmq-a:")
+	err = keyed("rocketmq-a-2")
 	require.Error(w, err, "a key goes to no other queue")
 	require.Equal(w, broker.Retry, w.c.Classify(err), err)
 	w.eventually(func() error { return keyed("rocketmq-a") })

@@ -101,7 +101,7 @@ func TestUnacceptableMessages(t *testing.T) {
 }
 
 func TestDelaysAreRoundedUpToLevels(t *testing.T) {
-	levels, err := parse(broker.Config{Kind: broker.RocketMQ, Addresses: []string{"h:1"}})
+	levels, _, err := parse(broker.Config{Kind: broker.RocketMQ, Addresses: []string{"h:1"}})
 	require.NoError(t, err)
 	c := &Cluster{levels: levels}
 	for d, want := range map[time.Duration]int{0: 0, -1: 0, 1: 1, time.Second: 1, time.Second + 1: 2, 5 * time.Minute: 9, 2 * time.Hour: 18} {
@@ -129,12 +129,12 @@ func TestConfig(t *testing.T) {
 	good := func() broker.Config {
 		return broker.Config{Name: "ra", Kind: broker.RocketMQ, Addresses: []string{"h:9876"}}
 	}
-	levels, err := parse(good())
+	levels, _, err := parse(good())
 	require.NoError(t, err)
 	require.Len(t, levels, 18)
 	own := good()
 	own.Properties = map[string]string{propertyDelayLevels: "1s 1m 1d"}
-	levels, err = parse(own)
+	levels, _, err = parse(own)
 	require.NoError(t, err)
 	require.Equal(t, []time.Duration{time.Second, time.Minute, 24 * time.Hour}, levels)
 
@@ -152,12 +152,13 @@ func TestConfig(t *testing.T) {
 		}, errs.ErrInvalid, "password"},
 		"no login":        {func(c *broker.Config) { c.Mechanism = "ACL" }, errs.ErrInvalid, "Login"},
 		"unknown setting": {func(c *broker.Config) { c.Properties = map[string]string{"x.y": "1"} }, errs.ErrInvalid, "x.y"},
+		"retired":         {func(c *broker.Config) { c.Properties = map[string]string{propertyRetired: "a, b"} }, errs.ErrInvalid, "a,"},
 		"levels":          {func(c *broker.Config) { c.Properties = map[string]string{propertyDelayLevels: "5s 1s"} }, errs.ErrInvalid, "5s 1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good()
 			test.change(&cfg)
-			_, err := parse(cfg)
+			_, _, err := parse(cfg)
 			require.ErrorIs(t, err, test.want)
 			require.ErrorContains(t, err, test.says)
 			require.ErrorContains(t, err, `"ra"`)

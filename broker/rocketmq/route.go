@@ -54,7 +54,8 @@ func compareQueues(a, b remoting.Queue) int {
 type routes struct {
 	names     []string // addresses of name servers
 	client    *remoting.Client
-	clusterID string // "": any
+	clusterID string          // "": any
+	retired   map[string]bool // brokers that were shut down for good: nobody waits for them
 
 	mu     sync.Mutex
 	good   int // the name server that answered last
@@ -77,8 +78,12 @@ type sighting struct {
 	write int // queues that could be written when it was last seen
 }
 
-func newRoutes(names []string, client *remoting.Client, clusterID string) *routes {
-	return &routes{names: names, client: client, clusterID: clusterID, topics: map[string]*topicRoute{}}
+func newRoutes(names []string, client *remoting.Client, clusterID string, retired []string) *routes {
+	s := &routes{names: names, client: client, clusterID: clusterID, retired: map[string]bool{}, topics: map[string]*topicRoute{}}
+	for _, name := range retired {
+		s.retired[name] = true
+	}
+	return s
 }
 
 func (s *routes) entry(topic string) *topicRoute {
@@ -153,6 +158,9 @@ func (s *routes) get(ctx context.Context, topic string, age time.Duration) (*rou
 	defer s.mu.Unlock()
 	e.route, e.err, e.at = r, nil, r.at
 	for name, width := range r.widths {
+		if s.retired[name] {
+			continue // it is not missed
+		}
 		before := e.seen[name]
 		if before == nil {
 			before = &sighting{}

@@ -98,7 +98,7 @@ func (s *nameServer) set(brokers ...string) {
 func newTestRoutes(t *testing.T, clusterID string, servers ...string) *routes {
 	client := remoting.NewClient(remoting.Options{})
 	t.Cleanup(client.Close)
-	return newRoutes(servers, client, clusterID)
+	return newRoutes(servers, client, clusterID, nil)
 }
 
 func TestBrokerThatIsDownIsNotAMissingTopic(t *testing.T) {
