@@ -436,6 +436,7 @@ func (p *preflight) target(ctx context.Context, c *clusters.Conn, from *side) er
 	physical := p.now.Settings.Physical(p.plan.Topic, c.Name)
 	if from != nil && from.kind != c.Kind {
 		p.otherKind(c, from.kind)
+		p.noCounterpart(c, from)
 	}
 	info, err := c.DescribeTopic(ctx, physical)
 	if errors.Is(err, errs.ErrUnknownTopic) {
@@ -470,22 +471,14 @@ func (p *preflight) target(ctx context.Context, c *clusters.Conn, from *side) er
 	if !info.Fenced && !from.Fenced && info.MaxMessageBytes > 0 && info.MaxMessageBytes < most {
 		p.find(Error, SizeLimit, "raise "+sizeSetting[c.Kind]+" there", "%s takes messages of %d bytes, and the topic may have some of %d", c.Name, info.MaxMessageBytes, most)
 	}
-	if strings.Contains(info.Settings["cleanup.policy"], "compact") || strings.Contains(from.Settings["cleanup.policy"], "compact") {
-		p.find(Warning, Compaction, "accept it only if nobody reads the topic as a table", "the topic is compacted: the last values of its keys stay on %s, nothing is copied", p.now.Route.Write)
+	if from.kind == c.Kind && (compacted(info) || compacted(from.TopicInfo)) {
+		p.compaction()
 	}
 	return nil
 }
 
 // sizeSetting limits the messages of a topic.
 var sizeSetting = map[broker.Kind]string{broker.Kafka: "max.message.bytes", broker.RocketMQ: "maxMessageSize of the brokers"}
-
-// otherKind tells what becomes of messages on a cluster of another kind.
-func (p *preflight) otherKind(c *clusters.Conn, from broker.Kind) {
-	p.find(Info, OtherKind, "", "the topic goes from %s to %s: key, body, headers, tag and id are the same there; keys go to other partitions, and programs that read it without Turnout have to be changed", from, c.Kind)
-	if !p.now.Settings.Portable {
-		p.find(Warning, NotPortable, "turnout topic put "+p.plan.Topic+" --portable, some time before: sends that not every kind can carry are refused then", "the topic may have messages that %s can not carry (binary headers, delays): sends of such fail there", c.Kind)
-	}
-}
 
 // differ compares the settings of a topic on two clusters of one kind.
 func (p *preflight) differ(c *clusters.Conn, from, info broker.TopicInfo) {
@@ -528,7 +521,11 @@ func creation(ctx context.Context, plan *Plan, like *side, to *clusters.Conn) (b
 			spec.Partitions = (spec.Partitions + n - 1) / n
 		}
 	}
-	if like.kind != to.Kind || to.Kind != broker.Kafka {
+	switch {
+	case to.Kind != broker.Kafka:
+		return spec, nil
+	case like.kind != to.Kind:
+		spec.Config = roomFor(like.TopicInfo)
 		return spec, nil
 	}
 	spec.Config = map[string]string{}
