@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// each runs f on the backends that TURNOUT_TEST asks for, with two Kafka clusters and one of RocketMQ.
+// each runs f on the backends that TURNOUT_TEST asks for, with two clusters of each kind.
 func each(b *testing.B, f func(b *testing.B, s *stage)) {
 	backends, err := testenv.Backends()
 	require.NoError(b, err)
@@ -65,7 +65,7 @@ func stageOf(b *testing.B, backend testenv.Backend) *stage {
 }
 
 func start(b *testing.B, backend testenv.Backend) *stage {
-	spec := testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}, RocketMQ: []string{"rocketmq-a"}}
+	spec := testenv.Spec{Backend: backend, ZooKeeper: 1, Kafka: []string{"kafka-a", "kafka-b"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	env, err := testenv.Start(ctx, spec)
