@@ -83,6 +83,8 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 					text += ", and it is paused in its settings"
 				case !w.now.live(g.Name):
 					text += " and nobody who reads them; start it, or: turnout migrate resume " + w.m.ID + " --accept " + SleepingGroups
+				default:
+					text += w.untold(ctx, c, src, l)
 				}
 				missing = append(missing, text)
 			}

@@ -266,6 +266,7 @@ var some = []cell{
 	{migrate.Preparing, "instances join", true, pairs[0]},
 	{migrate.Holding, "controller killed", true, pairs[1]},
 	{migrate.Fencing, "session expired", true, pairs[0]},
+	{migrate.Switching, "applications cut from ZooKeeper", false, pairs[2]},
 	{migrate.Switching, "rollback requested", false, pairs[2]},
 	{migrate.Sealing, "controller stopped", false, pairs[0]},
 	{migrate.Draining, "broker of A restarted", true, pairs[0]},
@@ -359,13 +360,12 @@ func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
 		end()
 	}
 	if f.untold && !c.pair.fencedEarly() {
-		// What is written there is read, and it is closed when nothing comes any more (R11): who sends has to be told first.
+		// It is closed when nothing comes any more (R11): who sends there has to be told first.
 		p.eventually(func() bool {
 			row, err := p.Get(p.ctx(), p.id)
 			require.NoError(t, err)
-			return row.EndedAt != nil || row.State == string(migrate.Draining)
-		}, func() any { return p.story(p.id) }, "the migration ends or waits")
-		<-time.After(lasting)
+			return row.EndedAt != nil || strings.Contains(row.Waiting, "still sends there")
+		}, func() any { return p.story(p.id) }, "the migration ends or says for whom it waits")
 		end()
 		end = nil
 	}
