@@ -139,7 +139,7 @@ func mode(ordered bool) string {
 
 // phases are the states that a fault can meet. Done: after the end.
 var phases = []migrate.State{
-	migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Switching, migrate.Sealing, migrate.Draining, migrate.Shutting, migrate.Closing, migrate.Done,
+	migrate.Preparing, migrate.Holding, migrate.Fencing, migrate.Switching, migrate.Pending, migrate.Sealing, migrate.Draining, migrate.Shutting, migrate.Closing, migrate.Done,
 }
 
 // occurs says whether a migration of that kind goes through the state.
@@ -155,6 +155,14 @@ func (c cell) occurs() bool {
 	default:
 		return true
 	}
+}
+
+// breaks says that servers are broken in the cell, so that nothing else can go on beside it.
+func (c cell) breaks() bool { return c.what().breaks || c.state == migrate.Pending }
+
+// what is its fault.
+func (c cell) what() fault {
+	return faults[slices.IndexFunc(faults, func(f fault) bool { return f.name == c.fault })]
 }
 
 // all are the cells that there are.
@@ -295,15 +303,14 @@ func TestMatrix(t *testing.T) {
 			}
 			for _, breaks := range []bool{true, false} { // those that have the servers for themselves first
 				for _, c := range cells {
-					f := faults[slices.IndexFunc(faults, func(f fault) bool { return f.name == c.fault })]
-					if f.breaks != breaks {
+					if c.breaks() != breaks {
 						continue
 					}
 					t.Run(c.String(), func(t *testing.T) {
 						if backend == testenv.Embedded || !breaks {
 							t.Parallel()
 						}
-						results.note(t, c, func() string { return playCell(t, matrixEnv(t, backend, c.pair), c, f) })
+						results.note(t, c, func() string { return playCell(t, matrixEnv(t, backend, c.pair), c) })
 					})
 				}
 			}
@@ -333,8 +340,8 @@ func matrixEnv(t *testing.T, backend testenv.Backend, clusters pair) *testenv.En
 
 // playCell moves a topic, has the fault meet the state, and holds what came of it against the guarantees. It returns how the
 // migration ended.
-func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
-	p := &play{mover: newMover(t, env, c.pair, c.ordered), cell: c}
+func playCell(t *testing.T, env *testenv.Env, c cell) string {
+	p, f := &play{mover: newMover(t, env, c.pair, c.ordered), cell: c}, c.what()
 	for n := 2; n <= 3; n++ {
 		p.controller(fmt.Sprintf("controller-%d", n), func(spec *scene.Spec) {
 			spec.ZooKeeper = p.server(n)
@@ -344,7 +351,14 @@ func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
 		})
 	}
 	p.traffic()
-	p.id = p.move(p.to, nil).ID
+	back := func() {}
+	if c.state == migrate.Pending { // A is dead, and left by force
+		back = p.restart(brokerOf(env, p.from))
+		p.id = p.move(p.to, func(plan *migrate.Plan) { plan.Force, plan.Accept = true, []string{"all"} }).ID
+		p.ordered = false // the order is suspended (R31)
+	} else {
+		p.id = p.move(p.to, nil).ID
+	}
 	if c.state == migrate.Done {
 		p.ended(p.id)
 		p.holder = p.of(scene.Controller)[0]
@@ -359,6 +373,7 @@ func playCell(t *testing.T, env *testenv.Env, c cell, f fault) string {
 	if end != nil && !f.through {
 		end()
 	}
+	back()
 	if f.untold && !c.pair.fencedEarly() {
 		// It is closed when nothing comes any more (R11): who sends there has to be told first.
 		p.eventually(func() bool {
