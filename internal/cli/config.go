@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -49,7 +53,7 @@ variables and files that secrets refer to are read.`,
 	p := newPlatform(a, cmd)
 	addSettings(cmd.Flags(), o.define)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		list := a.inForce(cmd.Flags())
+		list := a.inForce(cmd.Flags(), implied(o))
 		if err := a.show(list, func(w io.Writer) {
 			row(w, "SETTING", "VALUE", "FROM", "DEFAULT", "MEANING")
 			for _, s := range list {
@@ -81,16 +85,38 @@ func newConfigExampleCommand(a *app) *cobra.Command {
 	}
 }
 
-// inForce are all settings with their values in f.
-func (a *app) inForce(f *pflag.FlagSet) (list []shownSetting) {
+// inForce are all settings with their values in f, and implied by name what is in force of those that nobody has given.
+func (a *app) inForce(f *pflag.FlagSet, implied map[string]string) (list []shownSetting) {
 	for _, scope := range scopes {
 		set := pflag.NewFlagSet("", pflag.ContinueOnError)
 		scope.define(set)
 		set.VisitAll(func(d *pflag.Flag) {
-			list = append(list, shownSetting{Name: d.Name, Of: scope.name, Value: shown(d.Name, value(f.Lookup(d.Name))), From: a.settings.source(d.Name), Default: value0(d), Environment: envName(d.Name), Meaning: meaning(d)})
+			in := cmp.Or(value(f.Lookup(d.Name)), implied[d.Name])
+			list = append(list, shownSetting{Name: d.Name, Of: scope.name, Value: shown(d.Name, in), From: a.settings.source(d.Name), Default: value0(d), Environment: envName(d.Name), Meaning: meaning(d)})
 		})
 	}
 	return list
+}
+
+// implied are the defaults that depend on this machine and on other settings.
+func implied(o serveOptions) map[string]string {
+	m := map[string]string{}
+	if o.database == "" {
+		// An error is that of the check, which follows.
+		if m[databaseName], _ = defaultStore(o.dataDir); m[databaseName] != "" {
+			m["data-dir"] = filepath.Dir(strings.TrimPrefix(m[databaseName], sqliteScheme))
+		}
+	}
+	m["url"] = "(known when it listens)"
+	if a, err := netip.ParseAddrPort(o.listen); err == nil && a.Port() != 0 && !a.Addr().IsUnspecified() {
+		m["url"] = "http://" + a.String()
+	}
+	if path, err := defaultFile(); err == nil {
+		if _, err := os.Stat(path); err == nil {
+			m[configName] = path
+		}
+	}
+	return m
 }
 
 // value is that of a flag as it can be written.

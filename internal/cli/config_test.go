@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -84,6 +85,43 @@ func TestConfigCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Defaults that depend on the machine and on other settings are shown as they are in force.
+func TestConfigCheckShowsDefaultsInForce(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
+	check := func(args ...string) map[string]shownSetting {
+		found, _ := settingsInForce(t, 0, append([]string{"--zookeeper", "10.0.0.1:2181"}, args...)...)
+		return found
+	}
+	in := func(found map[string]shownSetting, name, value, from string) {
+		t.Helper()
+		require.Equal(t, [2]string{value, from}, [2]string{found[name].Value, found[name].From}, name)
+	}
+	found := check()
+	in(found, "url", "http://127.0.0.1:7070", "default")
+	in(found, "config", "", "default") // there is none
+	if runtime.GOOS == "linux" {
+		in(found, "data-dir", filepath.Join(home, "data", "turnout"), "default")
+		in(found, "database", "sqlite:"+filepath.Join(home, "data", "turnout", "turnout.db"), "default")
+		require.NoError(t, os.MkdirAll(filepath.Join(home, "config", "turnout"), 0o700))
+		file := filepath.Join(home, "config", "turnout", "config")
+		require.NoError(t, os.WriteFile(file, []byte("log-level: warn"), 0o600))
+		in(check(), "config", file, "default")
+	}
+	dir := t.TempDir()
+	found = check("--data-dir", dir, "--listen", "[::1]:7171")
+	in(found, "data-dir", dir, "flag")
+	in(found, "database", "sqlite:"+filepath.Join(dir, "turnout.db"), "default")
+	in(found, "url", "http://[::1]:7171", "default")
+	found = check("--database", "postgres://turnout@db/turnout", "--listen", "0.0.0.0:7171", "--url", "https://turnout.example.com")
+	in(found, "data-dir", "", "default") // not used
+	in(found, "database", "postgres://turnout@db/turnout", "flag")
+	in(found, "url", "https://turnout.example.com", "flag")
+	in(check("--listen", "0.0.0.0:7171"), "url", "(known when it listens)", "default")
 }
 
 func TestConfigExampleIsAFileThatChangesNothing(t *testing.T) {

@@ -188,15 +188,19 @@ func envName(flag string) string {
 	return "TURNOUT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
+// defaultFile is the settings file that need not be named.
+func defaultFile() (string, error) {
+	dir, err := os.UserConfigDir()
+	return filepath.Join(dir, "turnout", "config"), err
+}
+
 // readFile reads the settings file. One that was asked for must exist, the default one need not.
 func (s *settings) readFile() (path string, entries map[string]fileEntry, err error) {
 	path = s.config
 	if path == "" {
-		dir, err := os.UserConfigDir()
-		if err != nil {
+		if path, err = defaultFile(); err != nil {
 			return "", nil, nil //nolint:nilerr // no home, no file
 		}
-		path = filepath.Join(dir, "turnout", "config")
 	}
 	b, err := os.ReadFile(path)
 	switch {
