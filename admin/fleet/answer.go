@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -68,6 +69,9 @@ func (s *Service) Topic(ctx context.Context, topic string) (*Topic, error) {
 			}
 		}
 	}
+	if t.Moved, err = s.moved(ctx, t.Migration); err != nil {
+		return nil, err
+	}
 	if t.Clusters == nil {
 		t.Clusters = []TopicOnCluster{}
 	}
@@ -82,6 +86,25 @@ func (s *Service) Topic(ctx context.Context, topic string) (*Topic, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	return t, nil
+}
+
+// moved is how far a migration is; nil: there is none of that id.
+func (s *Service) moved(ctx context.Context, id string) (*TopicMigration, error) {
+	if id == "" {
+		return nil, nil //nolint:nilnil // as the field
+	}
+	m, err := s.db.Migration(ctx, id)
+	switch {
+	case errors.Is(err, errs.ErrNotFound), errors.Is(err, errs.ErrInvalid): // of another store, or written by hand
+		return nil, nil //nolint:nilnil // as the field
+	case err != nil:
+		return nil, err
+	}
+	t := &TopicMigration{State: m.State, Outcome: m.Outcome}
+	if m.EndedAt != nil {
+		t.Ended = *m.EndedAt
 	}
 	return t, nil
 }

@@ -3,6 +3,7 @@ package fleet
 import (
 	"time"
 
+	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -46,10 +47,18 @@ type Topic struct {
 	Route     string           `json:"route,omitempty" doc:"change number of the route that is written"`
 	Write     string           `json:"write,omitempty" doc:"cluster that sends go to"`
 	Migration string           `json:"migration,omitempty" doc:"the migration that wrote the route"`
+	Moved     *TopicMigration  `json:"moved,omitempty" doc:"how far that migration is; absent: the store does not have it"`
 	Clusters  []TopicOnCluster `json:"clusters" doc:"those that the route has a stay on"`
 	Groups    []GroupOnCluster `json:"groups" doc:"how far the groups that read it are"`
 	Instances []Use            `json:"instances" doc:"who uses it"`
 	Error     string           `json:"error,omitempty" doc:"why it could not be looked at in full"`
+}
+
+// TopicMigration is how far the migration of a route is, as the store has it now.
+type TopicMigration struct {
+	State   string        `json:"state" doc:"its state, as turnout migrate list shows it"`
+	Ended   time.Time     `json:"ended,omitzero" doc:"when it ended; absent: it runs"`
+	Outcome store.Outcome `json:"outcome,omitempty" doc:"how it ended"`
 }
 
 // TopicOnCluster is a topic on one of its clusters.

@@ -86,7 +86,7 @@ func (o ClusterOptions) choose(r *Result, names []string) (chosen []string) {
 
 // topics puts topics into the document, and returns what all are called, by their name on the cluster.
 func (o ClusterOptions) topics(ctx context.Context, c broker.Cluster, r *Result, chosen []string) (map[string]string, error) {
-	found, err := each(ctx, chosen, func(ctx context.Context, name string) (described, error) { return describe(ctx, c, o.Kind, name) })
+	found, err := each(ctx, chosen, func(ctx context.Context, name string) (described, error) { return describe(ctx, c, o.Kind, o.Name, name) })
 	if err != nil {
 		return nil, err
 	}

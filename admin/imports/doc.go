@@ -91,7 +91,7 @@ type described struct {
 }
 
 // describe asks a cluster for a topic. Whatever goes wrong is an error of this topic alone, unless ctx has ended.
-func describe(ctx context.Context, c broker.Cluster, kind broker.Kind, physical string) (described, error) {
+func describe(ctx context.Context, c broker.Cluster, kind broker.Kind, cluster, physical string) (described, error) {
 	info, err := c.DescribeTopic(ctx, physical)
 	switch {
 	case ctx.Err() != nil:
@@ -101,7 +101,7 @@ func describe(ctx context.Context, c broker.Cluster, kind broker.Kind, physical 
 	case err != nil:
 		return described{err: err}, nil //nolint:nilerr // of this topic alone
 	case info.Fenced:
-		return described{err: errors.New("the cluster refuses writers of it: open it there first")}, nil
+		return described{err: fmt.Errorf("the cluster refuses writers of it: open it with: turnout topic open %s --cluster %s", physical, cluster)}, nil
 	}
 	d := described{spec: requests.TopicSpec{Partitions: broker.PerBroker(info.Partitions)}}
 	if kind == broker.Kafka {

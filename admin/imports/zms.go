@@ -306,7 +306,7 @@ func (z *zms) readTopics(ctx context.Context, names []string) error {
 		if err != nil {
 			return described{err: err}, nil //nolint:nilerr // of this topic alone
 		}
-		d, err := describe(ctx, c, spec.Kind, n.name)
+		d, err := describe(ctx, c, spec.Kind, spec.Name, n.name)
 		d.spec.Cluster = spec.Name
 		if d.err != nil {
 			d.err = fmt.Errorf("on cluster %s: %w", spec.Name, d.err)

@@ -93,10 +93,14 @@ func (w *walk) adopt(ctx context.Context) error {
 		d.Wish = ref
 		return w.save(ctx, store.Changes{})
 	}
+	by, err := w.c.wrote(ctx, w.m.Topic, ref)
+	if err != nil {
+		return err
+	}
 	w.retarget(ref, route)
-	text := "the wish was edited by hand: the topic goes to " + route.Write
+	text := wishBy(by) + ": the topic goes to " + route.Write
 	if w.m.Ordered {
-		d.NoOrder = "the wish was edited by hand"
+		d.NoOrder = wishBy(by)
 		text += "; the order per key is not kept over this (R25)"
 	}
 	return w.enter(ctx, Switching, text)

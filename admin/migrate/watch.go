@@ -196,12 +196,16 @@ func (c *Controller) settle(ctx context.Context, topic string) error {
 			d.Sources = append(d.Sources, source{Cluster: s.Cluster, Physical: now.Settings.Physical(topic, s.Cluster)})
 		}
 	}
+	by, err := c.wrote(ctx, topic, d.Wish)
+	if err != nil {
+		return err
+	}
 	approved := time.Now().UTC()
-	m := &migration{Migration: &store.Migration{Topic: topic, Target: route.Write, Kind: store.Settle, State: string(Switching), StartedBy: "edit of the wish", ApprovedBy: "edit of the wish", ApprovedAt: &approved},
+	m := &migration{Migration: &store.Migration{Topic: topic, Target: route.Write, Kind: store.Settle, State: string(Switching), StartedBy: by, ApprovedBy: by, ApprovedAt: &approved},
 		plan: Plan{Topic: topic, To: route.Write}, data: d}
-	text := "the wish was edited by hand: what is left on %s is settled"
+	text := wishBy(by) + ": what is left on %s is settled"
 	if route.Order == metadata.OrderKey {
-		m.data.NoOrder = "the wish was edited by hand"
+		m.data.NoOrder = wishBy(by)
 		text += "; the order per key is not kept over this (R25)"
 	}
 	if err := m.encode(); err != nil {

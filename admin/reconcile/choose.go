@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/turnout-mq/turnout/admin/coord"
+	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
@@ -34,7 +35,7 @@ func (s *Service) Publish(ctx context.Context, id string, version int64) error {
 		}
 		switch d.Kind {
 		case store.CatalogTopic:
-			return s.publishTopic(ctx, lock, item, is)
+			return s.publishTopic(ctx, d.ID, lock, item, is)
 		case store.CatalogGroup:
 			return s.publishGroup(ctx, item, is)
 		}
@@ -167,7 +168,7 @@ func (s *Service) publishGroup(ctx context.Context, item *store.CatalogItem, is 
 	return s.meta.PutGroup(ctx, item.Name, doc)
 }
 
-func (s *Service) publishTopic(ctx context.Context, lock *coord.Held, item *store.CatalogItem, is there) error {
+func (s *Service) publishTopic(ctx context.Context, id string, lock *coord.Held, item *store.CatalogItem, is there) error {
 	doc, err := decoded[requests.TopicDoc](item.Doc)
 	if err != nil {
 		return err
@@ -199,6 +200,9 @@ func (s *Service) publishTopic(ctx context.Context, lock *coord.Held, item *stor
 		start, err = c.EndOffsets(ctx, doc.Settings.Physical(item.Name, doc.Cluster))
 		return err
 	}); err != nil {
+		return err
+	}
+	if err := migrate.NoteWish(ctx, s.db, item.Name, now.WishNode, store.ActorOf(ctx).Name+", "+id); err != nil {
 		return err
 	}
 	_, err = s.meta.PutTopic(ctx, item.Name, metadata.PutTopic{Cluster: doc.Cluster, Start: start, Order: doc.Order})

@@ -16,7 +16,7 @@ func (r *Run) ProvideTopic(ctx context.Context, cluster, physical string, partit
 	ctx, cancel := context.WithTimeout(ctx, tryLimit)
 	defer cancel()
 	return r.s.on(ctx, cluster, func(c *clusters.Conn) error {
-		_, err := provide(ctx, c, physical, TopicSpec{Partitions: partitions})
+		_, err := provide(ctx, c, cluster, physical, TopicSpec{Partitions: partitions})
 		return err
 	})
 }

@@ -451,8 +451,9 @@ func (s *Service) end(r *store.ChangeRequest, state store.RequestState, by, note
 	r.State, r.DecidedBy, r.DecidedAt, r.Decision, r.EndedAt, r.ExpiresAt = state, by, &now, note, &now, nil
 }
 
-// Withdraw ends a request whose execution has not begun, by who has filed it or an administrator.
-func (s *Service) Withdraw(ctx context.Context, who people.Principal, id string, version int64) (*store.ChangeRequest, error) {
+// Withdraw ends a request whose execution has not begun, by who has filed it or an administrator. note says why; it may be empty, and
+// what of it can not be stored is left out.
+func (s *Service) Withdraw(ctx context.Context, who people.Principal, id string, version int64, note string) (*store.ChangeRequest, error) {
 	r, err := s.read(ctx, id, version)
 	if err != nil {
 		return nil, err
@@ -466,7 +467,7 @@ func (s *Service) Withdraw(ctx context.Context, who people.Principal, id string,
 	if err := in(r, "withdrawn", store.Draft, store.Submitted, store.Approved); err != nil {
 		return nil, err
 	}
-	s.end(r, store.Withdrawn, who.Name, "")
+	s.end(r, store.Withdrawn, who.Name, tidied(note))
 	return s.decided(ctx, who, r, "withdraw", "withdrawn")
 }
 

@@ -100,6 +100,20 @@ func (n New) Validate() error {
 	return nil
 }
 
+// tidied is a text that words takes, with what can be kept of it.
+func tidied(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\uFFFD"))
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason-len("…")], "") + "…"
+	}
+	return text
+}
+
 // words is ErrInvalid for a text of people that is too long, or that does something to a terminal.
 func words(field, text string) error {
 	if len(text) > maxReason {

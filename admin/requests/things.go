@@ -143,7 +143,7 @@ func (s topicHandler) Execute(ctx context.Context, run *Run) error {
 		physical := doc.Settings.Physical(spec.Name, cluster)
 		existed := false
 		err = s.on(ctx, cluster, func(c *clusters.Conn) (err error) {
-			existed, err = provide(ctx, c, physical, spec)
+			existed, err = provide(ctx, c, cluster, physical, spec)
 			return err
 		})
 		if err == nil && existed { // made by an earlier try, or somebody else's
@@ -159,7 +159,7 @@ func (s topicHandler) Execute(ctx context.Context, run *Run) error {
 }
 
 // provide creates a topic on its cluster. One that existed is compared and never changed.
-func provide(ctx context.Context, c broker.Cluster, name string, spec TopicSpec) (existed bool, err error) {
+func provide(ctx context.Context, c broker.Cluster, cluster, name string, spec TopicSpec) (existed bool, err error) {
 	err = c.CreateTopic(ctx, name, broker.TopicSpec{Partitions: spec.Partitions, Replicas: spec.Replicas, Config: spec.Config})
 	existed = errors.Is(err, errs.ErrConflict)
 	if err != nil && !existed {
@@ -177,19 +177,19 @@ func provide(ctx context.Context, c broker.Cluster, name string, spec TopicSpec)
 	if err != nil {
 		return existed, fmt.Errorf("topic %s: %w", name, errors.Join(errNotReady, err))
 	}
-	return existed, compare(name, info, spec)
+	return existed, compare(cluster, name, info, spec)
 }
 
 // errNotReady is in errors that pass, whatever the broker says.
 var errNotReady = errors.New("not ready")
 
 // compare is final when a topic is not what was asked for.
-func compare(name string, info broker.TopicInfo, spec TopicSpec) error {
+func compare(cluster, name string, info broker.TopicInfo, spec TopicSpec) error {
 	var p problems
 	differs := func(field string, wanted, is any) {
 		p.add(field, is, "the topic exists on the cluster already, and %v is wanted: ask for what is there, or have it changed there, then retry", wanted)
 	}
-	if partitions := broker.PerBroker(info.Partitions); partitions != spec.Partitions {
+	if partitions := broker.PerBroker(info.Partitions); partitions != spec.Partitions && (partitions > 0 || !info.Fenced) {
 		differs("partitions", spec.Partitions, partitions)
 	}
 	if spec.Replicas > 0 && info.Replicas != spec.Replicas {
@@ -201,7 +201,7 @@ func compare(name string, info broker.TopicInfo, spec TopicSpec) error {
 		}
 	}
 	if info.Fenced {
-		p.add("fenced", true, "the cluster refuses writers of the topic: it was left by a migration; open it, or choose another name")
+		p.add("fenced", true, "the cluster refuses writers of the topic: an earlier migration has left it: open it with \"turnout topic open %s --cluster %s\", then retry; or choose another name", name, cluster)
 	}
 	if len(p) == 0 {
 		return nil

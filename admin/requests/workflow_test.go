@@ -120,7 +120,7 @@ func TestWhoMayWhat(t *testing.T) {
 		"another one edits":            func() error { _, err := service.Edit(ctx, carol, r.ID, r.Version, topic("order_topic")); return err },
 		"an approver edits":            func() error { _, err := service.Edit(ctx, bob, r.ID, r.Version, topic("order_topic")); return err },
 		"another one submits":          func() error { _, err := service.Submit(ctx, carol, r.ID, r.Version); return err },
-		"another one withdraws":        func() error { _, err := service.Withdraw(ctx, carol, r.ID, r.Version); return err },
+		"another one withdraws":        func() error { _, err := service.Withdraw(ctx, carol, r.ID, r.Version, ""); return err },
 		"an applicant approves":        func() error { _, err := service.Approve(ctx, carol, r.ID, r.Version, Approval{}); return err },
 		"an applicant declines":        func() error { _, err := service.Decline(ctx, carol, r.ID, r.Version, "no"); return err },
 		"a token for reading approves": func() error { _, err := service.Approve(ctx, onlyRead, r.ID, r.Version, Approval{}); return err },
@@ -131,7 +131,7 @@ func TestWhoMayWhat(t *testing.T) {
 		},
 		"an approver changes a rule":    func() error { _, err := service.PutRule(ctx, bob, Rule{Name: "x"}); return err },
 		"an approver deletes a rule":    func() error { return service.DeleteRule(ctx, bob, "x", 1) },
-		"a viewer withdraws of another": func() error { _, err := service.Withdraw(ctx, eve, r.ID, r.Version); return err },
+		"a viewer withdraws of another": func() error { _, err := service.Withdraw(ctx, eve, r.ID, r.Version, ""); return err },
 	} {
 		require.ErrorIs(t, call(), errs.ErrNotAllowed, what)
 	}
@@ -145,11 +145,11 @@ func TestWhoMayWhat(t *testing.T) {
 	require.Equal(t, []any{store.Declined, "too many"}, []any{r.State, r.Decision})
 	require.NotNil(t, r.EndedAt)
 	again := s.file(service, alice, topic("order_topic"))
-	again, err = service.Withdraw(ctx, alice, again.ID, again.Version)
+	again, err = service.Withdraw(ctx, alice, again.ID, again.Version, "")
 	require.NoError(t, err)
 	require.Equal(t, store.Withdrawn, again.State)
 	third := s.file(service, alice, topic("order_topic"))
-	_, err = service.Withdraw(ctx, admin, third.ID, third.Version)
+	_, err = service.Withdraw(ctx, admin, third.ID, third.Version, "")
 	require.NoError(t, err)
 }
 
@@ -261,7 +261,7 @@ func TestOneDecides(t *testing.T) {
 		func() error { _, err := service.Approve(t.Context(), bob, r.ID, r.Version, Approval{}); return err },
 		func() error { _, err := service.Approve(t.Context(), second, r.ID, r.Version, Approval{}); return err },
 		func() error { _, err := service.Decline(t.Context(), bob, r.ID, r.Version, "no"); return err },
-		func() error { _, err := service.Withdraw(t.Context(), alice, r.ID, r.Version); return err },
+		func() error { _, err := service.Withdraw(t.Context(), alice, r.ID, r.Version, ""); return err },
 		func() error {
 			_, err := service.Edit(t.Context(), alice, r.ID, r.Version, New{Claim: &ClaimSpec{App: "other"}})
 			return err

@@ -4,8 +4,11 @@ import (
 	"context"
 	"net/http"
 
+	"go.uber.org/zap"
+
 	"github.com/turnout-mq/turnout/admin/people"
 	"github.com/turnout-mq/turnout/admin/requests"
+	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 )
 
@@ -110,7 +113,7 @@ func (s *server) registerRequests() {
 			return s.requests.Submit(ctx, who, id, v)
 		}},
 		"withdraw": {"Withdraw a request that is not decided", func(ctx context.Context, who people.Principal, id string, v int64) (*store.ChangeRequest, error) {
-			return s.requests.Withdraw(ctx, who, id, v)
+			return s.requests.Withdraw(ctx, who, id, v, "")
 		}},
 		"retry": {"Execute a request again that has failed", func(ctx context.Context, who people.Principal, id string, v int64) (*store.ChangeRequest, error) {
 			return s.requests.Retry(ctx, who, id, v)
@@ -159,7 +162,13 @@ func (s *server) registerRequests() {
 func (s *server) submit(ctx context.Context, by people.Principal, r *store.ChangeRequest) (*store.ChangeRequest, error) {
 	submitted, err := s.requests.Submit(ctx, by, r.ID, r.Version)
 	if err != nil {
-		_, _ = s.requests.Withdraw(ctx, by, r.ID, r.Version) // else it stays a draft, which harms nobody
+		why := api.Describe(err)
+		if why.Status == http.StatusInternalServerError {
+			why.Message = fault
+		}
+		if _, err := s.requests.Withdraw(ctx, by, r.ID, r.Version, "it was refused: "+why.Message); err != nil { // it stays a draft, which harms nobody
+			s.log.Info("a request that was refused stays a draft", zap.String("request", r.ID), zap.Error(err))
+		}
 	}
 	return submitted, err
 }

@@ -244,7 +244,7 @@ func (s *Service) planTopic(ctx context.Context, p *TaskPlan, of metadata.Topic,
 	case err != nil:
 		return nil, err
 	case info.Fenced:
-		p.problem("cluster %s refuses writers of shadow topic %s: open it first (Kafka: max.message.bytes, RocketMQ: the queue numbers)", t.Cluster, t.Physical)
+		p.problem("cluster %s refuses writers of shadow topic %s: open it with: turnout topic open %s --cluster %s", t.Cluster, t.Physical, t.Physical, t.Cluster)
 	case want.Partitions > 0 && broker.PerBroker(info.Partitions) != want.Partitions:
 		p.problem("shadow topic %s is on cluster %s with %d partitions, and %d are asked for: leave topics[].partitions out", t.Physical, t.Cluster, broker.PerBroker(info.Partitions), want.Partitions)
 	}

@@ -27,6 +27,14 @@ func restoreText(of map[string]numbers) (string, error) {
 	return string(data), err
 }
 
+// everyBroker is no broker: each gets its numbers as one that came later.
+const everyBroker = "*"
+
+// Restore is what opens a topic that was closed by somebody who did not keep its queue numbers: so many on each broker.
+func Restore(queues int) (string, error) {
+	return restoreText(map[string]numbers{everyBroker: {Read: queues, Write: queues, Perm: readWrite}})
+}
+
 func parseRestore(text string) (map[string]numbers, error) {
 	var of map[string]numbers
 	if err := json.Unmarshal([]byte(text), &of); err != nil || len(of) == 0 {
@@ -124,6 +132,7 @@ func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
 		n, known := want[name]
 		if !known && t.ReadQueues == 0 && t.WriteQueues == 0 { // it came later, and was closed with the others
 			n, known = widest(want), true
+			want[name] = n
 		}
 		if !known || t.ReadQueues == n.Read && t.WriteQueues == n.Write && t.Perm == n.Perm {
 			return nil // one that came later and is open has what it was given
@@ -133,6 +142,7 @@ func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
 	}); err != nil {
 		return err
 	}
+	delete(want, everyBroker)
 	for {
 		r, err := c.routes.get(ctx, topic, 0)
 		if err != nil {

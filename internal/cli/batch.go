@@ -66,11 +66,17 @@ func (p *platform) batch(cmd *cobra.Command, name string, yes bool, b batched) e
 		if err != nil {
 			return err
 		}
-		if len(all) == 0 {
+		var under []string
+		if b.wait && b.what == "approve" {
+			if under, err = p.underWay(ctx, c, name); err != nil {
+				return err
+			}
+		}
+		if len(all) == 0 && len(under) == 0 {
 			return p.nothing(ctx, c, name, b)
 		}
 		slices.SortStableFunc(all, func(x, y *store.ChangeRequest) int { return slices.Index(order, x.Kind) - slices.Index(order, y.Kind) })
-		if !yes {
+		if !yes && len(all) > 0 {
 			showBatch(p.stderr, all)
 			sure, err := p.confirm(fmt.Sprintf("%s these %d requests of batch %s?", b.what, len(all), name))
 			if err != nil || !sure {
@@ -84,13 +90,17 @@ func (p *platform) batch(cmd *cobra.Command, name string, yes bool, b batched) e
 		var waiting error
 		var ended map[string]int
 		if b.wait {
-			ended, waiting = p.follow(ctx, c, name, done)
+			ended, waiting = p.follow(ctx, c, name, append(under, done...))
 		}
 		why := make([]string, len(refused))
 		for i, err := range refused {
 			why[i] = flat(err)
 		}
 		err = p.show(map[string]any{"batch": name, b.done: len(done), "refused": why, "ended": ended}, func(w io.Writer) {
+			if len(all) == 0 {
+				fmt.Fprintf(w, "batch %s: nothing was left to approve\n", name)
+				return
+			}
 			fmt.Fprintf(w, "%d of %d requests of batch %s %s\n", len(done), len(all), name, b.done)
 		})
 		if len(refused) > 0 {
@@ -102,6 +112,16 @@ func (p *platform) batch(cmd *cobra.Command, name string, yes bool, b batched) e
 		}
 		return errors.Join(err, waiting)
 	})
+}
+
+// underWay are the requests of a batch that are approved already: by somebody, or because they needed no approval.
+func (p *platform) underWay(ctx context.Context, c *api.Client, name string) (ids []string, err error) {
+	approved := stateList([]store.RequestState{store.Approved, store.Executing, store.RequestOK, store.RequestBad})
+	all, err := pages[*store.ChangeRequest](ctx, c, "/requests", url.Values{"batch": {name}, "state": {approved}}, everything)
+	for _, r := range all {
+		ids = append(ids, r.ID)
+	}
+	return ids, err
 }
 
 // order is that in which requests need each other.

@@ -180,12 +180,24 @@ func newFleetTopic(p *platform) *cobra.Command {
 	}
 }
 
+// routeMigration is the migration that wrote the route, and that it runs or how it has ended.
+func routeMigration(t *fleetapi.Topic) string {
+	switch m := t.Moved; {
+	case m == nil:
+		return t.Migration
+	case m.Ended.IsZero():
+		return fmt.Sprintf("%s, %s", t.Migration, m.State)
+	default:
+		return fmt.Sprintf("%s, ended %s: %s", t.Migration, m.Ended.Local().Format(time.DateTime), m.Outcome)
+	}
+}
+
 func fleetTopicText(w io.Writer, t *fleetapi.Topic) {
 	field(w, "topic", t.Topic)
 	field(w, "application", t.App)
 	field(w, "writes", t.Write)
 	field(w, "route", t.Route)
-	field(w, "migration", t.Migration)
+	field(w, "migration", routeMigration(t))
 	field(w, "seen", firstOf(seenAt(t.Seen), "not yet"))
 	field(w, "not all is known", t.Error)
 	fmt.Fprintln(w)

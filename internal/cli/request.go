@@ -215,7 +215,7 @@ func newRequestApprove(p *platform) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "approve ID", Short: "Approve a request of somebody else", Args: cobra.ExactArgs(1),
 		Example: "  turnout request approve r-12\n  turnout request approve r-12 --cluster kafka-a --note 'until the split' --wait\n  turnout request approve --batch shop",
-		Long:    "Approve a request of somebody else, or with --batch all that others have filed under that name: they are shown, and what was shown\nis what is approved. Those that can not be approved are named, and the others are.",
+		Long:    "Approve a request of somebody else, or with --batch all that others have filed under that name: they are shown, and what was shown\nis what is approved. Those that can not be approved are named, and the others are. With --wait those of the batch\nthat needed no approval are waited for, too.",
 	}
 	cmd.Flags().StringVar(&a.Cluster, "cluster", "", "of a topic: the cluster that it gets (default: the one wished for, else by the allotment rules)")
 	cmd.Flags().StringVar(&a.Note, "note", "", "for the applicant")

@@ -211,7 +211,8 @@ func (a *app) prepareStress(ctx context.Context, s *metadata.Store, topic string
 	case err != nil:
 		return nil, nil, err
 	case info.Fenced:
-		return nil, nil, fmt.Errorf("shadow topic %s: %w: cluster %s refuses writers of it", side.ShadowTopic, errs.ErrFenced, side.Cluster)
+		return nil, nil, fmt.Errorf("shadow topic %s: %w: cluster %s refuses writers of it; open it with: turnout topic open %s --cluster %s", side.ShadowTopic, errs.ErrFenced, side.Cluster,
+			side.state.Settings.Physical(side.ShadowTopic, side.Cluster), side.Cluster)
 	}
 	lag := &shadowLag{store: s, clusters: clusters, shadowTopic: side.ShadowTopic}
 	if lag.readers, err = shadowReaders(ctx, s, side.ShadowTopic); err != nil {

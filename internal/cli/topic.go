@@ -20,7 +20,7 @@ func newTopicCommand(a *app) *cobra.Command {
 		Use:   "topic",
 		Short: "Look at and move topics",
 	}
-	cmd.AddCommand(newTopicGet(a), newTopicList(a), newTopicPut(a), newTopicDelete(a))
+	cmd.AddCommand(newTopicGet(a), newTopicList(a), newTopicPut(a), newTopicOpen(a), newTopicDelete(a))
 	return cmd
 }
 

@@ -271,7 +271,7 @@ func (a *app) prepareCluster(ctx context.Context, s *metadata.Store, p topicPut,
 	case err != nil:
 		return nil, false, fmt.Errorf("topic %s on cluster %s: %w", physical, p.cluster, err)
 	case info.Fenced:
-		return nil, false, fmt.Errorf("cluster %s refuses writers of topic %s: %w; open it first (Kafka: max.message.bytes, RocketMQ: the queue numbers)", p.cluster, physical, errs.ErrFenced)
+		return nil, false, fmt.Errorf("cluster %s refuses writers of topic %s: %w; open it with: turnout topic open %s --cluster %s", p.cluster, physical, errs.ErrFenced, physical, p.cluster)
 	}
 	end, err = c.EndOffsets(fleet.ctx, physical)
 	if err != nil {
