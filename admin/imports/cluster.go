@@ -10,6 +10,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/manifest"
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -60,15 +61,15 @@ func (o ClusterOptions) choose(r *Result, names []string) (chosen []string) {
 		}
 		switch {
 		case o.Match != "" && !matches:
-			left["do not match "+o.Match]++
+			left["not matched by "+o.Match]++
 		case o.Topics[name] != "":
-			left["are known already"]++
+			left["known already"]++
 		case strings.HasPrefix(name, "__"):
-			left["belong to the cluster itself (__…)"]++
+			left["of the cluster itself (__…)"]++
 		case strings.HasPrefix(name, metadata.ShadowPrefix):
-			left["are shadow topics ("+metadata.ShadowPrefix+"…), which are provisioned with stress tasks"]++
+			left["shadow topics ("+metadata.ShadowPrefix+"…), which are provisioned with stress tasks"]++
 		case group != name && o.Groups[group] != "":
-			left["are the retry and dead letter topics of known groups"]++
+			left["retry and dead letter topics of known groups"]++
 		default:
 			chosen = append(chosen, name)
 		}
@@ -77,16 +78,18 @@ func (o ClusterOptions) choose(r *Result, names []string) (chosen []string) {
 	if o.Kind == broker.RocketMQ {
 		own = "its own (%RETRY%…, %DLQ%…, SCHEDULE_TOPIC_XXXX, RMQ_SYS_… and the like)"
 	}
-	r.note("cluster %s: %d topics, without %s", o.Name, len(names), own)
+	r.note("cluster %s: %s, without %s", o.Name, count.Of(len(names), "topic", "topics"), own)
 	for _, why := range sortedKeys(left) {
-		r.note("%d topics were left out: they %s", left[why], why)
+		r.note("%s left out: %s", count.Of(left[why], "topic was", "topics were"), why)
 	}
 	return chosen
 }
 
 // topics puts topics into the document, and returns what all are called, by their name on the cluster.
 func (o ClusterOptions) topics(ctx context.Context, c broker.Cluster, r *Result, chosen []string) (map[string]string, error) {
-	found, err := each(ctx, chosen, func(ctx context.Context, name string) (described, error) { return describe(ctx, c, o.Kind, o.Name, name) })
+	found, err := each(ctx, chosen, func(ctx context.Context, name string) (described, error) {
+		return describe(ctx, c, o.Kind, o.Name, name)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -101,7 +102,7 @@ func brief(o broker.Offsets) string {
 	var parts []string
 	for i, name := range o.Names() {
 		if i == 8 {
-			parts = append(parts, fmt.Sprintf("… %d partitions", len(o)))
+			parts = append(parts, "… "+count.Of(len(o), "partition", "partitions"))
 			break
 		}
 		parts = append(parts, fmt.Sprintf("%s: %d", name, o[name]))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/internal/lag"
 )
@@ -139,7 +140,7 @@ func (w *walk) lag(ctx context.Context, c *clusters.Conn, src *source, group str
 
 func describe(l *lag.Lag) string {
 	if n := l.Beside(); n > 0 {
-		return fmt.Sprintf("%d messages and %d to be repeated", l.Unread, n)
+		return fmt.Sprintf("%s and %d to be repeated", count.Of(l.Unread, "message", "messages"), n)
 	}
-	return fmt.Sprintf("%d messages", l.Unread)
+	return count.Of(l.Unread, "message", "messages")
 }

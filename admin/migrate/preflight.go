@@ -12,6 +12,7 @@ import (
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/internal/lag"
 	"github.com/turnout-mq/turnout/metadata"
@@ -367,7 +368,7 @@ func (p *preflight) groups(ctx context.Context, c *clusters.Conn, physical strin
 				continue
 			}
 			p.find(Warning, SleepingGroups, "start it, or accept: then what it has not read stays on "+c.Name+" until it wakes, and "+c.Name+" must stay up",
-				"nobody reads the topic for group %s now; it has %d messages to read on %s", g.Name, l.Unread, c.Name)
+				"nobody reads the topic for group %s now; it has %s to read on %s", g.Name, count.Of(l.Unread, "message", "messages"), c.Name)
 		}
 		if err := p.expiry(ctx, c, physical, g.Name, l, time.Duration(retention)*time.Millisecond); err != nil {
 			return err
@@ -450,7 +451,7 @@ func (p *preflight) target(ctx context.Context, c *clusters.Conn, from *side) er
 			if err != nil {
 				return err
 			}
-			p.find(Info, TopicCreated, "", "topic %s is created on %s with %d partitions and the settings %s", physical, c.Name, spec.Partitions, texts(spec.Config))
+			p.find(Info, TopicCreated, "", "topic %s is created on %s with %s and the settings %s", physical, c.Name, count.Of(spec.Partitions, "partition", "partitions"), texts(spec.Config))
 			p.partitions(c, len(from.Partitions), spec.Partitions)
 		}
 		return nil
@@ -501,9 +502,9 @@ func (p *preflight) partitions(c *clusters.Conn, from, to int) {
 	switch {
 	case from == to:
 	case p.plan.Ordered:
-		p.find(Warning, PartitionsDiffer, "accept, or create the topic with as many", "%d partitions become %d: keys go to other partitions. The order per key holds, because what is on the old cluster is handled first; what shares a partition now need not then", from, to)
+		p.find(Warning, PartitionsDiffer, "accept, or create the topic with as many", "%s %d: keys go to other partitions. The order per key holds, because what is on the old cluster is handled first; what shares a partition now need not then", count.Of(from, "partition becomes", "partitions become"), to)
 	case to < from:
-		p.find(Warning, FewerPartitions, "accept, or add partitions on "+c.Name, "%d partitions become %d: fewer members of a group can read at once", from, to)
+		p.find(Warning, FewerPartitions, "accept, or add partitions on "+c.Name, "%s %d: fewer members of a group can read at once", count.Of(from, "partition becomes", "partitions become"), to)
 	}
 }
 

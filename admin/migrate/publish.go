@@ -10,6 +10,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -51,7 +52,7 @@ func (w *walk) publish(ctx context.Context) (waitFor string, err error) {
 		return "", err
 	}
 	if len(awaited) > 0 {
-		return fmt.Sprintf("%d of %d participants have to apply the route: %s", len(awaited), len(w.now.participants), some(awaited)), nil
+		return fmt.Sprintf("%d of %s to apply the route: %s", len(awaited), count.Of(len(w.now.participants), "participant has", "participants have"), some(awaited)), nil
 	}
 	return "", nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -125,13 +126,13 @@ func (r *Receipt) judge() {
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s did not answer from %s to %s and was left by force: what it had stored of the sends that were taken back came twice.", l.Cluster, at(l.Away), at(l.Back)))
 		}
 		for group, n := range l.Expired {
-			r.Verdict = append(r.Verdict, fmt.Sprintf("%s had deleted %d offsets (retention, compaction) before group %s had read them.", l.Cluster, n, group))
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s had deleted %s (retention, compaction) before group %s had read there.", l.Cluster, count.Of(n, "offset", "offsets"), group))
 		}
 		for group, n := range l.DeadLetters {
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%d dead letters of group %s stay on %s.", n, group, l.Cluster))
 		}
 		if l.Rescued > 0 {
-			r.Verdict = append(r.Verdict, fmt.Sprintf("%d messages were written to %s after it was left and were sent on, at no place in the order.", l.Rescued, l.Cluster))
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s written to %s after it was left, and sent on, at no place in the order.", count.Of(l.Rescued, "message was", "messages were"), l.Cluster))
 		}
 	}
 	if r.NoOrder != "" {

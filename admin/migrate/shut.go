@@ -7,6 +7,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -80,7 +81,7 @@ func (w *walk) shutSource(ctx context.Context, src *source) (unread, waitFor str
 			}
 			return w.save(ctx, store.Changes{})
 		case came > 0:
-			unread = fmt.Sprintf("%d messages were written to %s after it had been read to the end", came, src.Cluster)
+			unread = fmt.Sprintf("%s written to %s after it had been read to the end", count.Of(came, "message was", "messages were"), src.Cluster)
 		default:
 			unread = fmt.Sprintf("group %s began to read the topic when %s had been read to the end", stranger, src.Cluster)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/internal/lag"
 	"github.com/turnout-mq/turnout/metadata"
@@ -363,7 +364,7 @@ func (c *Controller) sendOn(ctx context.Context, now *scene, src *source) (said 
 			n, who, err := resend(ctx, from, to, src.Physical, now.Settings.Physical(now.Name, now.Route.Write), src.Final, end)
 			if n > 0 {
 				src.Rescued += n
-				said = append(said, event("rescued", map[string]any{"cluster": src.Cluster, "messages": n}, "%d messages were written to %s after it was left (%s); sent to %s, at no place in the order", n, src.Cluster, who, now.Route.Write))
+				said = append(said, event("rescued", map[string]any{"cluster": src.Cluster, "messages": n}, "%s written to %s after it was left (%s); sent to %s, at no place in the order", count.Of(n, "message was", "messages were"), src.Cluster, who, now.Route.Write))
 			}
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -157,7 +158,7 @@ func (s *Service) switchOn(ctx context.Context, lock *coord.Held, t *store.Stres
 		return s.end(ctx, t, endedByHand, ch.Events...)
 	}
 	t.State, t.Waiting = store.StressRunning, ""
-	ch.Events = append(ch.Events, store.StressEvent{Kind: "started", Text: fmt.Sprintf("%d of %d flags are on", on, len(t.Flags))})
+	ch.Events = append(ch.Events, store.StressEvent{Kind: "started", Text: fmt.Sprintf("%d of %s on", on, count.Of(len(t.Flags), "flag is", "flags are"))})
 	return s.db.UpdateStressTask(ctx, t, ch)
 }
 

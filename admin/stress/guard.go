@@ -10,6 +10,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -105,7 +106,7 @@ func tripped(spec requests.StressSpec, g requests.StressGuardSpec, l store.Stres
 	case l.Error != "":
 		return ""
 	case g.MaxUnread != nil && l.Unread > *g.MaxUnread:
-		return fmt.Sprintf("guard of group %s: %d messages are unread, and at most %d may be", g.Group, l.Unread, *g.MaxUnread)
+		return fmt.Sprintf("guard of group %s: %s unread, and at most %d may be", g.Group, count.Of(l.Unread, "message is", "messages are"), *g.MaxUnread)
 	case g.MaxErrors != nil && l.Errors > *g.MaxErrors:
 		return fmt.Sprintf("guard of group %s: %d dead letters and retries have come within a minute, and at most %d may", g.Group, l.Errors, *g.MaxErrors)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -246,7 +247,7 @@ func (s *Service) planTopic(ctx context.Context, p *TaskPlan, of metadata.Topic,
 	case info.Fenced:
 		p.problem("cluster %s refuses writers of shadow topic %s: open it with: turnout topic open %s --cluster %s", t.Cluster, t.Physical, t.Physical, t.Cluster)
 	case want.Partitions > 0 && broker.PerBroker(info.Partitions) != want.Partitions:
-		p.problem("shadow topic %s is on cluster %s with %d partitions, and %d are asked for: leave topics[].partitions out", t.Physical, t.Cluster, broker.PerBroker(info.Partitions), want.Partitions)
+		p.problem("shadow topic %s is on cluster %s with %s, and %d are asked for: leave topics[].partitions out", t.Physical, t.Cluster, count.Of(broker.PerBroker(info.Partitions), "partition", "partitions"), want.Partitions)
 	}
 	return t, nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -189,7 +190,7 @@ func (p *applying) apply(ctx context.Context, c *api.Client, plan manifest.Plan)
 		}
 	}
 	if ask && !p.yes {
-		sure, err := p.confirm(fmt.Sprintf("File %d requests as batch %s?", len(toFile), p.batch))
+		sure, err := p.confirm(fmt.Sprintf("File %s as batch %s?", count.Of(len(toFile), "request", "requests"), p.batch))
 		if err != nil {
 			return err
 		}
@@ -220,7 +221,7 @@ func (p *applying) apply(ctx context.Context, c *api.Client, plan manifest.Plan)
 			return err
 		}
 	} else if len(done.Filed) > 0 {
-		fmt.Fprintf(p.stdout, "%d requests filed as batch %s", len(done.Filed), p.batch)
+		fmt.Fprintf(p.stdout, "%s filed as batch %s", count.Of(len(done.Filed), "request", "requests"), p.batch)
 		if !p.wait {
 			fmt.Fprintf(p.stdout, "; somebody else approves them: turnout request approve --batch %s", p.batch)
 		}
@@ -264,7 +265,7 @@ func (p *applying) fileAll(ctx context.Context, c *api.Client, steps []manifest.
 		case err == nil:
 			filed[s.Kind+" "+s.Name] = r.ID
 		case passing(err):
-			return fmt.Errorf("%s %s: %w; %d requests were filed, say the command again to go on", s.Kind, s.Name, err, len(filed))
+			return fmt.Errorf("%s %s: %w; %s filed, say the command again to go on", s.Kind, s.Name, err, count.Of(len(filed), "request was", "requests were"))
 		default:
 			why[s.Kind+" "+s.Name] = flat(err)
 			refused = append(refused, fmt.Errorf("%s %s: %w", s.Kind, s.Name, err))
@@ -356,7 +357,7 @@ func describe(r *requests.New) string {
 		if on == "" {
 			on = "a cluster that is allotted"
 		}
-		return fmt.Sprintf("app %s, %d partitions on %s", r.Topic.App, r.Topic.Partitions, on)
+		return fmt.Sprintf("app %s, %s on %s", r.Topic.App, count.Of(r.Topic.Partitions, "partition", "partitions"), on)
 	case r.Group != nil:
 		return fmt.Sprintf("app %s, reads %s", r.Group.App, strings.Join(r.Group.Topics, ","))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/turnout-mq/turnout/admin/backup"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -39,7 +40,7 @@ The store of the platform is not in it; back up its database with the database's
 					return err
 				}
 				return a.show(map[string]any{"file": args[0], "root": f.Root, "nodes": len(f.Nodes), "flags": len(f.Shadow), "ensemble": f.Ensemble.ID}, func(w io.Writer) {
-					fmt.Fprintf(w, "%s: %d nodes of %s, %d flags of %s\n", args[0], len(f.Nodes), f.Root, len(f.Shadow), f.ShadowRoot)
+					fmt.Fprintf(w, "%s: %s of %s, %s of %s\n", args[0], count.Of(len(f.Nodes), "node", "nodes"), f.Root, count.Of(len(f.Shadow), "flag", "flags"), f.ShadowRoot)
 				})
 			})
 		},
@@ -71,7 +72,7 @@ Topics that were moved after the backup are where they were before: look at turn
 					return err
 				}
 				return a.show(done, func(w io.Writer) {
-					fmt.Fprintf(w, "%s has %d clusters, %d topics, %d groups and %d flags of %s", done.Root, done.Clusters, done.Topics, done.Groups, done.Flags, f.At.Format(time.RFC3339))
+					fmt.Fprintf(w, "%s has %s, %s, %s and %s of %s", done.Root, count.Of(done.Clusters, "cluster", "clusters"), count.Of(done.Topics, "topic", "topics"), count.Of(done.Groups, "group", "groups"), count.Of(done.Flags, "flag", "flags"), f.At.Format(time.RFC3339))
 					if done.Already > 0 {
 						fmt.Fprintf(w, " (%d nodes were there already)", done.Already)
 					}

@@ -19,6 +19,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -78,7 +79,7 @@ func (p *platform) batch(cmd *cobra.Command, name string, yes bool, b batched) e
 		slices.SortStableFunc(all, func(x, y *store.ChangeRequest) int { return slices.Index(order, x.Kind) - slices.Index(order, y.Kind) })
 		if !yes && len(all) > 0 {
 			showBatch(p.stderr, all)
-			sure, err := p.confirm(fmt.Sprintf("%s these %d requests of batch %s?", b.what, len(all), name))
+			sure, err := p.confirm(fmt.Sprintf("%s the %s of batch %s?", b.what, count.Of(len(all), "request", "requests"), name))
 			if err != nil || !sure {
 				return err
 			}
@@ -101,10 +102,10 @@ func (p *platform) batch(cmd *cobra.Command, name string, yes bool, b batched) e
 				fmt.Fprintf(w, "batch %s: nothing was left to approve\n", name)
 				return
 			}
-			fmt.Fprintf(w, "%d of %d requests of batch %s %s\n", len(done), len(all), name, b.done)
+			fmt.Fprintf(w, "%d of %s of batch %s %s\n", len(done), count.Of(len(all), "request", "requests"), name, b.done)
 		})
 		if len(refused) > 0 {
-			first := fmt.Errorf("%d were refused: %w", len(refused), errors.Join(refused[:min(len(refused), mostShown)]...))
+			first := fmt.Errorf("%s refused: %w", count.Of(len(refused), "was", "were"), errors.Join(refused[:min(len(refused), mostShown)]...))
 			if len(done) > 0 {
 				first = markedError{first, errVerdict}
 			}

@@ -36,7 +36,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		err = usagef("%w", err)
 	}
 	code := exitCode(err)
-	text := flat(err)
+	text := named(cmd, err)
 	if code == exitUsage {
 		text += fmt.Sprintf(`; see "%s --help"`, cmd.CommandPath())
 	}

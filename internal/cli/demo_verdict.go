@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/scene"
 	"github.com/turnout-mq/turnout/testenv/history"
 )
@@ -30,7 +31,7 @@ type demoReport struct {
 	Broken       []history.Finding `json:"broken"` // rules of the checker that were broken and must not be
 	Dir          string            `json:"dir"`
 
-	next string // another command to try
+	next [2]string // another command to try, and what it does
 }
 
 // demoLeft is what a cluster has, asked of its brokers.
@@ -68,9 +69,9 @@ func (d *demo) left(ctx context.Context, cluster string) (demoLeft, error) {
 // judge counts, when everything has ended, what became of each message.
 func (d *demo) judge(ctx context.Context) (demoReport, error) {
 	r := demoReport{Backend: string(d.env.Backend()), Moves: d.moves, Dir: d.dir, LostIDs: []string{}, Broken: []history.Finding{}}
-	r.next = "turnout demo --servers        the same with Apache ZooKeeper, Kafka and RocketMQ (Java 17)"
+	r.next = [2]string{"turnout demo --servers", "the same with Apache ZooKeeper, Kafka and RocketMQ (Java 17)"}
 	if d.servers {
-		r.next = "turnout demo --servers --rate 1000 --seconds 60        more messages, more time to look on"
+		r.next = [2]string{"turnout demo --servers --rate 1000 --seconds 60", "more messages, more time to look on"}
 	}
 	events, err := history.Load(scene.HistoryDir(d.dir))
 	if err != nil {
@@ -143,7 +144,7 @@ func (d *demo) spans() []history.Left {
 func (r demoReport) reason() string {
 	var why []string
 	if r.Errors > 0 {
-		why = append(why, fmt.Sprintf("%d errors", r.Errors))
+		why = append(why, count.Of(r.Errors, "error", "errors"))
 	}
 	for _, f := range r.Broken {
 		why = append(why, fmt.Sprintf("%d %s", f.Count, f.Rule))
@@ -153,7 +154,7 @@ func (r demoReport) reason() string {
 			why = append(why, fmt.Sprintf("%d left on %s", l.Unread, l.Cluster))
 		}
 		if l.DeadLetters > 0 {
-			why = append(why, fmt.Sprintf("%d dead letters on %s", l.DeadLetters, l.Cluster))
+			why = append(why, fmt.Sprintf("%s on %s", count.Of(l.DeadLetters, "dead letter", "dead letters"), l.Cluster))
 		}
 	}
 	for _, m := range r.Moves {
@@ -203,13 +204,16 @@ func (r demoReport) print(w io.Writer) {
 			fmt.Fprintf(w, "    %s  %s\n", e.ID, e.Text)
 		}
 	}
-	fmt.Fprintf(w, `What next?
-  less %s        what a program saw of it
-  less %s        every message that was sent and received, by its id
-  %s
-  turnout demo --stay        the servers run on, to try the other commands and examples/quickstart on them
-The files stay: remove %s when you have seen enough.
-`, filepath.Join(r.Dir, "log", demoSender+".log"), filepath.Join(scene.HistoryDir(r.Dir), "*"), r.next, r.Dir)
+	fmt.Fprintln(w, "What next?")
+	for _, line := range [][2]string{
+		{"less " + filepath.Join(r.Dir, "log", demoSender+".log"), "what a program saw of it"},
+		{"less " + filepath.Join(scene.HistoryDir(r.Dir), "*"), "every message that was sent and received, by its id"},
+		r.next,
+		{"turnout demo --stay", "the servers run on, to try the other commands and examples/quickstart on them"},
+	} {
+		fmt.Fprintf(w, "  %s\t%s\n", line[0], line[1])
+	}
+	fmt.Fprintf(w, "The files stay: remove %s when you have seen enough.\n", r.Dir)
 }
 
 func none(ids []string) string {

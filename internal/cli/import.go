@@ -15,6 +15,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/broker/drivers"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
@@ -252,7 +253,7 @@ func problems(r *imports.Result) error {
 	if len(r.Problems) == 0 {
 		return nil
 	}
-	return markedError{fmt.Errorf("%d problems, see above; the rest is in the document", len(r.Problems)), errVerdict}
+	return markedError{fmt.Errorf("%s, see above; the rest is in the document", count.Of(len(r.Problems), "problem", "problems")), errVerdict}
 }
 
 func specs[T any](items []manifest.Item[T]) []T {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/admin/server/api"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -82,7 +83,7 @@ by its code. The command that starts the migration is printed. The exit code is 
 					return err
 				}
 				if n := len(plan.Blocking()); n > 0 {
-					return markedError{fmt.Errorf("topic %s can not be moved to %s as things are: %s", plan.Topic, plan.To, plural(n, "finding blocks it", "findings block it")), errs.ErrInvalid}
+					return markedError{fmt.Errorf("topic %s can not be moved to %s as things are: %s", plan.Topic, plan.To, count.Of(n, "finding blocks it", "findings block it")), errs.ErrInvalid}
 				}
 				return nil
 			})
@@ -92,19 +93,12 @@ by its code. The command that starts the migration is printed. The exit code is 
 	return cmd
 }
 
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
 func showPlan(w io.Writer, plan *migrate.Plan, m *moveFlags) {
 	how := "unordered: sends do not pause"
 	if plan.Ordered {
 		how = fmt.Sprintf("the order per key is kept; sends may pause for up to %v", time.Duration(plan.Hold)*time.Millisecond)
 	}
-	fmt.Fprintf(w, "topic %s to %s, %s; %s\n\n", plan.Topic, plan.To, how, plural(len(plan.Participants), "participant", "participants"))
+	fmt.Fprintf(w, "topic %s to %s, %s; %s\n\n", plan.Topic, plan.To, how, count.Of(len(plan.Participants), "participant", "participants"))
 	showFindings(w, plan.Findings)
 	errors := 0
 	accept := append([]string{}, m.accept...)

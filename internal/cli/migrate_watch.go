@@ -19,6 +19,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -317,7 +318,7 @@ func (t *terminalScreen) draw(s *sight) string {
 			awaited = append(awaited, p)
 		}
 	}
-	fmt.Fprintf(w, "\n%d of %s applied the route\n", len(s.Participants)-len(awaited), plural(len(s.Participants), "participant has", "participants have"))
+	fmt.Fprintf(w, "\n%d of %s applied the route\n", len(s.Participants)-len(awaited), count.Of(len(s.Participants), "participant has", "participants have"))
 	for i, p := range awaited {
 		if i == watchMost {
 			fmt.Fprintf(w, "  and %d more\n", len(awaited)-i)

@@ -16,6 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 )
 
@@ -36,7 +37,7 @@ func newPolicyCommand(a *app) *cobra.Command {
 				return p.show(all, func(w io.Writer) {
 					row(w, "KIND", "APPROVAL", "EXPIRES AFTER", "VERSION")
 					for _, policy := range all {
-						row(w, policy.Kind, approval(policy), fmt.Sprintf("%d days", policy.Days), policy.Version)
+						row(w, policy.Kind, approval(policy), count.Of(policy.Days, "day", "days"), policy.Version)
 					}
 				})
 			})
@@ -84,7 +85,7 @@ func newPolicySet(p *platform) *cobra.Command {
 				return err
 			}
 			return p.show(policy, func(w io.Writer) {
-				fmt.Fprintf(w, "requests of kind %s: approval %s, expire after %d days\n", policy.Kind, approval(policy), policy.Days)
+				fmt.Fprintf(w, "requests of kind %s: approval %s, expire after %s\n", policy.Kind, approval(policy), count.Of(policy.Days, "day", "days"))
 			})
 		})
 	}

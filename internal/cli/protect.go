@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -42,7 +43,7 @@ has both, one a line, and after everybody has the new one, that alone.`,
 					for _, path := range p.Nodes {
 						fmt.Fprintln(w, path)
 					}
-					fmt.Fprintf(w, "%d nodes belonged to others, too; %d changed\n", len(p.Nodes), p.Changed)
+					fmt.Fprintf(w, "%s to others, too; %d changed\n", count.Of(len(p.Nodes), "node belonged", "nodes belonged"), p.Changed)
 				})
 			})
 		},

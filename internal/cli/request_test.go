@@ -56,7 +56,7 @@ func TestPeopleAndRequests(t *testing.T) {
 		require.Contains(t, alice(3, "", "user", "list").stderr, "admin")
 
 		require.Contains(t, alice(3, `{"topic":{"nam":"x"}}`, "request", "new", "-f", "-").stderr, `unknown field "nam"`)
-		require.Contains(t, alice(3, `{"topic":{"name":"a/b","app":"x","partitions":1}}`, "request", "new", "-f", "-").stderr, "body.topic.name")
+		require.Contains(t, alice(3, `{"topic":{"name":"a/b","app":"x","partitions":1}}`, "request", "new", "-f", "-").stderr, "topic.name in --file: ")
 		for _, name := range []string{"kafka-a", "kafka-b"} {
 			doc := fmt.Sprintf(`{"cluster":{"name":%q,"kind":"kafka","addresses":[%q]}}`, name, p.Addresses(name)[0])
 			id := decode[struct{ ID string }](t, bob(0, doc, "request", "new", "-f", "-", "-o", "json").stdout).ID

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -115,7 +116,7 @@ func (l *shadowLag) doubts(ctx context.Context, groups []stressGroup) ([]string,
 			doubts = append(doubts, fmt.Sprintf("the shadow group of %s is on and no instance has started it; turnout shadow status %s %s says why", g.Group, app, g.Group))
 		}
 		if g.left() > 0 {
-			doubts = append(doubts, fmt.Sprintf("the shadow group of %s has %d messages of an earlier run to read", g.Group, g.left()))
+			doubts = append(doubts, fmt.Sprintf("the shadow group of %s has %s of an earlier run to read", g.Group, count.Of(g.left(), "message", "messages")))
 		}
 	}
 	return doubts, nil

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/turnout-mq/turnout/internal/count"
 )
 
 // stressResult is what "stress run" prints.
@@ -68,7 +70,7 @@ func (r *stressResult) judge(drain time.Duration, unknown error) {
 		case g.Error != "":
 			add("how far the shadow group of %s has come is not known: %s", g.Group, g.Error)
 		default:
-			add("the shadow group of %s has not finished %d messages %v after the last one", g.Group, g.left(), drain)
+			add("the shadow group of %s has not finished %s %v after the last one", g.Group, count.Of(g.left(), "message", "messages"), drain)
 		}
 	}
 	r.Clean = len(r.Reasons) == 0

@@ -16,6 +16,7 @@ import (
 	"github.com/turnout-mq/turnout/admin/server/api"
 	"github.com/turnout-mq/turnout/admin/store"
 	"github.com/turnout-mq/turnout/admin/stress"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/internal/shadowack"
 )
@@ -164,7 +165,7 @@ func (p *platform) showStressTopics(w io.Writer, topics []store.StressTopic) {
 	for _, t := range topics {
 		var made []string
 		if t.MadeThere {
-			made = append(made, fmt.Sprintf("on the cluster, %d partitions", t.Partitions))
+			made = append(made, "on the cluster, "+count.Of(t.Partitions, "partition", "partitions"))
 		}
 		if t.Made {
 			made = append(made, "in ZooKeeper")

@@ -62,7 +62,7 @@ func TestStressTaskCommands(t *testing.T) {
 		require.Contains(t, r.stderr, "an instance that subscribes audit")
 		waits("stress", "task", "stop", "s-2", "--wait", "1m")
 		require.Contains(t, waits("stress", "task", "remove", "s-1", "--wait", "1m").stdout, "removed")
-		require.Regexp(t, `started +1 of 1 flags are on`, p.turnout(t, "stress", "task", "history", "s-1").stdout)
+		require.Regexp(t, `started +1 of 1 flag is on`, p.turnout(t, "stress", "task", "history", "s-1").stdout)
 		traffic.complete(t)
 	})
 }

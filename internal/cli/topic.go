@@ -12,6 +12,7 @@ import (
 
 	"github.com/turnout-mq/turnout/admin/inventory"
 	"github.com/turnout-mq/turnout/broker"
+	"github.com/turnout-mq/turnout/internal/count"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -289,7 +290,7 @@ func offsets(o broker.Offsets, none string) string {
 	for _, offset := range o {
 		sum += offset
 	}
-	return fmt.Sprintf("%d in %d partitions", sum, len(o))
+	return fmt.Sprintf("%d in %s", sum, count.Of(len(o), "partition", "partitions"))
 }
 
 func inflight(p *metadata.Participant) string {

@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/turnout-mq/turnout/internal/count"
 )
 
 func newWatchCommand(a *app) *cobra.Command {
@@ -169,7 +171,7 @@ func (l watchLine) text(data []byte) string {
 	}
 	switch {
 	case l.Missed > 0:
-		fmt.Fprintf(&b, "  %d changes came and went between two reads", l.Missed)
+		fmt.Fprintf(&b, "  %s came and went between two reads", count.Of(l.Missed, "change", "changes"))
 	case l.Unreadable:
 		b.WriteString("  (data not readable: no permission)")
 	case l.Zxid != "":
