@@ -168,13 +168,14 @@ func newRequestEdit(p *platform) *cobra.Command {
 
 // step changes a request as it is now.
 func (p *platform) step(cmd *cobra.Command, id, method, what string, in any, wait bool) error {
-	r := &store.ChangeRequest{}
+	r := &store.ChangeRequest{} // what it was must not show through what it has become
 	err := p.with(cmd, preflightLimit, func(ctx context.Context, c *api.Client) error {
 		path := "/requests/" + url.PathEscape(id)
-		if err := c.Read(ctx, path, nil, r); err != nil {
+		var now store.ChangeRequest
+		if err := c.Read(ctx, path, nil, &now); err != nil {
 			return err
 		}
-		return c.Change(ctx, method, path+what, r.Version, in, r)
+		return c.Change(ctx, method, path+what, now.Version, in, r)
 	})
 	if err != nil {
 		return err
