@@ -310,7 +310,7 @@ topics:
 		require.Contains(t, admin(7, "", "request", "approve", "--batch", "broken", "--yes", "--wait").stderr, "broken_topic is failed")
 		r = bob(7, "", "apply", "-f", file, "--yes")
 		require.Regexp(t, `(?m)^failed +topic +broken_topic +r-\d+ has failed`, r.stdout)
-		require.Contains(t, bob(0, "", "request", "retry", "--batch", "broken", "--yes").stdout, "1 of 1 requests of batch broken retried")
+		require.Contains(t, bob(0, "", "request", "retry", "--batch", "broken", "--yes").stdout, "1 of 1 request of batch broken retried")
 		info, err := kafka.DescribeTopic(ctx, "broken_topic")
 		require.NoError(t, err)
 		require.Len(t, info.Partitions, 1, "what exists is not changed")

@@ -284,7 +284,7 @@ func TestMigrateUsage(t *testing.T) {
 	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--proxy", "nowhere"), "--proxy")
 	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--listen", "nowhere"), "host:port")
 	require.Contains(t, z.refused(t, 2, "serve", "--data-dir", t.TempDir(), "--url", "nowhere"), "http://")
-	require.Contains(t, z.refused(t, 3, "serve", "--database", "mysql:x"), "sqlite:PATH")
+	require.Contains(t, z.refused(t, 3, "serve", "--database", "mysql:x", "--listen", "127.0.0.1:0"), "sqlite:PATH")
 	t.Setenv("TURNOUT_TOKEN", "two words")
 	says := z.refused(t, 2, "migrate", "list")
 	require.Contains(t, says, "TURNOUT_TOKEN")

@@ -38,7 +38,7 @@ func TestStressTaskCommands(t *testing.T) {
 		}
 		r := ask(doc("sale", "billing"), "stress", "task", "plan", "-f", "-")
 		require.Equal(t, 0, r.code, r.stderr)
-		require.Regexp(t, `order_topic +shadow_order_topic +kafka-a +on the cluster, 1 partitions; in ZooKeeper`, r.stdout)
+		require.Regexp(t, `order_topic +shadow_order_topic +kafka-a +on the cluster, 1 partition; in ZooKeeper`, r.stdout)
 		require.Equal(t, 3, ask(`{"claim":{"app":"x"}}`, "stress", "task", "plan", "-f", "-").code)
 		r = ask(doc("sale", "billing"), "request", "new", "-f", "-", "--wait")
 		require.Equal(t, 0, r.code, r.stderr)
