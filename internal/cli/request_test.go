@@ -25,9 +25,9 @@ func (p *platform) as(t *testing.T, name, once string) func(code int, stdin stri
 		return r
 	}
 	if once != "" {
-		does(0, once+"\n"+password+"\n", "login", "--claim", "--name", name)
+		does(0, once+"\n"+password+"\n", "login", "--claim", "--name", name, "--timeout", "1m")
 	} else {
-		does(0, password+"\n", "login", "--name", name)
+		does(0, password+"\n", "login", "--name", name, "--timeout", "1m")
 	}
 	return does
 }
