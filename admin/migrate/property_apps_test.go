@@ -115,6 +115,9 @@ func describeRoute(r metadata.Route) string {
 	for _, c := range r.Warm {
 		text += " warm " + c
 	}
+	for _, c := range r.Dead {
+		text += " dead " + c
+	}
 	for _, s := range r.Stays {
 		text += fmt.Sprintf(" [%s %v-%v]", s.Cluster, s.Start, s.End)
 	}
@@ -122,6 +125,9 @@ func describeRoute(r metadata.Route) string {
 }
 
 func (w *world) warm(cluster string) error {
+	if err := w.answers(cluster); err != nil {
+		return err
+	}
 	return w.clusters[cluster].Connect(nil).Warm(w.ctx, topicName)
 }
 
@@ -169,7 +175,7 @@ func (s *sender) applicable() bool {
 			return false
 		}
 	}
-	return s.to == "" || s.began == v || s.w.Off["R6"]
+	return s.to == "" || s.began == v || slices.Contains(v.Dead, s.to) || s.w.Off["R6"]
 }
 
 func (s *sender) ack() {
@@ -238,6 +244,14 @@ func (s *sender) steps() (steps []step) {
 		add("gives up: fenced, and no ZooKeeper", func() { s.cur, s.refused = nil, false })
 	case s.cur != nil && s.to == "" && !s.refused && !s.held && s.settled:
 		add("picks "+s.target+" for "+s.cur.id, func() { s.to, s.began = s.target, s.under })
+	case s.cur != nil && s.to != "" && slices.Contains(s.under.Dead, s.to):
+		add("takes "+s.cur.id+" back from "+s.to, func() {
+			if !s.stored {
+				w.ghosts = append(w.ghosts, ghost{s.cur, s.to})
+			}
+			s.to, s.stored = "", false
+		})
+	case s.cur != nil && s.to != "" && s.to == w.dead: // it waits
 	case s.cur != nil && s.to != "" && !s.stored:
 		add("its send of "+s.cur.id+" reaches "+s.to, s.store)
 		if w.maybe(&w.Lost, 8) {
@@ -346,7 +360,7 @@ func (r *reader) wants() (wants []want) {
 		case s.Open() && r.ordered() && wrote && slices.Contains(r.view.Warm, s.Cluster):
 		case s.Open():
 			wrote = wrote || s.Cluster == r.view.Write
-			add(s.Cluster, nil, s.Cluster == r.view.Write || slices.Contains(r.view.Warm, s.Cluster))
+			add(s.Cluster, nil, s.Cluster == r.view.Write || slices.Contains(r.view.Warm, s.Cluster) || slices.Contains(r.view.Dead, s.Cluster))
 		case r.sealed[stayKey(s)]:
 		case !r.ordered() || r.w.Off["R20"]:
 			add(s.Cluster, nil, true)
@@ -389,6 +403,12 @@ func (r *reader) fulfilled() bool {
 	}
 	for _, want := range r.wants() {
 		a := r.on[want.cluster]
+		if slices.Contains(r.view.Dead, want.cluster) {
+			continue
+		}
+		if want.cluster == r.w.dead {
+			return false
+		}
 		if a == nil {
 			if left, looked := r.looked[want.cluster]; want.stays || !looked || left > 0 {
 				return false
@@ -461,6 +481,9 @@ func (r *reader) steps() (steps []step) {
 	wanted := map[string]want{}
 	for _, x := range r.wants() {
 		wanted[x.cluster] = x
+		if x.cluster == w.dead {
+			continue
+		}
 		a := r.on[x.cluster]
 		left, looked := r.looked[x.cluster]
 		switch {
@@ -483,6 +506,9 @@ func (r *reader) steps() (steps []step) {
 		}
 	}
 	for _, c := range slices.Sorted(maps.Keys(r.on)) {
+		if c == w.dead {
+			continue
+		}
 		if _, ok := wanted[c]; !ok {
 			add("leaves "+c, func() { r.leave(c) })
 		}

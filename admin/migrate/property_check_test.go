@@ -96,7 +96,7 @@ func (w *world) observe() {
 // left.
 func (w *world) route() {
 	t := w.look()
-	if m := w.open(); m != nil && (m.State == string(Holding) || m.State == string(Fencing) || m.State == string(Reverting) || m.State == string(Switching) && t.Route.Write != m.Target) {
+	if m := w.open(); m != nil && (m.State == string(Planned) /* it has taken over */ || m.State == string(Holding) || m.State == string(Fencing) || m.State == string(Reverting) || m.State == string(Switching) && t.Route.Write != m.Target) {
 		return
 	}
 	if f, err := w.db.FenceOf(w.ctx, t.Route.Write, topicName); err == nil && f.Wanted {
@@ -168,6 +168,9 @@ func (w *world) rest() {
 		if w.bad != "" {
 			return
 		}
+		if round == 15 {
+			w.dead = ""
+		}
 		if round == 20 {
 			for _, name := range w.names {
 				if len(w.clusters[name].Partitions(topicName)) == 0 {
@@ -215,7 +218,7 @@ func (w *world) unrest() string {
 	if t.Wish.Cluster != t.Route.Write {
 		return fmt.Sprintf("the wish is %s and the route writes %s", t.Wish.Cluster, t.Route.Write)
 	}
-	if len(t.Route.Stays) != 1 || t.Route.Hold != nil {
+	if len(t.Route.Stays) != 1 || t.Route.Hold != nil || len(t.Route.Dead) > 0 {
 		return "the route is " + describeRoute(*t.Route)
 	}
 	if err := w.warm(t.Route.Write); err != nil {

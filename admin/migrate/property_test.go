@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -27,6 +28,9 @@ func anything(choose chooser) setup {
 	}
 	if choose(3) == 0 {
 		s.When = []State{Preparing, Holding, Fencing, Switching, Sealing, Draining, Shutting, Closing}[choose(8)]
+	}
+	if choose(3) == 0 {
+		s.Deaths = 1 + choose(2)
 	}
 	if choose(2) == 0 {
 		s.Late = 1 + choose(7)
@@ -96,4 +100,26 @@ func TestPropertyFindsRulesThatAreMissing(t *testing.T) {
 		t.Logf("without %s: %s", rule, bad)
 		require.NotEmpty(t, bad, "without %s nothing went wrong in %d runs", rule, most)
 	}
+}
+
+// Worlds in which the cluster that is written dies, and moves are forced away from it (R31).
+func TestPropertyOfForcedMoves(t *testing.T) {
+	runs := 6
+	if n, err := strconv.Atoi(os.Getenv("TURNOUT_PROPERTY_CHECKS")); err == nil {
+		runs = n
+	}
+	e := newEngine(t)
+	pending, takenOver := 0, 0
+	for seed := range runs {
+		choose := rand.New(rand.NewPCG(uint64(seed), 31)).IntN //nolint:gosec // of a test
+		s := anything(choose)
+		s.Deaths, s.Moves, s.Messages, s.Steps = 2, 2, max(20, s.Messages), max(900, s.Steps)
+		w := e.run(s, choose)
+		require.Empty(t, w.bad, "seed %d: %+v\n%s", seed, s, strings.Join(w.trace, "\n"))
+		story := strings.Join(w.trace, "\n")
+		pending += strings.Count(story, "→ pending")
+		takenOver += strings.Count(story, "a move is forced")
+	}
+	t.Logf("%d runs: %d moves waited for a dead cluster, %d took another one over", runs, pending, takenOver)
+	require.Positive(t, pending)
 }

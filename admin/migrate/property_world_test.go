@@ -50,7 +50,7 @@ type setup struct {
 	Late       int   // bit i: the fence of the i-th cluster keeps readers out, too
 	Steps      int
 
-	Kills, Cuts, Snapshots, Lost, Failures, Rebalances, Edits, Strangers, Markers, Rollbacks, Aborts, Sleeps, Deposed, Away int
+	Kills, Cuts, Snapshots, Lost, Failures, Rebalances, Edits, Strangers, Markers, Rollbacks, Aborts, Sleeps, Deposed, Away, Deaths int
 
 	When  State  // people ask for the way back only in this state; "": in any
 	Slow  string // actors of this first letter do little
@@ -108,7 +108,8 @@ type world struct {
 	bad      string
 	trace    []string
 	edited   bool
-	calm     bool // no more faults
+	dead     string // the cluster that does not answer now; "": all do
+	calm     bool   // no more faults
 	close    []func()
 }
 
@@ -257,7 +258,7 @@ func (e *engine) build(w *world) {
 		return p
 	}
 	options := Options{Off: w.Off}
-	w.service = New(w.db, w.meta, pool(w.meta, nil), zap.NewNop(), options)
+	w.service = New(w.db, w.meta, pool(w.meta, func(_ context.Context, cluster, _ string) error { return w.answers(cluster) }), zap.NewNop(), options)
 	for i := range 2 {
 		l := &leader{w: w, name: fmt.Sprintf("c%d", i)}
 		meta := w.meta
@@ -357,6 +358,9 @@ func (w *world) let(a actor) bool {
 // brokerSteps: the leader of a partition acts on a fence.
 func (w *world) brokerSteps(name string) (steps []step) {
 	m := w.clusters[name]
+	if name == w.dead {
+		return nil
+	}
 	for _, p := range m.Partitions(topicName) {
 		steps = append(steps, step{"acts on its setting", func() {
 			if m.Act(topicName, p) {
@@ -383,6 +387,9 @@ func (w *world) brokerSteps(name string) (steps []step) {
 // networkSteps: what was given up arrives or does not.
 func (w *world) networkSteps() (steps []step) {
 	for i, g := range w.ghosts {
+		if g.cluster == w.dead {
+			continue
+		}
 		gone := func() { w.ghosts = slices.Delete(slices.Clone(w.ghosts), i, i+1) }
 		steps = append(steps,
 			step{fmt.Sprintf("the request of %s on %s arrives late", g.m.id, g.cluster), func() { _ = w.store(g.cluster, g.m); gone() }},
@@ -424,10 +431,19 @@ func (w *world) operatorSteps() (steps []step) {
 	case w.calm:
 	case open == nil && w.Moves > 0:
 		steps = append(steps, step{"a move is started", w.start})
+	case open != nil && w.dead != "" && w.dead == w.look().Route.Write && w.choose(4) == 0:
+		steps = append(steps, step{"a move is forced", w.start})
 	case open != nil && (w.When == "" || open.State == string(w.When)) && w.maybe(&w.Rollbacks, 3):
 		steps = append(steps, step{"asks for the way back", func() { w.stirred = true; _ = w.service.Rollback(w.ctx, open.ID, "op") }})
 	case open != nil && w.maybe(&w.Aborts, 6):
 		steps = append(steps, step{"asks for an abort", func() { w.stirred = true; _ = w.service.Abort(w.ctx, open.ID, "op") }})
+	}
+	switch {
+	case w.dead != "" && (w.choose(20) == 0 || w.calm && w.choose(4) == 0):
+		steps = append(steps, step{w.dead + " answers again", func() { w.dead = "" }})
+	case w.dead == "" && w.maybe(&w.Deaths, 10):
+		dies := w.look().Route.Write
+		steps = append(steps, step{dies + " dies", func() { w.dead = dies }})
 	}
 	if w.maybe(&w.Edits, 6) {
 		to := w.names[w.choose(len(w.names))]
@@ -447,12 +463,16 @@ func (w *world) start() {
 	}
 	plan := Plan{Topic: topicName, To: to, Ordered: w.Ordered, Create: true, Hold: w.Hold,
 		Accept: []string{SleepingGroups, NotReady, PartitionsDiffer, FewerPartitions, OrderNotKept, Vanished}}
+	if w.dead != "" || w.Deaths > 0 && w.choose(4) == 0 {
+		plan.Force, plan.Partitions, plan.Accept = true, w.Partitions, append(plan.Accept, SourceAnswers)
+	}
 	m, err := w.service.Start(w.ctx, plan, "op", StarterApproves)
 	if err != nil {
 		w.note("    refused: %v", err)
 		return
 	}
-	w.Moves--
+	w.Moves = max(0, w.Moves-1)
+	w.edited = w.edited || plan.Force // the order is suspended (R31)
 	w.note("    %s to %s", m.ID, to)
 }
 
@@ -487,6 +507,9 @@ type leader struct {
 func (l *leader) gate(ctx context.Context, cluster, call string) error {
 	if l.turn == nil || ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if err := l.w.answers(cluster); err != nil {
+		return err
 	}
 	if call == "Unfence" {
 		defer func() {
@@ -613,6 +636,14 @@ func (l *leader) depose() {
 	}
 	l.kill()
 	l.c.asserted = map[string]time.Time{} // whoever follows knows nothing of it
+}
+
+// answers says that a cluster is dead.
+func (w *world) answers(cluster string) error {
+	if cluster == w.dead {
+		return errors.New(cluster + " is dead")
+	}
+	return nil
 }
 
 func document(v any) []byte {
