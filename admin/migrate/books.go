@@ -29,6 +29,7 @@ func (w *walk) enter(ctx context.Context, to State, why string, fences ...store.
 	}
 	from := w.m.state()
 	now := w.c.now().UTC()
+	w.leave(to)
 	w.m.State = string(to)
 	w.m.Waiting = ""
 	d := &w.m.data
@@ -45,6 +46,7 @@ func (w *walk) enter(ctx context.Context, to State, why string, fences ...store.
 func (w *walk) end(ctx context.Context, outcome store.Outcome) error {
 	now := time.Now().UTC()
 	from := w.m.state()
+	w.leave(Done)
 	w.m.State, w.m.Outcome, w.m.EndedAt, w.m.Waiting = string(Done), outcome, &now, ""
 	d := &w.m.data
 	took := now.Sub(d.Entered)
@@ -66,9 +68,13 @@ func (w *walk) save(ctx context.Context, ch store.Changes) error {
 		return err
 	}
 	ch.Events = append(w.later, ch.Events...)
-	err := w.c.db.Update(ctx, w.m.Migration, ch)
+	var err error
+	if ch.Notices, err = w.notices(); err != nil {
+		return err
+	}
+	err = w.c.db.Update(ctx, w.m.Migration, ch)
 	if err == nil {
-		w.later = nil
+		w.later, w.told = nil, nil
 		w.c.Kick()
 	}
 	return err

@@ -41,6 +41,10 @@ type Options struct {
 	// Entered, if there is one, is called before anything is done in a state: after that was stored, and again by each
 	// controller that takes the migration over. The step waits until it returns; ctx ends with the leadership. For tests.
 	Entered func(ctx context.Context, m *store.Migration)
+	// GuardEvery is the time between two looks of guards; 0: 1 s. A breach lasts for four of them before anything is done.
+	GuardEvery time.Duration
+	// Webhook: there is one, so notices of guards are stored for it.
+	Webhook bool
 	// Off switches rules of the protocol off, by name, to show that each is needed. For tests.
 	Off map[string]bool
 }
@@ -64,6 +68,8 @@ type Controller struct {
 	asserted map[string]time.Time // by migration: when its fences were last looked at
 	firsts   map[string]time.Time // by migration and state: when this controller first saw it there
 	told     map[string]string    // by migration: what Options.Entered was told of last
+	watches  map[string]*watch    // by migration
+	breaches map[Breached]int64   // of guards, with N 0
 }
 
 // New returns a controller over the store, the metadata and the clusters of pool.
@@ -71,7 +77,11 @@ func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Lo
 	if opt.FenceCheck <= 0 {
 		opt.FenceCheck = fenceCheck
 	}
-	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}, firsts: map[string]time.Time{}, told: map[string]string{}}
+	if opt.GuardEvery <= 0 {
+		opt.GuardEvery = guardEvery
+	}
+	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}, firsts: map[string]time.Time{}, told: map[string]string{},
+		watches: map[string]*watch{}, breaches: map[Breached]int64{}}
 }
 
 // version is what a node must still have when it is written (R2).
@@ -271,6 +281,7 @@ func (c *Controller) forget(id string) {
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.firsts, func(key string, _ time.Time) bool { return strings.HasPrefix(key, id+" ") })
 	delete(c.asserted, id)
+	delete(c.watches, id)
 }
 
 // pause waits for d; an error: ctx ended.

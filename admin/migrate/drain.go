@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/turnout-mq/turnout/broker"
@@ -75,7 +74,7 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 			case src.Seal != nil && l.Finished(src.Seal):
 				// What follows was written late, and members leave at the seal: it is sent on (R18).
 				groups[g.Name], late = l.Positions, true
-			case slices.Contains(w.m.plan.Sleeping, g.Name) && w.m.plan.accepts(SleepingGroups) && !w.now.live(g.Name):
+			case w.m.plan.asleep(g.Name) && !w.now.live(g.Name):
 				sleeping = append(sleeping, g.Name)
 			default:
 				text := fmt.Sprintf("group %s has %s left on %s", g.Name, describe(l), src.Cluster)

@@ -68,6 +68,8 @@ type Plan struct {
 	Dead []string `json:"dead,omitempty"`
 	// Accept names the warnings that do not stop it, by code; "all" accepts every warning.
 	Accept []string `json:"accept,omitempty"`
+	// Guards watch it.
+	Guards []Guard `json:"guards,omitempty"`
 	// Sleeping are groups that had nobody when the plan was made, and whose messages stay on the source until they wake.
 	// Filled in by the preflight.
 	Sleeping []string `json:"sleeping,omitempty"`
@@ -81,6 +83,11 @@ type Plan struct {
 // accepts says whether a warning was accepted.
 func (p *Plan) accepts(code string) bool {
 	return slices.Contains(p.Accept, code) || slices.Contains(p.Accept, "all")
+}
+
+// asleep says whether a group was accepted without anybody who reads for it.
+func (p *Plan) asleep(group string) bool {
+	return slices.Contains(p.Sleeping, group) && p.accepts(SleepingGroups)
 }
 
 // target is the cluster that is gone to.
@@ -134,6 +141,9 @@ type data struct {
 	// Acks are the participants that have acknowledged in this state, and Seen all that were there in it.
 	Acks map[string]time.Time `json:"acks,omitempty"`
 	Seen map[string]time.Time `json:"seen,omitempty"`
+	// P99 of sends to clusters that were left, when it was last known; in ms, by cluster.
+	P99      map[string]float64 `json:"p99Ms,omitempty"`
+	Breaches []Breach           `json:"breaches,omitempty"` // of guards, the newest last
 }
 
 func (d *data) source(cluster string) *source {

@@ -22,12 +22,8 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		return true, w.end(ctx, store.Aborted)
 	case s == Preparing && !d.Reverse, s == Holding && !d.Reverse, s == Fencing && !d.Reverse:
 		return true, w.revert(ctx, "asked for: "+string(w.m.Request))
-	case d.Reverse || d.GoBack:
-		return true, w.refuse(ctx, "it is on its way back already")
-	case s == Closing:
-		return true, w.refuse(ctx, "it is too late, everything has moved; start a move in the other direction when it has ended")
-	case d.source(d.Home) == nil:
-		return true, w.refuse(ctx, "there is nothing to go back to: the wish says where the topic is; start a move")
+	case w.noWayBack() != "":
+		return true, w.refuse(ctx, w.noWayBack())
 	case w.m.Request == store.Abort:
 		return true, w.refuse(ctx, d.Target.Cluster+" takes writes already; ask for a rollback")
 	case len(d.dead()) > 0:
@@ -43,6 +39,20 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		w.m.Request = store.None
 		return true, w.enter(ctx, Preparing, "on the way back to "+d.Target.Cluster)
 	}
+}
+
+// noWayBack says why the migration can not go back now; "": it can.
+func (w *walk) noWayBack() string {
+	d := &w.m.data
+	switch s := w.m.state(); {
+	case d.Reverse || d.GoBack || s == Reverting:
+		return "it is on its way back already"
+	case s == Closing:
+		return "it is too late, everything has moved; start a move in the other direction when it has ended"
+	case s != Planned && s != Preparing && d.source(d.Home) == nil:
+		return "there is nothing to go back to: the wish says where the topic is; start a move"
+	}
+	return ""
 }
 
 // refuse answers a request that comes at the wrong moment.

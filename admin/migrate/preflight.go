@@ -127,6 +127,9 @@ func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
 	if p.plan.Partitions < 0 {
 		p.find(Error, BadRequest, "give 0 (as many as now) or more", "partitions is %d", p.plan.Partitions)
 	}
+	if err := CheckGuards(p.plan.Guards); err != nil {
+		p.find(Error, BadRequest, "correct it", "%v", err)
+	}
 	look := c.lookAtAll
 	if plan.Force { // who reads is asked beside the rest
 		look = c.look

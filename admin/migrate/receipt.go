@@ -30,6 +30,8 @@ type Receipt struct {
 	Ended     time.Time     `json:"ended"`
 	Left      []LeftCluster `json:"left"`
 	Accepted  []string      `json:"accepted,omitempty"`
+	Guards    []Guard       `json:"guards,omitempty"`
+	Breaches  []Breach      `json:"breaches,omitempty"` // of guards
 	// Verdict for people: one sentence a cluster.
 	Verdict []string `json:"verdict"`
 	// Free: nothing of the topic is unread anywhere but on To.
@@ -86,7 +88,8 @@ func (c *Controller) deadLetters(ctx context.Context, topic string, groups []met
 // proof is the receipt as far as the row tells.
 func (m *migration) proof() *Receipt {
 	r := &Receipt{Migration: m.ID, Topic: m.Topic, Outcome: m.Outcome, To: m.data.Target.Cluster, Ordered: m.Ordered, NoOrder: m.data.NoOrder,
-		StartedBy: m.StartedBy, Approved: m.ApprovedBy, Started: m.CreatedAt, Accepted: m.plan.Accept}
+		StartedBy: m.StartedBy, Approved: m.ApprovedBy, Started: m.CreatedAt, Accepted: m.plan.Accept,
+		Guards: m.plan.Guards, Breaches: m.data.Breaches}
 	if m.EndedAt != nil {
 		r.Ended = *m.EndedAt
 	}

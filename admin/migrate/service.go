@@ -281,6 +281,8 @@ type Live struct {
 	At           time.Time         `json:"at"`
 	Participants []LiveParticipant `json:"participants"`
 	Clusters     []LiveCluster     `json:"clusters"`
+	Guards       []Guard           `json:"guards,omitempty"`
+	Breaches     []Breach          `json:"breaches,omitempty"` // of guards, those that are not over
 }
 
 // LiveParticipant is one process that uses the topic.
@@ -302,7 +304,9 @@ type LiveCluster struct {
 	// Stored sums the end offsets: the difference between two looks is what was sent.
 	Stored int64            `json:"stored"`
 	Lag    map[string]int64 `json:"lag"` // by group
-	Error  string           `json:"error,omitempty"`
+	// Sends are what the participants say of their sends to it lately; nil: none has sent to it.
+	Sends *metadata.Sends `json:"sends,omitempty"`
+	Error string          `json:"error,omitempty"`
 }
 
 // Live looks at the topic of a migration.
@@ -315,7 +319,16 @@ func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Live{Migration: row, At: time.Now().UTC()}
+	m, err := decode(row)
+	if err != nil {
+		return nil, err
+	}
+	l := &Live{Migration: row, At: time.Now().UTC(), Guards: m.plan.Guards}
+	for _, b := range m.data.Breaches {
+		if b.Over == nil {
+			l.Breaches = append(l.Breaches, b)
+		}
+	}
 	for _, p := range now.participants {
 		lp := LiveParticipant{ID: p.ID, Acked: p.Err == nil && p.Participant.Zxid >= now.RouteNode.Mzxid, Write: p.Write, Held: p.Held, Inflight: p.Inflight, Error: p.Error}
 		if p.Err != nil {
@@ -326,12 +339,16 @@ func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
 	if now.Route == nil {
 		return l, nil
 	}
+	sends := now.sends()
 	names := now.Route.Clusters()
 	l.Clusters = make([]LiveCluster, len(names))
 	var all sync.WaitGroup // at once: one that does not answer takes the time of no other
 	for i, name := range names {
 		lc := &l.Clusters[i]
 		*lc = LiveCluster{Cluster: name, Write: name == now.Route.Write, Lag: map[string]int64{}}
+		if s, any := sends[name]; any {
+			lc.Sends = &s
+		}
 		for _, s := range now.Route.Stays {
 			lc.Sealed = lc.Sealed || s.Cluster == name && !s.Open()
 		}

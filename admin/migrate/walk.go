@@ -28,6 +28,7 @@ type walk struct {
 	marks   map[string]mark     // by cluster: what was there a while ago
 	// later are events that wait for the next save: while sends pause nothing is stored that need not be.
 	later []store.Event
+	told  []Notice // the same, for the webhook
 	// said: when it was last stored what is waited for.
 	said time.Time
 	// asked: when it was last tried to follow a wish that nobody has answered.
@@ -49,12 +50,15 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 	if done, err := w.request(ctx); done || err != nil {
 		return 0, err
 	}
+	if acted, err := w.guards(ctx); acted || err != nil { // before anything that may wait for a cluster
+		return 0, err
+	}
 	if err := w.assertFences(ctx); err != nil {
 		return 0, err
 	}
 	s := w.m.state()
 	if w.m.Paused && s != Holding && s != Fencing { // sends wait: it is paused in the next state
-		return poll, w.waiting(ctx, "paused; go on with: turnout migrate resume "+w.m.ID)
+		return poll, w.waiting(ctx, w.paused())
 	}
 	waitFor, err := w.act(ctx)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/turnout-mq/turnout/admin/migrate"
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/internal/mask"
@@ -227,6 +228,8 @@ type MigrationSpec struct {
 	HoldMS     int64    `json:"holdMs,omitempty" minimum:"0" doc:"how long sends of an ordered topic may pause at most, in ms; 0: 3000"`
 	Accept     []string `json:"accept,omitempty" doc:"warnings of the preflight that do not stop it, by code"`
 	Force      bool     `json:"force,omitempty" doc:"leave a cluster that does not answer: sends go to the other at once"`
+	// Guards are migrate.Plan.Guards.
+	Guards []migrate.Guard `json:"guards,omitempty" doc:"limits that the migration is watched by"`
 }
 
 // DeletionSpec asks that something goes that nobody uses.
@@ -527,7 +530,7 @@ func (m MigrationSpec) validate() error {
 	if m.Partitions > 0 && !m.Create {
 		p.add("partitions", m.Partitions, "is for a topic that is created: add create, or leave it out")
 	}
-	return p.err("migration")
+	return errors.Join(p.err("migration"), migrate.CheckGuards(m.Guards))
 }
 
 func (d DeletionSpec) validate() error {

@@ -106,6 +106,7 @@ var (
 	groupsDesc     = described("groups", "Groups that read the topics that this server looks at.")
 	requestsDesc   = described("requests", "Requests by state; the same at all servers of a store.", "state")
 	migrationsDesc = described("migrations_open", "Migrations that have not ended, by state; the same at all servers of a store.", "state")
+	breachesDesc   = described("guard_breaches_total", "Breaches of guards of migrations that this server has found, by what was watched and what was done.", "what", "did")
 	outboxDesc     = described("outbox_length", "Publications that are not in ZooKeeper yet; the same at all servers of a store.")
 	driftDesc      = described("drift_open", "Differences that nobody ignores; the same at all servers of a store.", "what")
 	noticesDesc    = described("webhook_waiting", "Notices that the webhook has not taken yet; the same at all servers of a store.")
@@ -116,7 +117,7 @@ var (
 // Describe is that of prometheus.Collector.
 func (state) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{leaderDesc, connectedDesc, sessionsDesc, shardsDesc, lookedDesc, unreadDesc, othersDesc, groupsDesc,
-		requestsDesc, migrationsDesc, outboxDesc, driftDesc, noticesDesc, deliveriesDesc, scrapeDesc} {
+		requestsDesc, migrationsDesc, breachesDesc, outboxDesc, driftDesc, noticesDesc, deliveriesDesc, scrapeDesc} {
 		to <- d
 	}
 }
@@ -137,6 +138,10 @@ func (c *state) Collect(to chan<- prometheus.Metric) {
 	counter(deliveriesDesc, told.Taken, "taken")
 	counter(deliveriesDesc, told.Failed, "failed")
 	counter(deliveriesDesc, told.GivenUp, "given-up")
+
+	for _, b := range s.ctl.Breaches() {
+		counter(breachesDesc, b.N, string(b.What), string(b.Did))
+	}
 
 	snapshot := s.fleet.Snapshot()
 	gauge(shardsDesc, float64(len(snapshot.Shards)), fleet.Job)

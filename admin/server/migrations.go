@@ -99,7 +99,10 @@ func (s *server) wanted(ctx context.Context, q api.Request) (migrate.Plan, error
 			return migrate.Plan{}, err
 		}
 	}
-	plan := migrate.Plan{Topic: q.Topic, To: q.To, Create: q.Create, Partitions: q.Partitions, Hold: q.HoldMS, Accept: q.Accept, Participants: q.Participants, Force: q.Force}
+	plan := migrate.Plan{Topic: q.Topic, To: q.To, Create: q.Create, Partitions: q.Partitions, Hold: q.HoldMS, Accept: q.Accept, Participants: q.Participants, Force: q.Force, Guards: q.Guards}
+	if err := migrate.CheckGuards(q.Guards); err != nil {
+		return plan, err
+	}
 	topic, err := s.meta.GetTopic(ctx, q.Topic)
 	switch {
 	case errors.Is(err, errs.ErrUnknownTopic): // the preflight says so

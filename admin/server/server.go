@@ -206,7 +206,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	pool := clusters.NewPool(s.meta, cfg.Open, "turnout-serve-"+s.id, clusterLinger, s.log)
 	defer func() { s.closed("clusters", within(pool.Close)) }()
-	s.ctl = migrate.New(s.db, s.meta, pool, s.log, migrate.Options{})
+	s.ctl = migrate.New(s.db, s.meta, pool, s.log, migrate.Options{Webhook: cfg.Webhook != nil})
 	s.people = people.New(s.db, people.Options{Hashing: cfg.Hashing, Log: s.log})
 	if s.fleet, err = fleet.New(fleet.Config{Meta: s.meta, DB: s.db, Pool: pool, ID: s.id, About: about(), Log: s.log}); err != nil {
 		return err

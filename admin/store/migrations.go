@@ -222,6 +222,11 @@ func (q query) changes(n id, m *Migration, ch Changes) error {
 			return err
 		}
 	}
+	for _, doc := range ch.Notices {
+		if err := q.putNotice(doc); err != nil {
+			return err
+		}
+	}
 	if ch.Receipt != nil {
 		return q.putReceipt(n, *ch.Receipt)
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Notice is something that waits to be told to the webhook. RequestChanges.Tell makes it, in the transaction of the change
-// that it tells of.
+// Notice is something that waits to be told to the webhook. RequestChanges.Tell makes it, or Changes.Notices has it, in the
+// transaction of the change that it tells of.
 type Notice struct {
 	N         int64
 	Doc       json.RawMessage

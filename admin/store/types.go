@@ -119,6 +119,8 @@ type Changes struct {
 	Fences []Fence
 	// Receipt replaces the one that was there. nil: it stays.
 	Receipt *Receipt
+	// Notices are for the webhook, in this order.
+	Notices []json.RawMessage
 }
 
 // Filter says which migrations are asked for. The zero value: all of them.

@@ -55,6 +55,12 @@ func showReceipt(w io.Writer, r *migrate.Receipt) {
 	field(w, "started", fmt.Sprintf("%s by %s, approved by %s", moment(&r.Started), r.StartedBy, r.Approved))
 	field(w, "ended", fmt.Sprintf("%s, after %v", moment(&r.Ended), r.Ended.Sub(r.Started).Round(time.Millisecond)))
 	field(w, "accepted", strings.Join(r.Accepted, ", "))
+	for _, g := range r.Guards {
+		field(w, "guard", g)
+	}
+	for _, b := range r.Breaches {
+		field(w, "breach of "+b.Guard, fmt.Sprintf("%s to %s in the state %s, %s: %s", moment(&b.At), moment(b.Over), b.State, b.Did, oneLine([]byte(b.Text))))
+	}
 	for _, l := range r.Left {
 		fmt.Fprintln(w)
 		field(w, "left", l.Cluster)

@@ -28,6 +28,7 @@ type moveFlags struct {
 	hold       time.Duration
 	accept     []string
 	force      bool
+	guards     []string
 }
 
 func (m *moveFlags) add(cmd *cobra.Command) {
@@ -39,6 +40,7 @@ func (m *moveFlags) add(cmd *cobra.Command) {
 	f.DurationVar(&m.hold, "hold", 3*time.Second, "how long sends of an ordered topic may pause at most; it goes back to where it was when that is not enough")
 	f.BoolVar(&m.force, "force", false, "leave a cluster that does not answer: sends under way there are taken back and sent to the other one at once")
 	f.StringSliceVar(&m.accept, "accept", nil, "codes of warnings that do not stop it; all accepts every one")
+	f.StringArrayVar(&m.guards, "guard", nil, "a limit to watch it by, STATE:WHAT=LIMIT:DO, such as draining:time=30m:pause; STATE any is every one, WHAT time, errors, p99 or lag, DO page, pause or rollback; may be given again")
 }
 
 func (m *moveFlags) request() (api.Request, error) {
@@ -52,7 +54,11 @@ func (m *moveFlags) request() (api.Request, error) {
 	case m.hold < time.Millisecond || m.hold > time.Minute:
 		return api.Request{}, usagef("--hold %v: must be 1ms to 1m", m.hold)
 	}
-	return api.Request{To: m.to, Unordered: m.unordered, Create: m.create, Partitions: m.partitions, HoldMS: m.hold.Milliseconds(), Accept: m.accept, Force: m.force}, nil
+	guards, err := m.guarded()
+	if err != nil {
+		return api.Request{}, err
+	}
+	return api.Request{To: m.to, Unordered: m.unordered, Create: m.create, Partitions: m.partitions, HoldMS: m.hold.Milliseconds(), Accept: m.accept, Force: m.force, Guards: guards}, nil
 }
 
 func newMigratePlan(p *platform) *cobra.Command {
@@ -161,6 +167,9 @@ func (m *moveFlags) command(topic string, accept []string) string {
 	if m.force {
 		words = append(words, "--force")
 	}
+	for _, g := range m.guards {
+		words = append(words, "--guard", g)
+	}
 	if len(accept) > 0 {
 		words = append(words, "--accept", strings.Join(accept, ","))
 	}
@@ -193,6 +202,7 @@ no further one; those that run go on.
 --timeout is 1m here unless it is given; it is for the start of each topic.`,
 		Example: `  turnout migrate start order_topic --to kafka-b --watch
   turnout migrate start order_topic --to kafka-b --create --partitions 8 --accept auto-create,sleeping-groups
+  turnout migrate start order_topic --to kafka-b --guard any:errors=5%:rollback --guard draining:time=30m:pause
   turnout migrate start order_topic bil_topic --to kafka-b --parallel 2
   turnout migrate start order_topic --to kafka-b --force --watch
   turnout migrate start --topics-file topics.txt --to kafka-b`,

@@ -223,6 +223,31 @@ func clusterLine(s *sight, c migrate.LiveCluster) string {
 	return text
 }
 
+// failed and p99 are of the attempts to send in the last seconds.
+func failed(c migrate.LiveCluster) string {
+	if c.Sends == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d", c.Sends.Failed, c.Sends.All())
+}
+
+func p99(c migrate.LiveCluster) string {
+	if c.Sends == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.1f ms", c.Sends.P99)
+}
+
+// guardLine says what a guard has found.
+func guardLine(s *sight, g migrate.Guard) string {
+	for _, b := range s.Breaches {
+		if b.Guard == g.String() {
+			return fmt.Sprintf("%s: since %s: %s (%s)", g, b.At.Local().Format(eventTime), oneLine([]byte(b.Text)), b.Did)
+		}
+	}
+	return g.String() + ": no breach"
+}
+
 func lags(c migrate.LiveCluster) string {
 	var parts []string
 	for _, g := range slices.Sorted(maps.Keys(c.Lag)) {
@@ -311,6 +336,9 @@ func (t *terminalScreen) draw(s *sight) string {
 	if m.Request != "" {
 		fmt.Fprintf(w, "asked for: %s\n", m.Request)
 	}
+	for _, g := range s.Guards {
+		fmt.Fprintf(w, "guard %s\n", guardLine(s, g))
+	}
 
 	var awaited []migrate.LiveParticipant
 	for _, p := range s.Participants {
@@ -328,17 +356,17 @@ func (t *terminalScreen) draw(s *sight) string {
 	}
 
 	fmt.Fprintln(w)
-	row(w, "CLUSTER", "WRITTEN", "CLOSED", "SEALED", "STORED", "A SECOND", "UNREAD")
+	row(w, "CLUSTER", "WRITTEN", "CLOSED", "SEALED", "STORED", "A SECOND", "FAILED", "P99", "UNREAD")
 	for _, c := range s.Clusters {
 		if c.Error != "" {
-			row(w, c.Cluster, yes(c.Write), "?", yes(c.Sealed), "?", "?", oneLine([]byte(c.Error)))
+			row(w, c.Cluster, yes(c.Write), "?", yes(c.Sealed), "?", "?", failed(c), p99(c), oneLine([]byte(c.Error)))
 			continue
 		}
 		rate := ""
 		if r, known := s.Rates[c.Cluster]; known {
 			rate = fmt.Sprintf("%.0f", r)
 		}
-		row(w, c.Cluster, yes(c.Write), yes(c.Fenced), yes(c.Sealed), c.Stored, rate, lags(c))
+		row(w, c.Cluster, yes(c.Write), yes(c.Fenced), yes(c.Sealed), c.Stored, rate, failed(c), p99(c), lags(c))
 	}
 
 	fmt.Fprintln(w)

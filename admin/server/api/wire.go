@@ -27,6 +27,8 @@ type Request struct {
 	HoldMS     int64    `json:"holdMs,omitempty"`
 	Accept     []string `json:"accept,omitempty"`
 	Force      bool     `json:"force,omitempty"`
+	// Guards watch the migration.
+	Guards []migrate.Guard `json:"guards,omitempty"`
 	// Participants are those of a plan that was made before: who has vanished since is found.
 	Participants []string `json:"participants,omitempty"`
 	By           string   `json:"by,omitempty"` // who starts it, where nobody logs in; not needed for a plan
