@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/turnout-mq/turnout"
@@ -185,7 +183,7 @@ func TestAGuardRollsBackFromAClusterThatFails(t *testing.T) {
 		m.sendsTo("kafka-a", 100)
 		w.set(func(g *metadata.Group) { g.Paused = true })
 		const guard = "draining:errors=20%:rollback"
-		move := m.start(migrate.Plan{To: "kafka-b", Guards: guards(t, guard, "switching:errors=20%:page")})
+		move := m.start(migrate.Plan{To: "kafka-b", Guards: guards(t, guard)})
 		m.reaches(move.ID, migrate.Draining)
 		require.NoError(t, w.env.Cut("kafka-b"))
 		w.eventually(func() bool {
@@ -210,54 +208,84 @@ func TestAGuardRollsBackFromAClusterThatFails(t *testing.T) {
 	})
 }
 
-func TestAGuardPagesForAClusterThatIsSlow(t *testing.T) {
-	faulty(t, func(t *testing.T, w *world) {
+// reporter is a participant that says of its sends what the test wants, and has applied every route. It reads for the group, and
+// has not read anything.
+func (w *world) reporter(sends map[string]metadata.Sends) (says func(map[string]metadata.Sends)) {
+	w.t.Helper()
+	path := w.store.ParticipantPath(w.topic, "reporter")
+	doc := metadata.Participant{V: 1, Zxid: 1 << 60, Write: "kafka-a", Sends: sends, Groups: map[string]map[string]metadata.Participation{w.group: {"kafka-a": metadata.Attached}}}
+	w.put(path, doc)
+	return func(sends map[string]metadata.Sends) {
+		w.t.Helper()
+		doc.Sends = sends
+		data, err := json.Marshal(doc)
+		require.NoError(w.t, err)
+		w.write(path, data)
+	}
+}
+
+func TestAGuardComparesTheClusterWithTheOneThatWasLeft(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
 		w.putTopic("kafka-a", "kafka-b")
 		w.putGroup(nil)
-		const factor = 2
-		var base atomic.Int64 // ns
-		m := &moving{client: w.open("order_service"), operator: w.operateOn(t.TempDir()+"/turnout.db", often, func(o *migrate.Options) {
-			o.Entered = func(_ context.Context, m *store.Migration) { // before kafka-b takes the first message
-				if m.State == string(migrate.Switching) {
-					var data struct {
-						P99 map[string]float64 `json:"p99Ms"`
-					}
-					assert.NoError(t, json.Unmarshal(m.Data, &data))
-					base.Store(int64(data.P99["kafka-a"] * float64(time.Millisecond)))
-					assert.NoError(t, w.env.Delay("kafka-b", 2*factor*time.Duration(base.Load())+20*time.Millisecond))
-				}
-			}
-		})}
-		rec := w.recorder("one")
-		m.sub = w.listen(m.client, rec)
-		m.quiet = w.traffic(m.client, rec, 16)
-		guard := fmt.Sprintf("draining:p99=%d:page", factor)
-		var move *store.Migration
-		for base.Load() == 0 { // also where the process has stood still for so long that nothing was sent lately
-			if move != nil {
-				m.ended(move.ID)
-			}
-			m.sendsTo("kafka-a", 300)
-			w.set(func(g *metadata.Group) { g.Paused = true })
-			move = m.start(migrate.Plan{To: "kafka-b", Guards: guards(t, guard)})
-			m.reaches(move.ID, migrate.Draining)
-			if base.Load() == 0 {
-				require.NoError(t, m.Rollback(w.ctx(), move.ID, "tester"))
-				w.set(func(g *metadata.Group) { g.Paused = false })
-			}
-		}
-		b := m.breach(move.ID, guard)
-		require.Equal(t, migrate.Page, b.Did)
-		require.Contains(t, b.Text, "p99 of sends is ")
-		l, err := m.Live(w.ctx(), move.ID)
+		c := w.open("order_service")
+		w.send(c, "not read") // keeps the migration draining
+		require.NoError(t, c.Close(w.ctx()))
+		says := w.reporter(map[string]metadata.Sends{"kafka-a": {OK: 200, P99: 20}})
+		o := w.operateOn(t.TempDir()+"/turnout.db", often)
+		const slow, failing, gentle = "draining:p99=2.5:page", "any:errors=10%:pause", "any:p99=50:rollback"
+		m := o.start(migrate.Plan{To: "kafka-b", Guards: guards(t, slow, failing, gentle), Accept: []string{"all"}})
+		o.reaches(m.ID, migrate.Draining)
+		says(map[string]metadata.Sends{"kafka-b": {OK: 200, P99: 50.1}}) // nobody sends to kafka-a any more
+		b := o.breach(m.ID, slow)
+		require.Equal(t, "p99 of sends is 50.1 ms on kafka-b and 20.0 ms on kafka-a", b.Text)
+		l, err := o.Live(w.ctx(), m.ID)
 		require.NoError(t, err)
-		require.Len(t, l.Guards, 1)
-		require.NoError(t, w.env.Delay("kafka-b", 0))
-		w.set(func(g *metadata.Group) { g.Paused = false })
-		r := m.ended(move.ID)
-		t.Log(m.story(move.ID))
-		require.Equal(t, store.Done, r.Outcome)
-		require.Len(t, r.Breaches, 1)
-		m.clean()
+		require.Len(t, l.Guards, 3)
+		for _, c := range l.Clusters {
+			require.Equal(t, c.Cluster == "kafka-b", c.Sends != nil)
+		}
+
+		says(map[string]metadata.Sends{"kafka-b": {OK: 200, P99: 49.9}})
+		w.eventually(func() bool { _, overs := o.told(m.ID, slow); return overs == 1 }, func() any { return o.story(m.ID) }, "it is over")
+		says(map[string]metadata.Sends{"kafka-b": {OK: 99, P99: 5000}}) // too few to say so
+		says(map[string]metadata.Sends{"kafka-b": {OK: 4, Failed: 4}})
+		row, err := o.Get(w.ctx(), m.ID)
+		require.NoError(t, err)
+		require.False(t, row.Paused)
+
+		says(map[string]metadata.Sends{"kafka-b": {OK: 44, Failed: 5}})
+		b = o.breach(m.ID, failing)
+		require.Equal(t, "5 of 49 attempts to send to kafka-b failed (10.2 %)", b.Text)
+		breaches, _ := o.told(m.ID, slow)
+		require.Equal(t, 1, breaches, o.story(m.ID))
+		row, err = o.Get(w.ctx(), m.ID)
+		require.NoError(t, err)
+		require.True(t, row.Paused)
+
+		// A rollback goes on though it is paused.
+		says(map[string]metadata.Sends{"kafka-b": {OK: 200, P99: 1001}})
+		require.Equal(t, migrate.RollBackToIt, func() migrate.Reaction {
+			var found migrate.Breach
+			w.eventually(func() bool {
+				row, err = o.Get(w.ctx(), m.ID)
+				require.NoError(t, err)
+				var data struct{ Breaches []migrate.Breach }
+				require.NoError(t, json.Unmarshal(row.Data, &data))
+				for _, b := range data.Breaches {
+					if b.Guard == gentle {
+						found = b
+					}
+				}
+				return found.Guard != ""
+			}, func() any { return o.story(m.ID) }, "it goes back")
+			return found.Did
+		}())
+		w.eventually(func() bool {
+			row, err = o.Get(w.ctx(), m.ID)
+			require.NoError(t, err)
+			route, _ := w.route()
+			return !row.Paused && route.Write == "kafka-a"
+		}, func() any { return o.story(m.ID) }, "sends go to kafka-a again")
 	})
 }
