@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	patience = 2 * time.Minute // for what takes a second on a quiet machine
+	patience = 3 * time.Minute // for what takes a second on a quiet machine; RocketMQ misses a member that hangs after two minutes
 	poll     = 50 * time.Millisecond
 )
 
