@@ -27,9 +27,13 @@ func keyIn(n int, keys ...int) []byte {
 
 // eachPair runs f for clusters of every two kinds.
 func eachPair(t *testing.T, f func(t *testing.T, w *world, from, to string)) {
+	t.Parallel()
 	t.Run("kafka to kafka", func(t *testing.T) { each(t, func(t *testing.T, w *world) { f(t, w, "kafka-a", "kafka-b") }) })
 	for _, pair := range [][2]string{{"kafka-a", "rocketmq-a"}, {"rocketmq-a", "kafka-a"}, {"rocketmq-a", "rocketmq-b"}} {
-		t.Run(pair[0]+" to "+pair[1], func(t *testing.T) { withKinds(t, func(t *testing.T, w *world) { f(t, w, pair[0], pair[1]) }) })
+		t.Run(pair[0]+" to "+pair[1], func(t *testing.T) {
+			t.Parallel() // nothing is broken, and who does that is done
+			withKinds(t, func(t *testing.T, w *world) { f(t, w, pair[0], pair[1]) })
+		})
 	}
 }
 

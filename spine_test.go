@@ -202,15 +202,23 @@ const pace = 2 * time.Millisecond
 
 // traffic sends from n goroutines until stop is called, which waits for them.
 func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop func()) {
+	var keys []string
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("key-%d", i))
+	}
+	return w.trafficOf(c, rec, keys...)
+}
+
+// trafficOf sends from a goroutine for each key.
+func (w *world) trafficOf(c *turnout.Client, rec *history.Recorder, keys ...string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for i := range n {
+	for _, key := range keys {
 		wg.Go(func() {
 			tick := time.NewTicker(pace)
 			defer tick.Stop()
 			for seq := int64(1); ctx.Err() == nil; seq++ {
 				<-tick.C
-				key := fmt.Sprintf("key-%d", i)
 				m := &turnout.Message{ID: producer.NewID(), Key: []byte(key), Body: strconv.AppendInt(nil, seq, 10)}
 				sending := rec.Send(history.Message{ID: m.ID, Topic: w.topic, Key: history.Key(m.Key), Seq: seq})
 				send, done := context.WithTimeout(context.Background(), patience)

@@ -35,6 +35,7 @@ func (w *walk) enter(ctx context.Context, to State, why string, fences ...store.
 	d := &w.m.data
 	took := now.Sub(d.Entered)
 	d.Entered, d.Acks, d.Seen = now, nil, nil
+	w.m.over(to, why, now)
 	if err := w.save(ctx, store.Changes{Fences: fences, Events: []store.Event{event("state", map[string]any{"from": from, "to": to, "after": took.String()}, "%s: %s", to, why)}}); err != nil {
 		return err
 	}

@@ -26,7 +26,6 @@ type mark struct {
 // near waits, before sends pause, until every group has read what was on the sources no longer ago than they may pause, and
 // nothing is to be repeated or delayed there. It waits for no source that can be closed early: groups read that by themselves.
 func (w *walk) near(ctx context.Context) (waitFor string, err error) {
-	within := max(time.Duration(w.m.plan.Hold)*time.Millisecond, nearLeast)
 	for i := range w.m.data.Sources {
 		src := &w.m.data.Sources[i]
 		early, err := w.c.fencedEarly(ctx, src.Cluster)
@@ -36,11 +35,15 @@ func (w *walk) near(ctx context.Context) (waitFor string, err error) {
 		if early {
 			continue
 		}
-		if waitFor, err := w.nearOn(ctx, src, within); waitFor != "" || err != nil {
+		if waitFor, err := w.nearOn(ctx, src, w.nearWithin()); waitFor != "" || err != nil {
 			return waitFor, err
 		}
 	}
 	return "", nil
+}
+
+func (w *walk) nearWithin() time.Duration {
+	return max(time.Duration(w.m.plan.Hold)*time.Millisecond, nearLeast)
 }
 
 func (w *walk) nearOn(ctx context.Context, src *source, within time.Duration) (waitFor string, err error) {
@@ -107,6 +110,7 @@ func (w *walk) emptySource(ctx context.Context, src *source) (waitFor string, er
 		src.Drained, src.Final, src.Groups = nil, nil, nil
 		return some(missing), nil
 	}
+	src.Emptied = w.m.canary() != nil
 	unread, waitFor, err := w.shutSource(ctx, src)
 	if unread == "" || err != nil {
 		return waitFor, err

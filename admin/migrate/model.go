@@ -19,6 +19,7 @@ type State string
 const (
 	Planned   State = "planned"   // stored, nothing done; waits for approval
 	Preparing State = "preparing" // the topic is on the target, everybody is warm there and attached
+	Canarying State = "canary"    // a part of the sends goes to the target, until somebody promotes it or lets it go back
 	Holding   State = "holding"   // ordered: sends pause
 	Fencing   State = "fencing"   // ordered: the source refuses writers and is sealed, the target is open
 	Switching State = "switching" // sends go to the target
@@ -34,9 +35,10 @@ const (
 // edges are the steps that are allowed.
 var edges = map[State][]State{
 	Planned:   {Preparing, Switching, Done},
-	Preparing: {Holding, Switching, Reverting, Done},
-	Holding:   {Fencing, Switching, Reverting},
-	Fencing:   {Switching, Reverting},
+	Preparing: {Canarying, Holding, Switching, Reverting, Done},
+	Canarying: {Holding, Switching, Preparing, Reverting},
+	Holding:   {Canarying, Fencing, Switching, Reverting},
+	Fencing:   {Canarying, Switching, Reverting},
 	Switching: {Pending, Sealing, Draining, Preparing, Switching},
 	Pending:   {Sealing, Switching},
 	Sealing:   {Draining, Preparing, Switching},
@@ -59,6 +61,8 @@ type Plan struct {
 	// Create makes the topic on To when it is missing, with the partitions and settings of where it is now.
 	Create     bool `json:"create"`
 	Partitions int  `json:"partitions,omitempty"` // of a topic that is created; 0: as many as there are now
+	// Canary is a part of the sends that goes to To first, and alone until it is promoted. nil: everything goes at once.
+	Canary *Canary `json:"canary,omitempty"`
 	// Hold is how long sends of an ordered topic may pause at most, in ms. Default 3000.
 	Hold int64 `json:"holdMs,omitempty"`
 	// Force moves it away from a cluster that does not answer: sends go to To at once, and the cluster is closed, read and left
@@ -116,7 +120,8 @@ type source struct {
 	Seal     broker.Offsets `json:"seal,omitempty"` // its ends behind the fence
 	Sealed   *time.Time     `json:"sealed,omitempty"`
 	Drained  *time.Time     `json:"drained,omitempty"`
-	Final    broker.Offsets `json:"final,omitempty"` // up to here everything was read, or rescued
+	Emptied  bool           `json:"emptied,omitempty"` // it was read to the end before it was closed, beside the target: readers need no seal
+	Final    broker.Offsets `json:"final,omitempty"`   // up to here everything was read, or rescued
 	// Groups that have come to the end, with their positions then.
 	Groups   map[string]broker.Offsets `json:"groups,omitempty"`
 	Sleeping []string                  `json:"sleeping,omitempty"` // groups that have not, and were accepted
@@ -144,6 +149,8 @@ type data struct {
 	// P99 of sends to clusters that were left, when it was last known; in ms, by cluster.
 	P99      map[string]float64 `json:"p99Ms,omitempty"`
 	Breaches []Breach           `json:"breaches,omitempty"` // of guards, the newest last
+	// Canary is nil where the plan has none.
+	Canary *canary `json:"canary,omitempty"`
 }
 
 func (d *data) source(cluster string) *source {

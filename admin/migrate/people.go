@@ -20,6 +20,10 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		return false, nil
 	case s == Planned:
 		return true, w.end(ctx, store.Aborted)
+	case s == Canarying && d.Canary.Next != nil: // it is seen first where that range is
+		return false, nil
+	case s == Canarying:
+		return true, w.leaveCanary(ctx)
 	case s == Preparing && !d.Reverse, s == Holding && !d.Reverse, s == Fencing && !d.Reverse:
 		return true, w.revert(ctx, "asked for: "+string(w.m.Request))
 	case w.noWayBack() != "":

@@ -71,6 +71,9 @@ const (
 	OldInstances     = "old-instances"
 	Vanished         = "vanished"
 	NotReady         = "not-ready"
+	CanaryKeys       = "canary-keys"
+	CanaryOrder      = "canary-order"
+	CanaryInstances  = "canary-instances"
 	SourceDead       = "source-dead"
 	SourceAnswers    = "source-answers"
 	// SourceLost is accepted later: a cluster that was given up is back without the topic.
@@ -182,6 +185,7 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 	}
 	if !p.plan.Force {
 		p.order()
+		p.canary()
 	}
 	if _, _, err := p.c.meta.GetCluster(ctx, p.plan.To); err != nil {
 		if !errors.Is(err, errs.ErrNotFound) && !errors.Is(err, errs.ErrInvalid) {
@@ -365,7 +369,7 @@ func (p *preflight) groups(ctx context.Context, c *clusters.Conn, physical strin
 		}
 		if !p.now.live(g.Name) {
 			p.plan.Sleeping = append(p.plan.Sleeping, g.Name)
-			if p.plan.Ordered && !c.Features().Fence {
+			if p.plan.Ordered && (!c.Features().Fence || p.plan.Canary != nil) {
 				p.find(Error, SleepingGroups, "start it, take it out (turnout group delete "+g.Name+"), or move with --unordered --accept "+OrderNotKept+","+SleepingGroups,
 					"nobody reads the topic for group %s now; the order per key can be kept only when every group has read everything on %s", g.Name, c.Name)
 				continue

@@ -32,6 +32,8 @@ type Receipt struct {
 	Accepted  []string      `json:"accepted,omitempty"`
 	Guards    []Guard       `json:"guards,omitempty"`
 	Breaches  []Breach      `json:"breaches,omitempty"` // of guards
+	// Canary are the parts of the sends that went to the target before the others, one after the other.
+	Canary []CanaryStep `json:"canary,omitempty"`
 	// Verdict for people: one sentence a cluster.
 	Verdict []string `json:"verdict"`
 	// Free: nothing of the topic is unread anywhere but on To.
@@ -92,6 +94,9 @@ func (m *migration) proof() *Receipt {
 		Guards: m.plan.Guards, Breaches: m.data.Breaches}
 	if m.EndedAt != nil {
 		r.Ended = *m.EndedAt
+	}
+	if c := m.data.Canary; c != nil {
+		r.Canary = c.Steps
 	}
 	if r.TakenOver = m.data.TakenOver; r.TakenOver != "" {
 		return r

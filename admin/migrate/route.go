@@ -21,8 +21,12 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 	case Holding:
 		r.Warm = []string{d.Target.Cluster}
 		r.Hold = &metadata.Hold{MS: m.plan.Hold}
+		m.canaryHold(&r)
+	case Canarying:
+		m.openTarget(&r)
+		m.canaryRoute(&r)
 	case Fencing:
-		r.Warm, r.Hold = now.Warm, now.Hold
+		r.Warm, r.Hold, r.Canary = now.Warm, now.Hold, now.Canary
 	case Switching:
 		m.openTarget(&r)
 		r.Write = d.Target.Cluster
@@ -73,7 +77,7 @@ func (m *migration) openTarget(r *metadata.Route) {
 // seal gives the open stays of the sources the end that was read behind the fence.
 func (m *migration) seal(r *metadata.Route) {
 	for i, s := range r.Stays {
-		if src := m.data.source(s.Cluster); src != nil && src.Seal != nil && s.Open() && s.Cluster != r.Write {
+		if src := m.data.source(s.Cluster); src != nil && src.Seal != nil && !src.Emptied && s.Open() && s.Cluster != r.Write {
 			r.Stays[i].End = src.Seal.Clone()
 		}
 	}

@@ -94,6 +94,9 @@ func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, app
 	}
 	m := begin(plan, now)
 	m.StartedBy, m.ApprovedBy = startedBy, approvedBy
+	if plan.Canary != nil && plan.Ordered {
+		m.data.Canary.Next, m.data.Canary.NextBy = plan.Canary, startedBy
+	}
 	if approvedBy != "" {
 		at := time.Now().UTC()
 		m.ApprovedAt = &at
@@ -126,6 +129,9 @@ func begin(plan Plan, now *scene) *migration {
 		case d.source(s.Cluster) == nil:
 			d.Sources = append(d.Sources, source{Cluster: s.Cluster, Physical: now.Settings.Physical(plan.Topic, s.Cluster)})
 		}
+	}
+	if plan.Canary != nil {
+		d.Canary = &canary{}
 	}
 	m := &migration{Migration: &store.Migration{Topic: plan.Topic, Target: plan.To, Kind: store.Move, Ordered: plan.Ordered, State: string(Planned)}, plan: plan, data: d}
 	m.giveUp()
@@ -283,6 +289,16 @@ type Live struct {
 	Clusters     []LiveCluster     `json:"clusters"`
 	Guards       []Guard           `json:"guards,omitempty"`
 	Breaches     []Breach          `json:"breaches,omitempty"` // of guards, those that are not over
+	Canary       *LiveCanary       `json:"canary,omitempty"`
+}
+
+// LiveCanary is the part of the sends that goes to the target, as the instances say.
+type LiveCanary struct {
+	Part    string `json:"part"`
+	Cluster string `json:"cluster"`
+	// Instances of Of that send, send to Cluster: everything, or what is in the range of keys.
+	Instances int `json:"instances"`
+	Of        int `json:"of"`
 }
 
 // LiveParticipant is one process that uses the topic.
@@ -340,6 +356,9 @@ func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
 		return l, nil
 	}
 	sends := now.sends()
+	if l.Canary, err = liveCanary(row, now); err != nil {
+		return nil, err
+	}
 	names := now.Route.Clusters()
 	l.Clusters = make([]LiveCluster, len(names))
 	var all sync.WaitGroup // at once: one that does not answer takes the time of no other

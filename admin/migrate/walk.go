@@ -26,6 +26,9 @@ type walk struct {
 	lags    map[string]*lag.Lag // by cluster and group: the last look
 	readers []metadata.Group    // of the topic, when sends began to pause
 	marks   map[string]mark     // by cluster: what was there a while ago
+	upto    broker.Offsets      // where the home of a range of keys ended when their sends paused, by the route of uptoAt
+	uptoAt  metadata.Zxid
+	opened  time.Time // when both clusters of a canary were last seen to be open
 	// later are events that wait for the next save: while sends pause nothing is stored that need not be.
 	later []store.Event
 	told  []Notice // the same, for the webhook
@@ -68,12 +71,13 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 		return 0, nil
 	}
 	wait := poll
-	switch w.m.state() {
-	case Holding, Fencing:
+	switch s = w.m.state(); {
+	case s == Holding || s == Fencing:
 		wait = pollFast
-	case Pending:
+	case s == Pending:
 		wait = pollDead
-	default:
+	case s == Canarying && w.m.data.Canary.Asked == nil: // for days
+		wait = assertEvery
 	}
 	if w.c.now().Sub(w.said) < time.Second { // numbers in it change, and while sends pause there is no time for books
 		return wait, nil
@@ -99,6 +103,8 @@ func (w *walk) act(ctx context.Context) (waitFor string, err error) {
 		return w.planned(ctx)
 	case Preparing:
 		return w.preparing(ctx)
+	case Canarying:
+		return w.canarying(ctx)
 	case Holding:
 		return w.holding(ctx)
 	case Fencing:
@@ -169,6 +175,9 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 	}
 	if waitFor, err := w.foreignWriters(ctx); waitFor != "" || err != nil {
 		return waitFor, err
+	}
+	if d.Canary != nil && !d.Reverse {
+		return w.firstPart(ctx)
 	}
 	if w.m.ordered() {
 		if waitFor, err := w.transactions(ctx); waitFor != "" || err != nil { // before sends pause for them
@@ -260,6 +269,9 @@ func (w *walk) intend(ctx context.Context, src *source) (rows []store.Fence, err
 // holding: nobody sends, and everybody has said so. Past the time that sends may pause the way back is taken: they have gone
 // on by themselves then.
 func (w *walk) holding(ctx context.Context) (string, error) {
+	if c := w.m.data.Canary; c != nil && c.Next != nil {
+		return w.holdingRange(ctx)
+	}
 	waitFor, err := w.publish(ctx)
 	if err != nil {
 		return "", err
@@ -295,8 +307,10 @@ func (w *walk) fencing(ctx context.Context) (string, error) {
 			return waitFor, err
 		}
 	}
-	if waitFor, err := w.attached(ctx, d.Target.Cluster, d.Target.Physical); waitFor != "" || err != nil {
-		return waitFor, err
+	if w.m.canary() == nil { // which is read on both clusters, and of which nothing is left on the source
+		if waitFor, err := w.attached(ctx, d.Target.Cluster, d.Target.Physical); waitFor != "" || err != nil {
+			return waitFor, err
+		}
 	}
 	if err := w.openTarget(ctx); err != nil {
 		return "", err
@@ -400,7 +414,7 @@ func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err
 	switch {
 	case err != nil:
 		return "", err
-	case !early && w.m.state() == Fencing && !w.c.opt.Off["R23"]:
+	case w.m.state() == Fencing && w.m.canary() != nil, !early && w.m.state() == Fencing && !w.c.opt.Off["R23"]:
 		return w.emptySource(ctx, src)
 	case !early:
 		return "", nil
@@ -501,20 +515,31 @@ func (w *walk) closing(ctx context.Context) (string, error) {
 // revert takes the way back while nothing has gone to the target. That the sources are to be open is stored with it: else
 // what is asserted next (R8) would close them, where sends go on.
 func (w *walk) revert(ctx context.Context, why string) error {
-	var fences []store.Fence
+	if w.m.canary() != nil {
+		return w.stay(ctx, why)
+	}
+	fences, err := w.reopened(ctx)
+	if err != nil {
+		return err
+	}
+	return w.enter(ctx, Reverting, why, fences...)
+}
+
+// reopened are the rows that say that the sources are to be open.
+func (w *walk) reopened(ctx context.Context) (fences []store.Fence, err error) {
 	for _, src := range w.m.data.Sources {
 		row, err := w.c.db.FenceOf(ctx, src.Cluster, src.Physical)
 		switch {
 		case errors.Is(err, errs.ErrNotFound):
 		case err != nil:
-			return err
+			return nil, err
 		case src.Intended && row.Wanted:
 			reopen(row, w.c.now())
 			row.Migration = "" // becomes this one
 			fences = append(fences, *row)
 		}
 	}
-	return w.enter(ctx, Reverting, why, fences...)
+	return fences, nil
 }
 
 // reverting: as it was before; nothing has gone to the target.

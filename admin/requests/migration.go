@@ -55,7 +55,8 @@ func (s migrationHandler) Check(ctx context.Context, raw json.RawMessage, submit
 
 // plan is what the controller is asked for. Whether the order is kept is what the topic has, unless it is not to be.
 func (s migrationHandler) plan(ctx context.Context, spec MigrationSpec) (migrate.Plan, metadata.Topic, error) {
-	plan := migrate.Plan{Topic: spec.Topic, To: spec.To, Create: spec.Create, Partitions: spec.Partitions, Hold: spec.HoldMS, Accept: spec.Accept, Force: spec.Force, Guards: spec.Guards}
+	plan := migrate.Plan{Topic: spec.Topic, To: spec.To, Create: spec.Create, Partitions: spec.Partitions, Hold: spec.HoldMS, Accept: spec.Accept,
+		Force: spec.Force, Guards: spec.Guards, Canary: spec.Canary}
 	topic, err := s.meta.GetTopic(ctx, spec.Topic)
 	plan.Ordered = err == nil && !spec.Unordered && topic.Route != nil && topic.Route.Order == metadata.OrderKey
 	return plan, topic, err

@@ -230,6 +230,8 @@ type MigrationSpec struct {
 	Force      bool     `json:"force,omitempty" doc:"leave a cluster that does not answer: sends go to the other at once"`
 	// Guards are migrate.Plan.Guards.
 	Guards []migrate.Guard `json:"guards,omitempty" doc:"limits that the migration is watched by"`
+	// Canary is judged by the preflight.
+	Canary *migrate.Canary `json:"canary,omitempty" doc:"a part that goes first, until somebody promotes it or lets it go back"`
 }
 
 // DeletionSpec asks that something goes that nobody uses.

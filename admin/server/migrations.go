@@ -42,6 +42,7 @@ func (s *server) registerMigrations() {
 	}{
 		"rollback": {"Go back to where the topic came from", func(ctx context.Context, id string, a api.Ask) error { return s.ctl.Rollback(ctx, id, a.By) }},
 		"abort":    {"Stop a migration without more changes", func(ctx context.Context, id string, a api.Ask) error { return s.ctl.Abort(ctx, id, a.By) }},
+		"promote":  {"Let the rest follow a canary, or widen it", func(ctx context.Context, id string, a api.Ask) error { return s.ctl.Promote(ctx, id, a.By, a.Canary) }},
 		"pause":    {"Let a migration stand still where it is", func(ctx context.Context, id string, a api.Ask) error { return s.ctl.Pause(ctx, id, a.By) }},
 		"resume":   {"Let a migration go on", func(ctx context.Context, id string, a api.Ask) error { return s.ctl.Resume(ctx, id, a.By, a.Accept...) }},
 	} {
@@ -99,7 +100,8 @@ func (s *server) wanted(ctx context.Context, q api.Request) (migrate.Plan, error
 			return migrate.Plan{}, err
 		}
 	}
-	plan := migrate.Plan{Topic: q.Topic, To: q.To, Create: q.Create, Partitions: q.Partitions, Hold: q.HoldMS, Accept: q.Accept, Participants: q.Participants, Force: q.Force, Guards: q.Guards}
+	plan := migrate.Plan{Topic: q.Topic, To: q.To, Create: q.Create, Partitions: q.Partitions, Hold: q.HoldMS, Accept: q.Accept, Participants: q.Participants,
+		Force: q.Force, Guards: q.Guards, Canary: q.Canary}
 	if err := migrate.CheckGuards(q.Guards); err != nil {
 		return plan, err
 	}

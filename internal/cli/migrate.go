@@ -37,7 +37,7 @@ Log in first (turnout login), or give a token in the file of --token-file or in 
 	}
 	p := newPlatform(a, cmd)
 	cmd.AddCommand(newMigratePlan(p), newMigrateStart(p), newMigrateWatch(p), newMigrateList(p),
-		newMigrateAction(p, api.Rollback), newMigrateAction(p, api.Abort), newMigrateAction(p, api.Pause), newMigrateAction(p, api.Resume), newMigrateReceipt(p))
+		newMigratePromote(p), newMigrateAction(p, api.Rollback), newMigrateAction(p, api.Abort), newMigrateAction(p, api.Pause), newMigrateAction(p, api.Resume), newMigrateReceipt(p))
 	return cmd
 }
 
@@ -111,7 +111,8 @@ An unordered topic turns round at once. An ordered one goes back as it is while 
 it first reads the old cluster to its end, because the order asks for that, and then moves back. A migration that has
 ended is not rolled back: start one in the other direction.`, "goes back"},
 	api.Abort: {"Stop a migration while nothing has gone to the new cluster", `Stop a migration: everything becomes as it was before. When the new cluster takes writes already that is refused, which is
-an event in the migration's history; ask for a rollback then.`, "is to stop"},
+an event in the migration's history; ask for a rollback then. A canary goes back: what went to the new cluster is read there
+first, and then that is closed.`, "is to stop"},
 	api.Pause: {"Let a migration stay in its state", `Let a migration stay in the state that it is in, until it is resumed. What is closed to writers stays closed; so pause an
 ordered one not while sends are held.`, "is paused"},
 	api.Resume: {"Let a paused migration go on, or accept more warnings", `Let a paused migration go on. --accept accepts further warnings, also of one that is not paused and waits, for example for

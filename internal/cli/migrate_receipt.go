@@ -55,6 +55,9 @@ func showReceipt(w io.Writer, r *migrate.Receipt) {
 	field(w, "started", fmt.Sprintf("%s by %s, approved by %s", moment(&r.Started), r.StartedBy, r.Approved))
 	field(w, "ended", fmt.Sprintf("%s, after %v", moment(&r.Ended), r.Ended.Sub(r.Started).Round(time.Millisecond)))
 	field(w, "accepted", strings.Join(r.Accepted, ", "))
+	for _, c := range r.Canary {
+		field(w, "canary", fmt.Sprintf("%s, by %s, from %s to %s: %s", c.Part, c.By, moment(&c.Since), moment(c.Until), c.End))
+	}
 	for _, g := range r.Guards {
 		field(w, "guard", g)
 	}

@@ -29,6 +29,7 @@ type moveFlags struct {
 	accept     []string
 	force      bool
 	guards     []string
+	canary     canaryFlags
 }
 
 func (m *moveFlags) add(cmd *cobra.Command) {
@@ -41,6 +42,7 @@ func (m *moveFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&m.force, "force", false, "leave a cluster that does not answer: sends under way there are taken back and sent to the other one at once")
 	f.StringSliceVar(&m.accept, "accept", nil, "codes of warnings that do not stop it; all accepts every one")
 	f.StringArrayVar(&m.guards, "guard", nil, "a limit to watch it by, STATE:WHAT=LIMIT:DO, such as draining:time=30m:pause; STATE any is every one, WHAT time, errors, p99 or lag, DO page, pause or rollback; may be given again")
+	m.canary.add(cmd)
 }
 
 func (m *moveFlags) request() (api.Request, error) {
@@ -58,7 +60,15 @@ func (m *moveFlags) request() (api.Request, error) {
 	if err != nil {
 		return api.Request{}, err
 	}
-	return api.Request{To: m.to, Unordered: m.unordered, Create: m.create, Partitions: m.partitions, HoldMS: m.hold.Milliseconds(), Accept: m.accept, Force: m.force, Guards: guards}, nil
+	canary, err := m.canary.part()
+	switch {
+	case err != nil:
+		return api.Request{}, err
+	case canary != nil && m.force:
+		return api.Request{}, usagef("--force lets everything leave at once, and a canary a part: give one of them")
+	}
+	return api.Request{To: m.to, Unordered: m.unordered, Create: m.create, Partitions: m.partitions, HoldMS: m.hold.Milliseconds(), Accept: m.accept,
+		Force: m.force, Guards: guards, Canary: canary}, nil
 }
 
 func newMigratePlan(p *platform) *cobra.Command {
@@ -103,6 +113,9 @@ func showPlan(w io.Writer, plan *migrate.Plan, m *moveFlags) {
 	how := "unordered: sends do not pause"
 	if plan.Ordered {
 		how = fmt.Sprintf("the order per key is kept; sends may pause for up to %v", time.Duration(plan.Hold)*time.Millisecond)
+	}
+	if plan.Canary != nil {
+		how += fmt.Sprintf("; first %v", *plan.Canary)
 	}
 	fmt.Fprintf(w, "topic %s to %s, %s; %s\n\n", plan.Topic, plan.To, how, count.Of(len(plan.Participants), "participant", "participants"))
 	showFindings(w, plan.Findings)
@@ -170,6 +183,7 @@ func (m *moveFlags) command(topic string, accept []string) string {
 	for _, g := range m.guards {
 		words = append(words, "--guard", g)
 	}
+	words = append(words, m.canary.words()...)
 	if len(accept) > 0 {
 		words = append(words, "--accept", strings.Join(accept, ","))
 	}
@@ -203,6 +217,7 @@ no further one; those that run go on.
 		Example: `  turnout migrate start order_topic --to kafka-b --watch
   turnout migrate start order_topic --to kafka-b --create --partitions 8 --accept auto-create,sleeping-groups
   turnout migrate start order_topic --to kafka-b --guard any:errors=5%:rollback --guard draining:time=30m:pause
+  turnout migrate start order_topic --to kafka-b --canary 10%
   turnout migrate start order_topic bil_topic --to kafka-b --parallel 2
   turnout migrate start order_topic --to kafka-b --force --watch
   turnout migrate start --topics-file topics.txt --to kafka-b`,
@@ -230,6 +245,8 @@ no further one; those that run go on.
 			return usagef("which topic? Name one or more, or give --topics-file")
 		case parallel < 1:
 			return usagef("--parallel %d: must be 1 or more", parallel)
+		case r.Canary != nil && (len(topics) > 1 || file != ""):
+			return usagef("a canary waits for somebody to promote it, and a batch for the ends of its topics: start each topic by itself")
 		case len(topics) > 1 || file != "":
 			return p.moveAll(cmd, api.Batch{Topics: topics, Request: r, Parallel: parallel})
 		}

@@ -355,6 +355,7 @@ func (t *terminalScreen) draw(s *sight) string {
 		fmt.Fprintf(w, "  awaited: %s, writes %s%s\n", p.ID, p.Write, prefixed(", ", oneLineOrNone(p.Error)))
 	}
 
+	showCanary(w, s.Canary)
 	fmt.Fprintln(w)
 	row(w, "CLUSTER", "WRITTEN", "CLOSED", "SEALED", "STORED", "A SECOND", "FAILED", "P99", "UNREAD")
 	for _, c := range s.Clusters {
@@ -400,6 +401,13 @@ var statePaths = [][]migrate.State{
 	{migrate.Planned, migrate.Preparing, migrate.Switching, migrate.Sealing, migrate.Draining, migrate.Shutting, migrate.Closing, migrate.Done},
 }
 
+// withCanary is a way through the states with a canary in it. Sends of an ordered topic pause before and after it.
+func withCanary(path []migrate.State) []migrate.State {
+	i := slices.Index(path, migrate.Preparing) + 1
+	first := []migrate.State{migrate.Canarying}
+	return slices.Concat(path[:i], first, path[i:])
+}
+
 // states is the way of a migration with the present state in brackets.
 func states(m *store.Migration) []string {
 	state := migrate.State(m.State)
@@ -408,6 +416,12 @@ func states(m *store.Migration) []string {
 		paths = [][]migrate.State{statePaths[1], statePaths[3], statePaths[4]}
 		if shut(m) {
 			paths[0], paths[2] = paths[2], paths[0]
+		}
+	}
+	if planned(m).Canary != nil {
+		paths = slices.Clone(paths)
+		for i, path := range paths {
+			paths[i] = withCanary(path)
 		}
 	}
 	i := slices.IndexFunc(paths, func(path []migrate.State) bool { return slices.Contains(path, state) })
@@ -441,6 +455,12 @@ func states(m *store.Migration) []string {
 		}
 	}
 	return lines
+}
+
+// planned is what was agreed upon.
+func planned(m *store.Migration) (plan migrate.Plan) {
+	_ = json.Unmarshal(m.Plan, &plan) // the controller has written it
+	return plan
 }
 
 // shut says whether a migration goes through the state shutting, as far as it tells: a cluster was read before it was closed.

@@ -101,7 +101,7 @@ func (s *scribe) write(m *store.Migration) {
 		panic("the controller has written it: " + err.Error())
 	}
 	switch state := migrate.State(m.State); state {
-	case migrate.Fencing, migrate.Switching:
+	case migrate.Canarying, migrate.Fencing, migrate.Switching:
 		s.rec.Open(m.Topic, f.Target.Cluster, f.Target.Start)
 	case migrate.Reverting:
 		for _, src := range f.Sources {

@@ -80,6 +80,7 @@ const (
 	Rollback Action = "rollback" // go back to where the topic came from
 	Abort    Action = "abort"    // stop, while nothing has gone to the target
 	Pause    Action = "pause"    // stay in the state it is in
+	Promote  Action = "promote"  // let everything follow a canary, or Ask.Canary
 	Resume   Action = "resume"   // go on after a pause; Ask.Accept accepts further warnings, paused or not
 )
 

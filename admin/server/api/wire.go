@@ -29,6 +29,8 @@ type Request struct {
 	Force      bool     `json:"force,omitempty"`
 	// Guards watch the migration.
 	Guards []migrate.Guard `json:"guards,omitempty"`
+	// Canary is a part that goes first; nil: everything at once.
+	Canary *migrate.Canary `json:"canary,omitempty"`
 	// Participants are those of a plan that was made before: who has vanished since is found.
 	Participants []string `json:"participants,omitempty"`
 	By           string   `json:"by,omitempty"` // who starts it, where nobody logs in; not needed for a plan
@@ -38,6 +40,8 @@ type Request struct {
 type Ask struct {
 	By     string   `json:"by,omitempty"`     // who asks, where nobody logs in
 	Accept []string `json:"accept,omitempty"` // of resume: further warnings
+	// Canary, of promote, is another part than the one that goes to the target now; nil: everything.
+	Canary *migrate.Canary `json:"canary,omitempty"`
 }
 
 // Events are what happened in a migration.
