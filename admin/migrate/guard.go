@@ -42,9 +42,6 @@ const (
 
 const anyState = "any"
 
-// stateCanary: a part of the traffic goes to the target.
-const stateCanary State = "canary"
-
 // ParseGuard reads what String writes: STATE:WHAT=LIMIT:DO, such as draining:time=30m:pause. ErrInvalid names what is wrong.
 func ParseGuard(text string) (Guard, error) {
 	parts := strings.Split(text, ":")

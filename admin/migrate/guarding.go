@@ -181,7 +181,7 @@ func (w *walk) reliable(limit float64, sends map[string]metadata.Sends) finding 
 	share := func(s metadata.Sends) float64 { return float64(s.Failed) / float64(max(s.All(), 1)) }
 	text := fmt.Sprintf("%d of %d attempts to send to %s failed (%.1f %%)", s.Failed, s.All(), d.Target.Cluster, 100*share(s))
 	rest := 0.0
-	if w.m.state() == stateCanary {
+	if w.m.state() == Canarying {
 		left := sends[d.Home]
 		rest = share(left)
 		text += fmt.Sprintf(", and %d of %d to %s", left.Failed, left.All(), d.Home)
