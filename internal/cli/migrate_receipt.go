@@ -68,6 +68,9 @@ func showReceipt(w io.Writer, r *migrate.Receipt) {
 		fmt.Fprintln(w)
 		field(w, "left", l.Cluster)
 		field(w, "  topic there", l.Physical)
+		if l.Away != nil {
+			field(w, "  did not answer", "from "+moment(l.Away)+" to "+moment(l.Back))
+		}
 		field(w, "  closed to writers", moment(l.Fenced))
 		field(w, "  sealed", at(l.Sealed, offsets(l.Seal, "empty")))
 		field(w, "  read to the end", at(l.Drained, offsets(l.Ends, "empty")))

@@ -206,7 +206,7 @@ becomes of this command. --watch follows it to its end, as turnout migrate watch
 
 --force is for the day when the cluster that the topic is on does not answer: it is not asked, sends under way there are
 taken back, and sends go to the other cluster at once. When it answers again it is closed to writers, read to its end and left.
-A migration of the topic that runs already is taken over.
+A migration of the topic that runs already is taken over. A batch does not wait for that cluster, nor for topics that fail.
 
 Several topics, or those in --topics-file, are a batch: --parallel at a time, and the command waits for their ends. When one
 fails no further one is begun; those that run go on to their ends, and the command says which are done, which failed and
@@ -330,11 +330,13 @@ func (p *platform) moveAll(cmd *cobra.Command, b api.Batch) error {
 	b.Tell = func(m api.Moved) {
 		mu.Lock()
 		defer mu.Unlock()
-		if m.Ended {
+		if m.Ended || m.Pending {
 			ended++
 		}
 		switch {
 		case p.json():
+		case m.Pending:
+			fmt.Fprintf(p.stdout, "%s: %s sends go to %s after %.1f s; what was left is waited for (%d of %d)\n", m.Topic, m.Migration, b.Request.To, time.Since(begun[m.Topic]).Seconds(), ended, len(b.Topics))
 		case !m.Ended:
 			begun[m.Topic] = time.Now()
 			fmt.Fprintf(p.stdout, "%s: %s begins\n", m.Topic, m.Migration)

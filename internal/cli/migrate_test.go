@@ -253,6 +253,42 @@ func TestMigrateMovesATopicUnderTraffic(t *testing.T) {
 	}
 }
 
+// The cluster dies: its topics are forced away from it, one by one and in a batch, and are free of it when it is back.
+func TestMigrateByForce(t *testing.T) {
+	onKafkas(t, func(t *testing.T, p *platform) {
+		p.serve(t)
+		for _, topic := range []string{"order_topic", "bil_topic", "pay_topic"} {
+			p.turnout(t, "topic", "put", topic, "--cluster", "kafka-a", "--create", "--partitions", "2")
+		}
+		p.turnout(t, "group", "put", "order_bil_group", "--topic", "order_topic")
+		tr := p.traffic(t, "order_topic", "order_bil_group")
+		tr.await(t, "kafka-a", 50)
+
+		r := run(t, "migrate", "plan", "order_topic", "--to", "kafka-b", "--create", "--partitions", "2", "--force", "--zookeeper", p.connect)
+		require.Equal(t, 3, r.code, r.stderr)
+		require.Regexp(t, `(?m)^warning +source-answers +kafka-a answers from here`, r.stdout)
+		require.Contains(t, r.stdout, "turnout migrate start order_topic --to kafka-b --create --partitions 2 --force --accept source-answers")
+
+		require.NoError(t, p.Env.Kill(t.Context(), "kafka-a"))
+		require.Contains(t, p.refused(t, 3, "migrate", "start", "order_topic", "--to", "kafka-b"), "turnout migrate start order_topic --to kafka-b --force")
+		watch := start(t, "migrate", "start", "order_topic", "--to", "kafka-b", "--create", "--partitions", "2", "--force", "--watch", "--zookeeper", p.connect)
+		tr.await(t, "kafka-b", 50)
+		watch.stdout.await(t, "pending: everybody sends to kafka-b; kafka-a is waited for")
+		batch := p.turnout(t, "migrate", "start", "order_topic", "bil_topic", "pay_topic", "--to", "kafka-b", "--create", "--partitions", "2", "--force", "--parallel", "1")
+		require.Contains(t, batch.stdout, "order_topic: is there already")
+		require.Regexp(t, `(?m)^pay_topic: m-\d+ sends go to kafka-b after .* \(3 of 3\)$`, batch.stdout)
+		require.Contains(t, batch.stdout, "all 3 topics are on kafka-b")
+		require.Regexp(t, `(?m)^m-\d+ +order_topic +kafka-b +move.* +pending`, p.turnout(t, "migrate", "list", "--open").stdout)
+
+		require.NoError(t, p.Env.Restart(t.Context(), "kafka-a"))
+		watch.stdout.await(t, "kafka-a can be switched off for this topic")
+		require.Contains(t, watch.stdout.String(), "did not answer from")
+		require.Contains(t, watch.stdout.String(), "kafka-a answers again, after")
+		tr.complete(t)
+		eventually(t, func() bool { return p.turnout(t, "migrate", "list", "--open", "-o", "json").stdout == "[]\n" }, patience, 50*time.Millisecond, "all have ended")
+	})
+}
+
 func TestMigrateUsage(t *testing.T) {
 	z := startZooKeeper(t)
 	for _, c := range []struct {

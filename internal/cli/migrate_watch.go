@@ -408,6 +408,12 @@ func withCanary(path []migrate.State) []migrate.State {
 	return slices.Concat(path[:i], first, path[i:])
 }
 
+// forcedPaths are those of a move away from a cluster that does not answer.
+var forcedPaths = [][]migrate.State{
+	{migrate.Planned, migrate.Switching, migrate.Pending, migrate.Sealing, migrate.Draining, migrate.Closing, migrate.Done},
+	{migrate.Planned, migrate.Switching, migrate.Pending, migrate.Sealing, migrate.Draining, migrate.Shutting, migrate.Closing, migrate.Done},
+}
+
 // states is the way of a migration with the present state in brackets.
 func states(m *store.Migration) []string {
 	state := migrate.State(m.State)
@@ -422,6 +428,12 @@ func states(m *store.Migration) []string {
 		paths = slices.Clone(paths)
 		for i, path := range paths {
 			paths[i] = withCanary(path)
+		}
+	}
+	if forced(m) {
+		paths = slices.Clone(forcedPaths)
+		if shut(m) {
+			slices.Reverse(paths)
 		}
 	}
 	i := slices.IndexFunc(paths, func(path []migrate.State) bool { return slices.Contains(path, state) })
@@ -461,6 +473,12 @@ func states(m *store.Migration) []string {
 func planned(m *store.Migration) (plan migrate.Plan) {
 	_ = json.Unmarshal(m.Plan, &plan) // the controller has written it
 	return plan
+}
+
+// forced says whether a migration is on its way out of a cluster that did not answer.
+func forced(m *store.Migration) bool {
+	var d struct{ Reverse bool }
+	return planned(m).Force && json.Unmarshal(m.Data, &d) == nil && !d.Reverse
 }
 
 // shut says whether a migration goes through the state shutting, as far as it tells: a cluster was read before it was closed.

@@ -24,8 +24,8 @@ type Batch struct {
 	Parallel int
 	// StartLimit bounds the start of each topic, with its preflight; 0: as long as ctx.
 	StartLimit time.Duration
-	// Tell, if not nil, is called when a migration was started and when it has ended, one call at a time. Moved.Migration is ""
-	// for a topic that was on the cluster already.
+	// Tell, if not nil, is called when a migration was started and when it has ended or is pending, one call at a time.
+	// Moved.Migration is "" for a topic that was on the cluster already.
 	Tell func(m Moved)
 }
 
@@ -34,6 +34,7 @@ type Moved struct {
 	Topic     string        `json:"topic"`
 	Migration string        `json:"migration,omitempty"`
 	Ended     bool          `json:"ended"`
+	Pending   bool          `json:"pending,omitempty"` // by force: sends go to the other cluster, and the one that was left is waited for
 	Outcome   store.Outcome `json:"outcome,omitempty"`
 	Err       error         `json:"-"` // why it failed
 }
@@ -81,7 +82,7 @@ var ErrNotDone = errors.New("the migration was not done")
 // MoveAll moves the topics of a batch in their order, at most Parallel at a time, and returns when all that were begun have
 // ended. After the first that fails no further one is begun, and the error is a *PartialError; so too when ctx ends. A topic
 // that is on the cluster already is done, so that a batch may be repeated. ErrInvalid: a topic is there twice, or none
-// is; nothing was done.
+// is; nothing was done. By force a topic counts as moved when it is pending, and one that fails holds no other back.
 func (c *Client) MoveAll(ctx context.Context, b Batch) ([]Moved, error) {
 	if err := b.check(); err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func (c *Client) MoveAll(ctx context.Context, b Batch) ([]Moved, error) {
 	tell := func(m Moved) {
 		mu.Lock()
 		defer mu.Unlock()
-		failed = failed || m.Err != nil
+		failed = failed || m.Err != nil && !b.Request.Force
 		if b.Tell != nil && m.Err == nil {
 			b.Tell(m)
 		}
@@ -157,9 +158,12 @@ func (c *Client) move(ctx context.Context, b Batch, topic string, tell func(Move
 	}
 	m.Migration = row.ID
 	tell(m)
-	row, err = c.Wait(ctx, row.ID)
+	row, err = c.wait(ctx, row.ID, func(row *store.Migration) bool { return r.Force && row.State == string(migrate.Pending) })
 	if err != nil {
 		m.Err = err
+		return m
+	}
+	if m.Pending = row.EndedAt == nil; m.Pending {
 		return m
 	}
 	m.Ended, m.Outcome = true, row.Outcome

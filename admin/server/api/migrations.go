@@ -96,10 +96,15 @@ func (c *Client) get(ctx context.Context, id, what string, values url.Values, in
 
 // Wait returns a migration when it has ended.
 func (c *Client) Wait(ctx context.Context, id string) (*store.Migration, error) {
+	return c.wait(ctx, id, func(*store.Migration) bool { return false })
+}
+
+// wait waits until a migration has ended or enough says so.
+func (c *Client) wait(ctx context.Context, id string, enough func(m *store.Migration) bool) (*store.Migration, error) {
 	var after int64
 	for {
 		m, err := c.Get(ctx, id)
-		if err != nil || m.EndedAt != nil {
+		if err != nil || m.EndedAt != nil || enough(m) {
 			return m, err
 		}
 		// Its end is an event.
