@@ -37,6 +37,9 @@ func (c *Controller) answers(ctx context.Context, limit time.Duration, cluster, 
 // lookForced is the preflight of a forced move: the target is looked at in full, what is left only asked whether it answers.
 func (p *preflight) lookForced(ctx context.Context) error {
 	t, home := p.now, p.now.Route.Write
+	if p.plan.Canary != nil {
+		p.find(Error, BadRequest, "leave the canary out: all sends leave a cluster that does not answer", "a forced move with a canary")
+	}
 	doc, _, err := p.c.meta.GetCluster(ctx, home)
 	if err != nil && !errors.Is(err, errs.ErrNotFound) && !errors.Is(err, errs.ErrInvalid) {
 		return err
