@@ -51,6 +51,8 @@ type Config struct {
 	// Handlers are those of kinds that other packages have: KindStress. A kind without one is refused (ErrUnsupported).
 	Handlers map[string]Handler
 	Webhook  *Webhook // nil: none
+	// Secrets are what requests may name as the login of a cluster. Empty: DefaultPlaces.
+	Secrets Places
 	// Attempts is how often a step is tried that fails for a reason that may pass. Default 20, which with pauses from a
 	// second to a minute is about a quarter of an hour.
 	Attempts int
@@ -78,7 +80,7 @@ type Service struct {
 	told struct{ taken, failed, givenUp atomic.Int64 }
 }
 
-// NewService makes a Service. Nothing runs before Run. ErrInvalid: the configuration of the webhook is not acceptable.
+// NewService makes a Service. Nothing runs before Run. ErrInvalid: the configuration of the webhook or of the secrets is not acceptable.
 func NewService(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -94,6 +96,12 @@ func NewService(cfg Config) (*Service, error) {
 	}
 	if cfg.at == nil {
 		cfg.at = func(context.Context, string, string) {}
+	}
+	if len(cfg.Secrets) == 0 {
+		cfg.Secrets = DefaultPlaces()
+	}
+	if err := cfg.Secrets.Check(); err != nil {
+		return nil, err
 	}
 	if cfg.Webhook != nil {
 		if err := cfg.Webhook.Check(); err != nil {

@@ -328,7 +328,10 @@ func (s clusterHandler) Check(ctx context.Context, raw json.RawMessage, submitte
 		return Target{}, err
 	}
 	target := Target{Subject: spec.Name}
-	if err := spec.validate(); err != nil || !submitted {
+	if err := spec.validate(); err != nil {
+		return target, err
+	}
+	if err := s.cfg.Secrets.allow(spec.Secret); err != nil || !submitted {
 		return target, err
 	}
 	now, _, err := s.meta.GetCluster(ctx, spec.Name)
@@ -346,6 +349,9 @@ func (s clusterHandler) Check(ctx context.Context, raw json.RawMessage, submitte
 func (s clusterHandler) Execute(ctx context.Context, run *Run) error {
 	spec, err := decode[ClusterSpec](KindCluster, run.r.Spec)
 	if err != nil {
+		return err
+	}
+	if err := s.cfg.Secrets.allow(spec.Secret); err != nil { // the settings of this server may be others
 		return err
 	}
 	return run.carry(ctx, func(ctx context.Context) (change, error) {

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/turnout-mq/turnout/admin/requests"
 	"github.com/turnout-mq/turnout/admin/server"
 )
 
@@ -277,7 +278,7 @@ func TestSecretsAreSaidOnlyOnce(t *testing.T) {
 	core, lines := observer.New(zapcore.DebugLevel)
 	db := filepath.Join(t.TempDir(), "turnout.db")
 	s, admin, bob, alice := withPeople(t, startZooKeeper(t).ConnectString(), func(c *server.Config) {
-		c.Database, c.Logger = "sqlite:"+db, zap.New(core)
+		c.Database, c.Logger, c.Secrets = "sqlite:"+db, zap.New(core), requests.Places{"file:" + filepath.Dir(file) + "/*"}
 	})
 	var heard strings.Builder
 	gives := map[string]bool{"POST /session": true, "GET /session": true, "POST /tokens": true, "POST /users": true, "POST /users/bob/invitation": true}
@@ -326,6 +327,8 @@ func TestSecretsAreSaidOnlyOnce(t *testing.T) {
 	}()
 	cluster := map[string]any{"cluster": map[string]any{"name": "kafka-a", "kind": "kafka", "addresses": []string{listener.Addr().String()}, "mechanism": "PLAIN", "secret": "file:" + file}}
 	alice.refused(403, "POST", "/requests", cluster)
+	elsewhere := map[string]any{"cluster": map[string]any{"name": "kafka-a", "kind": "kafka", "addresses": []string{"127.0.0.1:1"}, "mechanism": "PLAIN", "secret": "file:" + filepath.Dir(file) + "/../login"}}
+	bob.refused(400, "POST", "/requests", elsewhere)
 	id := bob.does("POST", "/requests", cluster)["id"].(string)
 	bob.refused(403, "POST", "/requests/"+id+"/approve", map[string]any{}, "If-Match", `"2"`)
 	require.Empty(t, asked)

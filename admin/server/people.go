@@ -90,7 +90,7 @@ func (s *server) registerPeople() {
 			return nil, err
 		}
 		return &login{*c.Cookie(session), session}, nil
-	}, limited)
+	})
 	call(s, people.Read, http.MethodGet, "/session", "who-am-i", "Who asks, and what may be done", func(ctx context.Context, _ *none) (*reply[me], error) {
 		p := people.From(ctx)
 		m := me{Principal: p, Permissions: p.Permissions()}
@@ -117,7 +117,7 @@ func (s *server) registerPeople() {
 	}) (*reply[*people.User], error) {
 		u, err := s.people.Claim(ctx, in.Body.Token, in.Body.Name, in.Body.Password, people.CallOf(ctx).Address)
 		return &reply[*people.User]{u}, err
-	}, limited)
+	})
 	call(s, people.Read, http.MethodPut, "/password", "change-password", "Change one's own password; all sessions end", func(ctx context.Context, in *struct {
 		Body struct {
 			OldPassword string `json:"oldPassword" maxLength:"1024"`
@@ -125,7 +125,7 @@ func (s *server) registerPeople() {
 		}
 	}) (*none, error) {
 		return nil, s.people.ChangePassword(ctx, people.From(ctx), in.Body.OldPassword, in.Body.NewPassword)
-	}, limited)
+	})
 	s.registerUsers()
 	s.registerTokens()
 	s.registerOwners()

@@ -153,9 +153,6 @@ func refusals(in reflect.Type) []int {
 	return append(all, http.StatusUnprocessableEntity)
 }
 
-// limited is a call of which there may be too many attempts.
-func limited(op *huma.Operation) { op.Errors = append(op.Errors, http.StatusTooManyRequests) }
-
 // call is one operation: what it needs, its id, what it is for, and what it does. Its ctx ends after a minute, and with the request.
 func call[I, O any](s *server, need people.Permission, method, path, id, summary string, f func(ctx context.Context, in *I) (*O, error), more ...func(*huma.Operation)) {
 	op := huma.Operation{
@@ -175,6 +172,7 @@ func call[I, O any](s *server, need people.Permission, method, path, id, summary
 		op.Description = fmt.Sprintf("Needs the permission %s.", need)
 		op.Middlewares = huma.Middlewares{s.needs(need)}
 	}
+	op.Errors = append(op.Errors, http.StatusTooManyRequests)
 	for _, change := range more {
 		change(&op)
 	}

@@ -59,6 +59,10 @@ type Config struct {
 	// Metrics is the address of a second listener, that answers /metrics to everybody who reaches it; "": none. The first one answers
 	// /metrics to those who may read.
 	Metrics string
+	// Secrets are what requests may name as the login of a cluster. Empty: requests.DefaultPlaces.
+	Secrets requests.Places
+	// Rate is how many requests a second each user may make of this server. 0: DefaultRate; less: as many as they like.
+	Rate float64
 	// Webhook is told of requests. nil: none.
 	Webhook *requests.Webhook
 	// Recover makes the token of the first administrator again, though there is one: for when nobody can log in.
@@ -107,6 +111,9 @@ func (c *Config) Check() error {
 		if err := api.CheckURL(c.URL); err != nil {
 			problems = append(problems, err)
 		}
+	}
+	if err := c.Secrets.Check(); err != nil {
+		problems = append(problems, err)
 	}
 	if c.Webhook != nil {
 		if err := c.Webhook.Check(); err != nil {
@@ -167,6 +174,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.ZooKeeper.Logger == nil {
 		cfg.ZooKeeper.Logger = cfg.Logger
 	}
+	if cfg.Rate == 0 {
+		cfg.Rate = DefaultRate
+	}
 	if cfg.StartLimit <= 0 {
 		cfg.StartLimit = defaultStart
 	}
@@ -215,7 +225,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if s.requests, err = requests.NewService(requests.Config{
-		Store: s.db, Meta: s.meta, Pool: pool, Open: cfg.Open, Migrations: s.ctl, Server: s.id, Webhook: cfg.Webhook, Logger: s.log,
+		Store: s.db, Meta: s.meta, Pool: pool, Open: cfg.Open, Migrations: s.ctl, Server: s.id, Webhook: cfg.Webhook, Secrets: cfg.Secrets, Logger: s.log,
 		Handlers: map[string]requests.Handler{requests.KindStress: s.stress.Handler()},
 	}); err != nil {
 		return err

@@ -57,7 +57,7 @@ func (s *server) handler() http.Handler {
 	known := http.NewServeMux()
 	known.Handle("GET /metrics", s.allowed(s.metricsHandler()))
 	known.Handle("/", s.readable(s.read(s.calls)))
-	all.Handle("/", s.recognized(known))
+	all.Handle("/", s.recognized(s.bounded(known)))
 	return s.logged(drained(all))
 }
 

@@ -31,7 +31,8 @@ type serveOptions struct {
 	dataDir, database      string
 	listen, url            string
 	noLogin, https         bool
-	proxies                []string
+	proxies, secrets       []string
+	rate                   float64
 	webhook, webhookSecret string
 	metrics                string
 	logLevel               string
@@ -47,6 +48,8 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.BoolVar(&o.noLogin, "no-login", false, "everybody on this machine may do everything")
 	f.BoolVar(&o.https, "https", false, "clients reach this server by https, through a proxy")
 	f.StringSliceVar(&o.proxies, "proxy", nil, "addresses or networks of proxies, whose X-Forwarded-For is believed")
+	f.StringSliceVar(&o.secrets, "secrets-allow", requests.DefaultPlaces(), "what requests may name as the login of a cluster: env:NAME or file:PATH, a * at the end for any rest")
+	f.Float64Var(&o.rate, "request-rate", server.DefaultRate, "how many requests a second each user may make; 0: as many as they like")
 	f.StringVar(&o.webhook, webhookName, "", "URL that is told of every change of a request's state; the same at all servers of a store")
 	f.StringVar(&o.webhookSecret, "webhook-secret", "", "key that notices are signed with: env:NAME or file:PATH (default: they are not signed)")
 	f.StringVar(&o.metrics, "metrics-listen", "", "second address, which answers /metrics without a login to everybody who reaches it (default: none; the first one answers /metrics to who may read)")
@@ -136,6 +139,14 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 			return none, err
 		}
 	}
+	switch {
+	case !(o.rate >= 0): // NaN, too
+		return none, usagef("--request-rate %v: must be 0 or more", o.rate)
+	case o.rate == 0:
+		o.rate = -1
+	case len(o.secrets) == 0:
+		return none, usagef("--secrets-allow is empty: leave it out, or name at least one place, like env:TURNOUT_*")
+	}
 	var webhook *requests.Webhook
 	if o.webhook != "" {
 		webhook = &requests.Webhook{URL: o.webhook, Secret: o.webhookSecret}
@@ -146,7 +157,7 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	log := newLogger(a.stderr, level, a.json())
 	cfg := server.Config{
 		ZooKeeper: metadata.Config{ZooKeeper: a.settings.zookeeper, Root: a.settings.root, AuthScheme: scheme, AuthSecret: reference, TLS: a.settings.tls(), SessionTimeout: o.session},
-		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, HTTPS: o.https, Proxies: proxies, Webhook: webhook, Metrics: o.metrics,
+		Database:  o.database, Listen: o.listen, URL: o.url, NoLogin: o.noLogin, HTTPS: o.https, Proxies: proxies, Webhook: webhook, Secrets: o.secrets, Rate: o.rate, Metrics: o.metrics,
 		Open: drivers.Open, StartLimit: a.settings.timeout, Logger: log,
 		Invite: func(i people.Invitation) {
 			_ = a.show(i, func(w io.Writer) {

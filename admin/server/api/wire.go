@@ -100,6 +100,13 @@ func NewError(status int, message string) *Error {
 	return e
 }
 
+// TooMany is the answer to who asks too often, and may again after that time.
+func TooMany(message string, after time.Duration) *Error {
+	e := NewError(http.StatusTooManyRequests, message)
+	e.Code, e.after = "too-many", after
+	return e
+}
+
 func (e *Error) Error() string { return e.Message }
 
 // GetStatus is the HTTP status.
@@ -191,9 +198,7 @@ func Describe(err error) *Error {
 	}
 	var limit *people.LimitError
 	if errors.As(err, &limit) {
-		e.Code, e.Status, e.Title = "too-many", http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests)
-		e.after = limit.After
-		return e
+		return TooMany(e.Message, limit.After)
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.is) {
