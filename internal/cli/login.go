@@ -30,7 +30,7 @@ func newLoginCommand(a *app) *cobra.Command {
 turnout/logins.json of the user's configuration folder, for this platform only; turnout logout ends it.
 
 With --claim a one-time token is asked for first, and the password is set with it: that of the first start of turnout serve,
-which makes the first administrator, or an invitation.`,
+which makes the first administrator, or an invitation. On a terminal the new password is asked for twice.`,
 		Example: `  turnout login --name alice
   turnout login --claim --name admin
   turnout login --name pipeline --scope read --life 24h < password`,
@@ -82,6 +82,15 @@ func (p *platform) login(cmd *cobra.Command, name string, claim bool, t people.N
 	if err != nil {
 		return err
 	}
+	if claim && p.typed() { // it is shown to nobody, and what was mistyped could not be typed again
+		again, err := p.secret(in, "the same password again: ")
+		if err != nil {
+			return err
+		}
+		if again != password {
+			return usagef("the two passwords differ: nothing was set, and the one-time token is good still: say the command again")
+		}
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), p.settings.timeout)
 	defer cancel()
 	urls, err := p.find(ctx)
@@ -120,11 +129,17 @@ func (p *platform) loginAt(ctx context.Context, url, name, once, password string
 	})
 }
 
+// typed says that somebody types what is read.
+func (p *platform) typed() bool {
+	f, is := p.stdin.(*os.File)
+	return is && term.IsTerminal(int(f.Fd()))
+}
+
 // secret asks for something that is not shown, or reads a line where nobody types.
 func (p *platform) secret(in *bufio.Reader, prompt string) (string, error) {
-	if f, is := p.stdin.(*os.File); is && term.IsTerminal(int(f.Fd())) {
+	if p.typed() {
 		fmt.Fprint(p.stderr, prompt)
-		typed, err := term.ReadPassword(int(f.Fd()))
+		typed, err := term.ReadPassword(int(p.stdin.(*os.File).Fd()))
 		fmt.Fprintln(p.stderr)
 		return string(typed), err
 	}
