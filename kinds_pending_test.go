@@ -55,6 +55,19 @@ func (w *world) half(cluster string, m history.Message) *testenv.Half {
 	return h
 }
 
+// timed stores a message with a timer on RocketMQ, as a program that has Turnout's format.
+func (w *world) timed(cluster string, m history.Message, delay time.Duration) error {
+	raw, addr := w.rocketMQ(cluster)
+	properties := ""
+	for _, p := range [][2]string{{"turnout-id", m.ID}, {"turnout-key", m.Key}, {"TIMER_DELAY_MS", strconv.FormatInt(delay.Milliseconds(), 10)}} {
+		properties = remoting.AppendProperty(properties, p[0], p[1])
+	}
+	_, err := raw.Call(w.ctx(), addr, remoting.NewRequest(remoting.ReqSendMessage, strconv.AppendInt(nil, m.Seq, 10), "producerGroup", "timers", "topic", w.topic,
+		"queueId", "0", "defaultTopic", "TBW102", "defaultTopicQueueNums", "4", "sysFlag", "0", "bornTimestamp", strconv.FormatInt(time.Now().UnixMilli(), 10),
+		"flag", "0", "properties", properties, "reconsumeTimes", "0", "unitMode", "false", "batch", "false"))
+	return err
+}
+
 // Half messages are in no topic yet: a cluster that has some is not closed, whatever they become.
 func TestAMoveAwayFromRocketMQWaitsForTransactionsToEnd(t *testing.T) {
 	for _, ordered := range []bool{false, true} {
@@ -106,7 +119,7 @@ func TestAMoveAwayFromRocketMQWaitsForTransactionsToEnd(t *testing.T) {
 	}
 }
 
-// Whatever a cluster still has when its topic moves: messages that are delayed, in the retry topic, or in open transactions.
+// Whatever a cluster still has when its topic moves: messages that are delayed by a level or a timer, in the retry topic, or in open transactions.
 func TestWhatIsPendingAtAMoveIsHandled(t *testing.T) {
 	eachKindPair(t, func(t *testing.T, w *world, from, to string) {
 		rocketMQ := broker.Kind(w.env.Kind(from)) == broker.RocketMQ
@@ -144,6 +157,15 @@ func TestWhatIsPendingAtAMoveIsHandled(t *testing.T) {
 					err = <-done
 				})
 				if err != nil {
+					sending.Unknown(err)
+					return err
+				}
+				sending.OK(history.Place{Cluster: from})
+			}
+			for i := range int64(each) { // as another program does
+				m := w.message(producer.NewID(), []byte("timed"), i+1)
+				sending := rec.Send(m)
+				if err := w.timed(from, m, 1500*time.Millisecond); err != nil {
 					sending.Unknown(err)
 					return err
 				}

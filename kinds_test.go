@@ -12,7 +12,7 @@ import (
 
 // withKinds runs f in an environment with both kinds of clusters, which no other test uses meanwhile.
 func withKinds(t *testing.T, f func(t *testing.T, w *world)) {
-	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}}
+	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}, RocketMQTimers: true}
 	backends, err := testenv.Backends()
 	require.NoError(t, err)
 	for _, backend := range backends {

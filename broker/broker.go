@@ -271,9 +271,11 @@ type Info struct {
 
 // Pending is what a group has not finished beside its topic.
 type Pending struct {
-	Delayed     int64 // stored, not yet due (RocketMQ's SCHEDULE topic, as far as it can be told; Kafka: 0)
+	Delayed     int64 // stored, not yet due (RocketMQ, delayed by a level or a timer; Kafka: 0)
 	Retries     int64 // in the retry topic
 	DeadLetters int64 // in the dead letter topic; they hold nothing up
+	// Uncounted says which of Delayed this user may not see, and why; "": all is counted.
+	Uncounted string
 }
 
 // Class says what a producer does about an error of Send.

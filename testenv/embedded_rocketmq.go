@@ -33,7 +33,7 @@ func (e *Env) embeddedRocketMQ(name string) (*cluster, error) {
 	c.add(name+"/namesrv", &fakeRocketMQ{name + "/namesrv", n}, loopback(port), nameRelay)
 	for i, b := range brokers {
 		own, brokerRelay := behind(1 + i)
-		opt := rmqserver.BrokerOptions{Cluster: name, Name: b.name, Port: own, NameServers: []*rmqserver.NameServer{n}, Logger: e.log.Named(b.name)}
+		opt := rmqserver.BrokerOptions{Cluster: name, Name: b.name, Port: own, NameServers: []*rmqserver.NameServer{n}, Timers: e.spec.RocketMQTimers, Logger: e.log.Named(b.name)}
 		if opt.Dir, err = e.mkdir(b.node); err != nil {
 			return nil, errors.Join(err, c.close())
 		}

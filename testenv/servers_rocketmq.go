@@ -141,7 +141,7 @@ maxHashSlotNum=10000
 maxIndexNum=40000
 transientStorePoolEnable=false
 warmMapedFileEnable=false
-timerWheelEnable=false
+timerWheelEnable=%[9]v
 traceTopicEnable=false
 traceOn=false
 sendMessageThreadPoolNums=4
@@ -156,7 +156,7 @@ endTransactionThreadPoolNums=2
 ackMessageThreadPoolNums=2
 litePullMessageThreadPoolNums=2
 serverWorkerThreads=2
-`, b.cluster.name, b.cluster.names, b.host, b.port, b.port+1, dir, store, b.name)
+`, b.cluster.name, b.cluster.names, b.host, b.port, b.port+1, dir, store, b.name, e.spec.RocketMQTimers)
 	if e.secrets != nil {
 		conf += e.secrets.rocketMQConf(filepath.Join(store, "auth"))
 	}

@@ -39,6 +39,8 @@ type Spec struct {
 	// RocketMQBrokers is how many brokers each of them has, all masters: 1 if it is 0, at most 4. The first is named as the
 	// cluster, the others "rocketmq-a-2" and so on.
 	RocketMQBrokers int
+	// RocketMQTimers lets messages on RocketMQ have any delay, not only a level (timerWheelEnable).
+	RocketMQTimers bool
 	// Proxy puts a TCP relay in front of every Kafka and RocketMQ node, which Cut and Delay need. ZooKeeper
 	// always has one.
 	Proxy bool

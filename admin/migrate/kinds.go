@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,18 @@ func (p *preflight) noCounterpart(c *clusters.Conn, from *side) {
 		where := map[broker.Kind]string{broker.Kafka: "retention.ms of the topic", broker.RocketMQ: "fileReservedTime of the brokers"}
 		p.find(Info, SettingsDiffer, "", "messages are kept for %v on %s; on %s %s decides", keeps, p.now.Route.Write, c.Name, where[c.Kind])
 	}
+}
+
+// TimersUnknown is the code of the finding that delayed messages can not all be counted.
+const TimersUnknown = "timers-unknown"
+
+// uncounted says once what can not be counted of what is delayed.
+func (p *preflight) uncounted(c *clusters.Conn, what string) {
+	if what == "" || slices.ContainsFunc(p.plan.Findings, func(f Finding) bool { return f.Code == TimersUnknown }) {
+		return
+	}
+	p.find(Warning, TimersUnknown, "let the platform ask for the timers (docs/security.md); or wait until none is left, and accept",
+		"what is delayed on %s can not all be counted, so the move does not wait for it, and what becomes due after it was closed is found by the watch and sent on: %s", c.Name, what)
 }
 
 func (p *preflight) compaction() {

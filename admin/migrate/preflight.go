@@ -367,6 +367,7 @@ func (p *preflight) groups(ctx context.Context, c *clusters.Conn, physical strin
 		if err != nil {
 			return err
 		}
+		p.uncounted(c, l.Pending.Uncounted)
 		if !p.now.live(g.Name) {
 			p.plan.Sleeping = append(p.plan.Sleeping, g.Name)
 			if p.plan.Ordered && (!c.Features().Fence || p.plan.Canary != nil) {

@@ -43,6 +43,5 @@
 // Positions live in the broker's memory and are written to its disk every 5 s (its setting flushConsumerOffsetInterval):
 // after a crash of the broker they may be older than what Commit stored, until a member that lived on stores them again, some
 // seconds later. Queues are read from masters only. Messages
-// that others send with RocketMQ 5's timer (any delay, not a level) are in no queue until they are due and are not seen
-// by Pending.
+// that others send with RocketMQ 5's timer (any delay, not a level) are in no queue until they are due; Pending counts them.
 package rocketmq

@@ -207,6 +207,11 @@ func (c *Cluster) pending(ctx context.Context, group, topic string) (p broker.Pe
 	if p.Delayed, err = c.delayed(ctx, topic, retryTopic(group)); err != nil {
 		return p, fmt.Errorf("delayed: %w", err)
 	}
+	timed, uncounted, err := c.timed(ctx, topic)
+	if err != nil {
+		return p, fmt.Errorf("timers: %w", err)
+	}
+	p.Delayed, p.Uncounted = p.Delayed+timed, uncounted
 	if p.Retries, err = c.unread(ctx, group, retryTopic(group)); err != nil {
 		return p, fmt.Errorf("retries: %w", err)
 	}

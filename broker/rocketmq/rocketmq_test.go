@@ -20,7 +20,7 @@ import (
 
 // What is RocketMQ's own; the rest is in the suite.
 func TestRocketMQ(t *testing.T) {
-	testenv.Each(t, testenv.Spec{RocketMQ: names}, func(t *testing.T, e *testenv.Env) {
+	testenv.Each(t, testenv.Spec{RocketMQ: names, RocketMQTimers: true}, func(t *testing.T, e *testenv.Env) {
 		for name, test := range map[string]func(*world){
 			"Fence":                     (*world).fence,
 			"FenceOutlivesRoutes":       (*world).fenceOutlivesRoutes,
@@ -28,6 +28,7 @@ func TestRocketMQ(t *testing.T) {
 			"AttemptsAdd":               (*world).attemptsAdd,
 			"DeadLetterKeepsWhatItWas":  (*world).deadLetterKeepsWhatItWas,
 			"DelayedIsPending":          (*world).delayedIsPending,
+			"TimedIsPending":            (*world).timedIsPending,
 			"TooLongDelay":              (*world).tooLongDelay,
 			"LibraryInTheGroup":         (*world).libraryInTheGroup,
 			"LibraryFirstInTheGroup":    (*world).libraryFirstInTheGroup,

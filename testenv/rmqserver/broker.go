@@ -48,6 +48,8 @@ type BrokerOptions struct {
 	// how many times. Defaults: RocketMQ's 6 s, 30 s and 15.
 	TransactionTimeout, TransactionInterval time.Duration
 	TransactionChecks                       int
+	// Timers is the setting timerWheelEnable: messages may have any delay (TIMER_DELAY_MS, TIMER_DELAY_SEC, TIMER_DELIVER_MS).
+	Timers bool
 	// Users are the secret keys by access key. Requests that none of them has
 	// signed are refused; who is a user may do everything. Default (nil): nobody
 	// has to sign. See SetUser.
@@ -75,6 +77,7 @@ type Broker struct {
 	locks      map[lockKey]lock
 	resets     map[groupTopic]map[int]int64 // positions set by a tool that no pull has been told, by queue
 	users      map[string]string            // secret keys; nil: nobody has to sign
+	timers     map[int64]*record            // messages with a timer that are not due, by their offset in the topic of the wheel
 	halves     map[int64]*prepared          // transactions that have not ended, by the offset of the prepared message in its queue
 }
 
@@ -127,7 +130,7 @@ func StartBroker(ctx context.Context, opt BrokerOptions) (*Broker, error) {
 		"brokerClusterName": opt.Cluster, "brokerName": opt.Name, "brokerId": "0", "brokerIP1": "127.0.0.1", "brokerRole": "ASYNC_MASTER",
 		"brokerPermission": "6", "autoCreateTopicEnable": strconv.FormatBool(opt.AutoCreateTopics), "autoCreateSubscriptionGroup": "true",
 		"defaultTopicQueueNums": "8", "maxMessageSize": "4194304", "messageDelayLevel": opt.DelayLevels, "fileReservedTime": "72",
-		"flushDiskType": "ASYNC_FLUSH", "traceOn": "false", "timerWheelEnable": "false",
+		"flushDiskType": "ASYNC_FLUSH", "traceOn": "false", "timerWheelEnable": strconv.FormatBool(opt.Timers),
 		"transactionTimeOut": str(opt.TransactionTimeout.Milliseconds()), "transactionCheckInterval": str(opt.TransactionInterval.Milliseconds()),
 		"transactionCheckMax": str(opt.TransactionChecks),
 	}
@@ -181,6 +184,7 @@ func (b *Broker) load() error {
 	b.resets = map[groupTopic]map[int]int64{}
 	b.began = time.Now()
 	b.openTransactions()
+	b.openTimers()
 	if err := b.systemGroups(); err != nil {
 		return err
 	}
@@ -255,6 +259,7 @@ func (b *Broker) tick(now time.Time) {
 		b.register(false)
 	}
 	b.deliverDelayed(now)
+	b.deliverTimed(now)
 	b.expirePulls(now)
 	b.expireClients(now)
 	b.checkTransactions(now)
@@ -304,6 +309,7 @@ var handlers = map[int]func(*Broker, *conn, *remoting.Command) (*remoting.Comman
 	remoting.ReqTopicConsumedByWhom:     (*Broker).consumedByWhom,
 	remoting.ReqTopicsOfConsumer:        (*Broker).topicsOfConsumer,
 	remoting.ReqDelayOffsets:            (*Broker).delayOffsets,
+	remoting.ReqTimerMetrics:            (*Broker).timerMetrics,
 	remoting.ReqQueryMessage:            (*Broker).queryMessage,
 	remoting.ReqViewMessage:             (*Broker).viewMessage,
 	reqUpdateTopics:                     (*Broker).updateTopics,

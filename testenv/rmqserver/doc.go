@@ -32,10 +32,9 @@
 //   - Slaves, and all of high availability: controllers, acting masters,
 //     asynchronous and synchronous flushing. A broker is a master that has stored
 //     what it acknowledges.
-//   - RocketMQ 5's proxy and gRPC, POP and its acknowledgements, timer messages
-//     (any delay that is no level; refused as by a broker with
-//     timerWheelEnable=false), recall, static topics, light topics, batch consume
-//     queues, compaction, tiered and RocksDB storage.
+//   - RocketMQ 5's proxy and gRPC, POP and its acknowledgements, recall, static
+//     topics, light topics, batch consume queues, compaction, tiered and RocksDB
+//     storage. timers.go says what of timers.
 //   - Request and reply (324, 325), filters by SQL92 and by class, multi-tag
 //     topics, message traces, broker containers.
 //   - Permissions of users: without BrokerOptions.Users signatures are ignored,
@@ -50,7 +49,7 @@
 //   - At the name server: registration by request (103, 104), which brokers of
 //     other processes would need, 217, its own settings (318, 319), lists by unit,
 //     order topics in routes (as with orderMessageEnable=false).
-//   - At the broker: 22, 23, 27, 60, 61, 209 to 214, 220, 221, 223, 303, 307 to
+//   - At the broker: 22, 23, 27, 60, 209 to 214, 220, 221, 223, 303, 307 to
 //     309, 314, 315, 321 to 323, 345, 353 and what is above 361. So these commands
 //     of mqadmin do not work: consumerStatus, queryCq, getNamesrvConfig,
 //     updateNamesrvConfig, setConsumeMode, haStatus, those for cold data, RocksDB,

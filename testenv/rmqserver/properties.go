@@ -17,6 +17,7 @@ const (
 	propProducerGroup = "PGROUP"
 	propTransaction   = "__transactionId__"
 	propChecks        = "TRANSACTION_CHECK_TIMES"
+	propTimerOut      = "TIMER_OUT_MS"
 	propImmunity      = "CHECK_IMMUNITY_TIME_IN_SECONDS"
 	propRegion        = "MSG_REGION"
 	propTrace         = "TRACE_ON"

@@ -8,6 +8,7 @@ package rmqserver
 // crash between the two may deliver it twice.
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -66,5 +67,7 @@ func (b *Broker) deliverDelayed(now time.Time) {
 }
 
 func (b *Broker) delayOffsets(_ *conn, r *remoting.Command) (*remoting.Command, error) {
-	return body(r, map[string]any{"offsetTable": b.store.delivered, "dataVersion": dataVersion{}})
+	levels := maps.Clone(b.store.delivered)
+	maps.DeleteFunc(levels, func(level int, _ int64) bool { return level <= 0 }) // those are timers
+	return body(r, map[string]any{"offsetTable": levels, "dataVersion": dataVersion{}})
 }

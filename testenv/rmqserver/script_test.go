@@ -495,6 +495,7 @@ func (s *script) delays() {
 	s.sendV2("no delay", "delayed", 0, delay("0"), "now")
 	s.sendV2("delay", "delayed", 0, delay("1"), "in a second")
 	s.sendV2("delay beyond the levels", "delayed", 0, delay("99"), "in two hours")
+	s.atBroker("timers without a wheel", remoting.ReqTimerMetrics)
 	s.sendV2("any delay", "delayed", 0, remoting.AppendProperty("", "TIMER_DELAY_MS", "1000"), "by a timer")
 	s.indexed("delayed", 0, 2)
 	s.messages("delayed", "delayed", 0)
@@ -537,12 +538,12 @@ func (s *script) retries() {
 
 func (s *script) transactions() {
 	s.topic("topic for transactions", "committed", 1, 1, 6)
-	prepare := func(name string) *remoting.Command {
+	prepare := func(name string, more ...string) *remoting.Command {
 		p := ""
 		for _, kv := range [][2]string{{"UNIQ_KEY", name}, {"TRAN_MSG", "true"}, {"PGROUP", "producers"}} {
 			p = remoting.AppendProperty(p, kv[0], kv[1])
 		}
-		return s.sendV2("prepare "+name, "committed", 0, p, name, "f", "4")
+		return s.sendV2("prepare "+name, "committed", 0, p, name, append(more, "f", "4")...)
 	}
 	end := func(name string, a *remoting.Command, how int, group string) {
 		id := a.Fields["msgId"]
@@ -565,6 +566,34 @@ func (s *script) transactions() {
 	s.messages("committed", "committed", 0)
 	one.Fields["msgId"] = one.Fields["msgId"][:16] + "00000000ffffffff"
 	end("commit nothing", one, remoting.SysCommit, "producers")
+
+	half, ended := remoting.Queue{Topic: "RMQ_SYS_TRANS_HALF_TOPIC", Broker: "rocketmq-a"}, "RMQ_SYS_TRANS_OP_HALF_TOPIC"
+	noted := map[string]bool{}
+	require.Eventually(s, func() bool { // a real broker notes ends some seconds later, together
+		r, err := s.client.PullMessages(s.ctx, s.broker, remoting.Pull{Group: "readers", Queue: remoting.Queue{Topic: ended, Broker: "rocketmq-a"}, Max: 32,
+			Subscription: remoting.NewSubscription(ended, "", 0)})
+		require.NoError(s, err)
+		for _, m := range r.Messages {
+			for offset := range strings.SplitSeq(strings.TrimSuffix(string(m.Body), ","), ",") {
+				noted[offset] = true
+			}
+		}
+		return len(noted) == 2
+	}, time.Minute, 50*time.Millisecond)
+	s.say("ended", "%v", slices.Sorted(maps.Keys(noted)))
+	prepare("three", "g", strconv.FormatInt(time.Now().UnixMilli(), 10)) // one that is older than messages are kept is not asked about
+	require.NoError(s, s.client.UpdateBrokerConfig(s.ctx, s.broker, map[string]string{"transactionTimeOut": "100", "transactionCheckInterval": "3600000"}))
+	s.indexed(half.Topic, 0, 4) // within half a minute it asks the producer, and stores the message again
+	r, err := s.client.PullMessages(s.ctx, s.broker, remoting.Pull{Group: "readers", Queue: half, Offset: 2, Max: 32, Subscription: remoting.NewSubscription(half.Topic, "", 0)})
+	require.NoError(s, err)
+	for _, m := range r.Messages {
+		p := remoting.ParseProperties(m.Properties)
+		s.say("half again", "%s at %d asked %q for %s/%s", m.Body, m.QueueOffset, p["TRANSACTION_CHECK_TIMES"], p["REAL_TOPIC"], p["REAL_QID"])
+	}
+	require.Eventually(s, func() bool {
+		at, _, _, err := s.client.ConsumerOffset(s.ctx, s.broker, "CID_RMQ_SYS_TRANS", half)
+		return err == nil && at == 3
+	}, time.Minute, 10*time.Millisecond)
 }
 
 func (s *script) queries() {

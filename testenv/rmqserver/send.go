@@ -4,8 +4,7 @@ package rmqserver
 //
 // Bodies are stored as they come, compressed or not. Not done: 324 and 325
 // (request and reply), batches that are stored as one (batch consume queues),
-// compaction topics, TIMER_* properties (a delay that is no level is refused, as
-// by a broker with timerWheelEnable=false), multi-tag topics, 370 (recall).
+// compaction topics, multi-tag topics, 370 (recall).
 
 import (
 	"encoding/binary"
@@ -140,17 +139,17 @@ func (b *Broker) sendOne(c *conn, r *remoting.Command, s *sending) (*record, err
 	if err := b.checkSize(r.Body, p); err != nil {
 		return nil, err
 	}
-	if s.delayLevel() <= 0 {
-		for _, timer := range []string{"TIMER_DELAY_MS", "TIMER_DELAY_SEC", "TIMER_DELIVER_MS"} {
-			if p.get(timer) != "" {
-				return nil, refuse(remoting.SystemError, "accurate timer message is not enabled, timerWheelEnable is false")
-			}
-		}
+	due, err := b.due(p, time.Now())
+	if err != nil {
+		return nil, err
 	}
 	m := &remoting.Message{Topic: topic, QueueID: int32(queue), Flag: int32(s.flag), SysFlag: int32(s.sysFlag), Born: time.UnixMilli(s.born),
 		BornHost: c.remote, ReconsumeTimes: int32(s.reconsume), Body: r.Body}
 	if p.get(propPrepared) == "true" && (s.reconsume == 0 || s.delayLevel() <= 0) {
 		return b.prepare(m, p)
+	}
+	if !due.IsZero() {
+		return b.setTimer(m, p, due)
 	}
 	return b.put(m, p)
 }

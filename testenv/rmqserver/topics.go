@@ -78,7 +78,7 @@ func (b *Broker) systemTopicNames(_ *conn, r *remoting.Command) (*remoting.Comma
 // notForClients are topics that take no messages of clients.
 func notForClients(topic string) bool {
 	switch topic {
-	case scheduleTopic, halfTopic, opTopic, checkedTopic, "SELF_TEST_TOPIC", "OFFSET_MOVED_EVENT":
+	case scheduleTopic, wheelTopic, halfTopic, opTopic, checkedTopic, "SELF_TEST_TOPIC", "OFFSET_MOVED_EVENT":
 		return true
 	}
 	return false

@@ -339,6 +339,24 @@ func (c *Client) SendBackMessage(ctx context.Context, addr string, s SendBack) e
 		"maxReconsumeTimes", str(s.MaxReconsume), "unitMode", "false"))
 }
 
+// TimerMetrics asks a broker (5.0 or later; others answer NotSupported) how many messages wait in its timer wheel, by topic. One
+// without a wheel answers SystemError.
+func (c *Client) TimerMetrics(ctx context.Context, addr string) (map[string]int64, error) {
+	v, err := read[struct {
+		Counts map[string]struct {
+			Count int64 `json:"count"`
+		} `json:"timingCount"`
+	}](ctx, c, addr, NewRequest(ReqTimerMetrics, nil))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int64{}
+	for topic, m := range v.Counts {
+		out[topic] = m.Count
+	}
+	return out, nil
+}
+
 // DelayOffsets says, for each delay level, the offset in queue level-1 of SCHEDULE_TOPIC_XXXX up to which the broker has
 // delivered.
 func (c *Client) DelayOffsets(ctx context.Context, addr string) (map[int]int64, error) {

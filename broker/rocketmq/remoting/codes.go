@@ -29,6 +29,7 @@ const (
 	ReqConsumerOffsets         = 43
 	ReqDelayOffsets            = 45
 	ReqCheckClientConfig       = 46
+	ReqTimerMetrics            = 61
 	ReqPutKV                   = 100
 	ReqGetKV                   = 101
 	ReqDeleteKV                = 102
