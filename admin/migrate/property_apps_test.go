@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/errs"
@@ -51,7 +53,7 @@ func (p *process) node() string {
 // register creates the participant (R3: before anything is read).
 func (p *process) register() {
 	p.up, p.cut, p.registered, p.settled = true, false, true, p.w.Off["R4"]
-	p.doc.V, p.doc.Zxid = 1, p.applied
+	p.doc.V, p.doc.Zxid, p.doc.Sender = 1, p.applied, strings.HasPrefix(p.id, "s")
 	p.w.must(p.w.meta.Create(p.w.ctx, p.node(), document(p.doc)))
 }
 
@@ -110,7 +112,10 @@ func (p *process) see(v *view) {
 func describeRoute(r metadata.Route) string {
 	text := "write " + r.Write
 	if r.Hold != nil {
-		text += " hold"
+		text += fmt.Sprint(" hold", r.Hold.Keys)
+	}
+	if c := r.Canary; c != nil {
+		text += fmt.Sprint(" canary ", c.Write, c.Instances, c.Keys)
 	}
 	for _, c := range r.Warm {
 		text += " warm " + c
@@ -154,14 +159,26 @@ func (s *sender) apply() {
 
 func (s *sender) turn() {
 	v := s.view
-	if v.Write != s.target {
-		if err := s.w.warm(v.Write); err != nil {
+	write := v.WriteOf(path.Base(s.node()))
+	for _, to := range []string{write, v.goal(write, nil)} {
+		if to == s.target {
+			continue
+		}
+		if err := s.w.warm(to); err != nil {
 			s.w.note("    stays where it is: %v", err)
 			return
 		}
 	}
-	s.target, s.under = v.Write, v
+	s.target, s.under = write, v
 	s.held = v.Hold != nil && s.over != v.zxid
+}
+
+// goal is where a message goes that would go to write but for the canary's keys; without one, where those go.
+func (v *view) goal(write string, m *message) string {
+	if v.Canary != nil && len(v.Canary.Keys) > 0 && (m == nil || metadata.InRange(v.Canary.Keys, []byte{m.key})) {
+		return v.Canary.Write
+	}
+	return write
 }
 
 // applicable says whether the view is applied in full (R6).
@@ -219,12 +236,20 @@ func (s *sender) steps() (steps []step) {
 		if s.applicable() && s.applied != s.view.zxid {
 			add("acknowledges", s.ack)
 		}
-		if s.held {
+		if s.held && (len(s.under.Hold.Keys) == 0 || !w.calm && w.choose(8) == 0) { // such a pause begins anew when one of them ends it
 			add("has held long enough", func() {
 				before := s.view
-				if s.apply(); s.view == before {
-					s.held, s.over = false, before.zxid
+				if s.apply(); s.view != before {
+					return
 				}
+				if len(before.Hold.Keys) == 0 {
+					s.held, s.over = false, before.zxid
+					return
+				}
+				next := before.Clone() // nobody is to count on it
+				next.Hold = nil
+				w.must(w.meta.Set(w.ctx, w.meta.RoutePath(topicName), document(next), w.look().RouteNode.Version))
+				w.stale = true
 			})
 		}
 		if w.maybe(&w.Cuts, 30) {
@@ -242,8 +267,9 @@ func (s *sender) steps() (steps []step) {
 		add("begins a send", s.send)
 	case s.cur != nil && s.to == "" && s.refused && s.cut:
 		add("gives up: fenced, and no ZooKeeper", func() { s.cur, s.refused = nil, false })
-	case s.cur != nil && s.to == "" && !s.refused && !s.held && s.settled:
-		add("picks "+s.target+" for "+s.cur.id, func() { s.to, s.began = s.target, s.under })
+	case s.cur != nil && s.to == "" && !s.refused && (!s.held || !s.under.Hold.Pauses([]byte{s.cur.key})) && s.settled:
+		to := s.under.goal(s.target, s.cur)
+		add("picks "+to+" for "+s.cur.id, func() { s.to, s.began = to, s.under })
 	case s.cur != nil && s.to != "" && slices.Contains(s.under.Dead, s.to):
 		add("takes "+s.cur.id+" back from "+s.to, func() {
 			if !s.stored {
@@ -357,10 +383,10 @@ func (r *reader) wants() (wants []want) {
 	wrote := false
 	for _, s := range r.view.Stays {
 		switch {
-		case s.Open() && r.ordered() && wrote && slices.Contains(r.view.Warm, s.Cluster):
+		case s.Open() && r.ordered() && wrote && slices.Contains(r.view.Warm, s.Cluster) && !r.view.Writes(s.Cluster):
 		case s.Open():
 			wrote = wrote || s.Cluster == r.view.Write
-			add(s.Cluster, nil, s.Cluster == r.view.Write || slices.Contains(r.view.Warm, s.Cluster) || slices.Contains(r.view.Dead, s.Cluster))
+			add(s.Cluster, nil, r.view.Writes(s.Cluster) || slices.Contains(r.view.Warm, s.Cluster) || slices.Contains(r.view.Dead, s.Cluster))
 		case r.sealed[stayKey(s)]:
 		case !r.ordered() || r.w.Off["R20"]:
 			add(s.Cluster, nil, true)

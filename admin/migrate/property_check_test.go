@@ -99,8 +99,10 @@ func (w *world) route() {
 	if m := w.open(); m != nil && (m.State == string(Planned) /* it has taken over */ || m.State == string(Holding) || m.State == string(Fencing) || m.State == string(Reverting) || m.State == string(Switching) && t.Route.Write != m.Target) {
 		return
 	}
-	if f, err := w.db.FenceOf(w.ctx, t.Route.Write, topicName); err == nil && f.Wanted {
-		w.fail("fence: the route writes %s, which is to be closed", t.Route.Write)
+	for _, cluster := range w.names {
+		if f, err := w.db.FenceOf(w.ctx, cluster, topicName); err == nil && f.Wanted && t.Route.Writes(cluster) {
+			w.fail("fence: the route writes %s, which is to be closed", cluster)
+		}
 	}
 }
 
@@ -163,7 +165,7 @@ func (w *world) checkRead(cluster, claim string) {
 // rest lets everybody go on without faults, in turn, until there is nothing to do any more.
 func (w *world) rest() {
 	w.calm, w.stopped = true, ""
-	const rounds = 400
+	const rounds = 600
 	for round := range rounds {
 		if w.bad != "" {
 			return
@@ -182,6 +184,9 @@ func (w *world) rest() {
 			for _, r := range w.readers {
 				r.asleep = false
 			}
+		}
+		if m := w.open(); m != nil && m.State == string(Canarying) && round%10 == 5 { // it waits for that
+			w.promote(m, nil)
 		}
 		if m := w.open(); m != nil && strings.Contains(m.Waiting, "without Turnout") {
 			w.must(w.service.Resume(w.ctx, m.ID, "op", ForeignWriters))

@@ -27,13 +27,16 @@ func anything(choose chooser) setup {
 		Slow: []string{"", "", "s", "r", "c", "c0", "l", "n"}[choose(8)], Gates: 2 + choose(8),
 	}
 	if choose(3) == 0 {
-		s.When = []State{Preparing, Holding, Fencing, Switching, Sealing, Draining, Shutting, Closing}[choose(8)]
+		s.When = []State{Preparing, Canarying, Holding, Fencing, Switching, Sealing, Draining, Shutting, Closing}[choose(9)]
 	}
 	if choose(3) == 0 {
 		s.Deaths = 1 + choose(2)
 	}
 	if choose(2) == 0 {
 		s.Late = 1 + choose(7)
+	}
+	if s.Canaries = choose(3) == 0; s.Canaries && s.Ordered { // its order is not kept over processes that are cut off (canary-order)
+		s.Cuts, s.Snapshots = 0, 0
 	}
 	return s
 }
@@ -78,6 +81,7 @@ var bites = map[string]setup{
 	"R20":   {Ordered: true, Messages: 60, Slow: "r"},
 	"R21":   {Ordered: true, Messages: 80, Members: 2, Cuts: 1, Moves: 2, Long: true},
 	"R23":   {Ordered: true, Messages: 60, Late: 1},
+	"R34":   {Ordered: true, Messages: 60, Canaries: true},
 	"R30":   {Messages: 40, Edits: 2, Cuts: 1},
 }
 

@@ -52,10 +52,11 @@ type setup struct {
 
 	Kills, Cuts, Snapshots, Lost, Failures, Rebalances, Edits, Strangers, Markers, Rollbacks, Aborts, Sleeps, Deposed, Away, Deaths int
 
-	When  State  // people ask for the way back only in this state; "": in any
-	Slow  string // actors of this first letter do little
-	Gates int    // a turn stops before one in so many calls; 0: 8
-	Long  bool   // who is cut from ZooKeeper stays so
+	Canaries bool   // moves begin with one
+	When     State  // people ask for the way back only in this state; "": in any
+	Slow     string // actors of this first letter do little
+	Gates    int    // a turn stops before one in so many calls; 0: 8
+	Long     bool   // who is cut from ZooKeeper stays so
 
 	Off map[string]bool // rules that nobody keeps
 }
@@ -433,6 +434,18 @@ func (w *world) operatorSteps() (steps []step) {
 		steps = append(steps, step{"a move is started", w.start})
 	case open != nil && w.dead != "" && w.dead == w.look().Route.Write && w.choose(4) == 0:
 		steps = append(steps, step{"a move is forced", w.start})
+	case open != nil && open.State == string(Canarying) && w.choose(3) == 0:
+		steps = append(steps, step{"promotes the canary", func() {
+			var part *Canary
+			switch {
+			case w.choose(2) == 0:
+			case w.Ordered || w.choose(2) == 0:
+				part = &Canary{Keys: []int{0, 65535}}
+			default:
+				part = &Canary{Percent: 100}
+			}
+			w.promote(open, part)
+		}})
 	case open != nil && (w.When == "" || open.State == string(w.When)) && w.maybe(&w.Rollbacks, 3):
 		steps = append(steps, step{"asks for the way back", func() { w.stirred = true; _ = w.service.Rollback(w.ctx, open.ID, "op") }})
 	case open != nil && w.maybe(&w.Aborts, 6):
@@ -455,6 +468,16 @@ func (w *world) operatorSteps() (steps []step) {
 	return steps
 }
 
+// keyZero is the hash of the key "0".
+var keyZero = metadata.KeyHash([]byte("0"))
+
+func (w *world) promote(m *store.Migration, part *Canary) {
+	w.stirred = true
+	if err := w.service.Promote(w.ctx, m.ID, "op", part); err != nil {
+		w.note("    refused: %v", err)
+	}
+}
+
 func (w *world) start() {
 	w.stirred = true
 	to := "b"
@@ -462,9 +485,15 @@ func (w *world) start() {
 		to = "a"
 	}
 	plan := Plan{Topic: topicName, To: to, Ordered: w.Ordered, Create: true, Hold: w.Hold,
-		Accept: []string{SleepingGroups, NotReady, PartitionsDiffer, FewerPartitions, OrderNotKept, Vanished}}
+		Accept: []string{SleepingGroups, NotReady, PartitionsDiffer, FewerPartitions, OrderNotKept, Vanished, CanaryOrder}}
 	if w.dead != "" || w.Deaths > 0 && w.choose(4) == 0 {
 		plan.Force, plan.Partitions, plan.Accept = true, w.Partitions, append(plan.Accept, SourceAnswers)
+	}
+	if w.Canaries && !plan.Force {
+		plan.Canary = &Canary{Keys: []int{keyZero, keyZero}}
+		if !w.Ordered && w.choose(2) == 0 {
+			plan.Canary = &Canary{Percent: 50}
+		}
 	}
 	m, err := w.service.Start(w.ctx, plan, "op", StarterApproves)
 	if err != nil {
