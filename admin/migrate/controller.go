@@ -24,7 +24,8 @@ const (
 	poll        = 100 * time.Millisecond // between two looks at a migration that waits
 	pollFast    = 10 * time.Millisecond  // while sends pause
 	steady      = 20 * time.Millisecond  // between two readings of end offsets (R7)
-	scan        = 200 * time.Millisecond // between two looks into the store for migrations: who starts one may be another process
+	scan        = 100 * time.Millisecond // between two looks into the store for migrations: who starts one may be another process
+	guardScan   = 500 * time.Millisecond // between two looks at hand edits, unless one is heard of
 	stepLimit   = 30 * time.Second       // of one step
 	stepMost    = 2 * time.Second        // between two tries of a step that fails
 	fenceCheck  = 5 * time.Second        // between two looks at a fence that nobody works on

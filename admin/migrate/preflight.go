@@ -170,7 +170,11 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 		p.find(Error, EditPending, "start a process that uses the topic, or: turnout topic put", "nobody has used the topic yet: it has no route")
 		return nil
 	case !metadata.Answered(t.Route, t.WishNode):
-		p.find(Error, EditPending, "wait for it", "the wish was edited by hand and nobody has followed it yet")
+		remedy := "wait for it"
+		if p.plan.Force {
+			remedy = "go there by an edit, which answers it: turnout topic put " + p.plan.Topic + " --cluster " + p.plan.To + " --force"
+		}
+		p.find(Error, EditPending, remedy, "the wish was edited by hand and nobody has followed it yet")
 		return nil
 	case t.Route.Write == p.plan.To:
 		p.find(Error, AlreadyThere, "", "the topic is on %s already", p.plan.To)
@@ -247,9 +251,11 @@ func (p *preflight) cluster(ctx context.Context, name string, f func(*clusters.C
 	asking, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	err = p.c.on(asking, name, func(c *clusters.Conn) error {
-		info, err := c.Describe(asking)
-		if err != nil {
-			return err
+		info := broker.Info{ClusterID: doc.ClusterID}
+		if !p.plan.Force { // opening the connection has looked at the id
+			if info, err = c.Describe(asking); err != nil {
+				return err
+			}
 		}
 		if doc.ClusterID != "" && info.ClusterID != doc.ClusterID {
 			p.find(Error, OtherCluster, "correct its addresses or clusterId: turnout cluster put "+name, "%s says that its id is %q; the metadata says %q", name, info.ClusterID, doc.ClusterID)

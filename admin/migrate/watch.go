@@ -154,7 +154,7 @@ func (c *Controller) guard(ctx context.Context, e *edits) {
 		case <-ctx.Done():
 			return
 		case <-wake:
-		case <-time.After(scan):
+		case <-time.After(guardScan):
 		}
 		if pause(ctx, poll) != nil {
 			return

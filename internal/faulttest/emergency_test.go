@@ -75,6 +75,7 @@ func emergency(t *testing.T, env *testenv.Env, p pair, how string) {
 	require.Equal(t, store.Done, r.Outcome, m.story(move.ID))
 	require.True(t, r.Free, r.Verdict)
 	require.NotNil(t, r.Left[0].Back)
+	t.Logf("asked for at %s, first send at %s\n%s", begun.UTC().Format("05.000"), first.UTC().Format("05.000"), m.story(move.ID))
 	m.verdict()
 	v := history.Check(m.events, history.Options{Groups: []history.Group{{Name: m.groups[0]}}, Allow: []history.Rule{history.Duplicate}})
 	t.Logf("emergency: | %s | %s | %s | %v | %d | %d | %d | %v | %v |", p[0], p[1], how, first.Sub(begun).Round(time.Millisecond), v.Failed+v.Unknown,
