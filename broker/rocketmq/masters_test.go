@@ -34,6 +34,7 @@ func TestSeveralMasters(t *testing.T) {
 			return w, masters
 		}
 		t.Run("Closed", func(t *testing.T) { closedMasters(newMasters(t)) })
+		t.Run("OneIsTakenOut", func(t *testing.T) { w, _ := newMasters(t); oneMasterIsTakenOut(w) })
 		t.Run("OneDies", func(t *testing.T) { w, _ := newMasters(t); oneMasterDies(w) })
 	})
 }
@@ -85,6 +86,41 @@ func closedMasters(w *world, masters map[string]string) {
 	w.wait(r, 9)
 	w.send("again")
 	w.wait(r, 10)
+}
+
+// oneMasterIsTakenOut: keys go to the other one when the name server lets nobody write to it, and when it is not there any more.
+func oneMasterIsTakenOut(w *world) {
+	require.NoError(w, w.c.Warm(w.ctx(), w.topic))
+	name := w.e.Addresses(w.name)[0]
+	permission := func(code int) {
+		w.Helper()
+		_, err := w.raw.Call(w.ctx(), name, remoting.NewRequest(code, nil, "brokerName", "rocketmq-a-2"))
+		require.NoError(w, err)
+	}
+	others := func(c broker.Cluster) error {
+		of := *w
+		of.c = c
+		for i := range 16 {
+			r, err := of.try(broker.Message{Key: fmt.Append(nil, i), Body: []byte("k")})
+			if err != nil {
+				return err
+			}
+			if strings.Contains(r.Partition, "rocketmq-a-2:") {
+				return fmt.Errorf("key %d goes to %s", i, r.Partition)
+			}
+		}
+		return nil
+	}
+	const wipe, give = 205, 327
+	require.Error(w, others(w.c))
+	permission(wipe)
+	c := w.open() // who is there already asks within half a minute
+	require.NoError(w, c.Warm(w.ctx(), w.topic))
+	require.NoError(w, others(c))
+	require.NoError(w, w.e.Kill(w.ctx(), "rocketmq-a/broker-2"))
+	w.eventually(func() error { return others(c) })
+	require.NoError(w, w.e.Restart(w.ctx(), "rocketmq-a/broker-2"))
+	permission(give)
 }
 
 // oneMasterDies: the queues of the other one are read on, and those of the dead one when it is back; nothing is lost.
