@@ -165,7 +165,7 @@ func TestWhatIsPendingAtAMoveIsHandled(t *testing.T) {
 			for i := range int64(each) { // as another program does
 				m := w.message(producer.NewID(), []byte("timed"), i+1)
 				sending := rec.Send(m)
-				if err := w.timed(from, m, 1500*time.Millisecond); err != nil {
+				if err := w.timed(from, m, 3*time.Second); err != nil {
 					sending.Unknown(err)
 					return err
 				}

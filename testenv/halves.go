@@ -44,11 +44,35 @@ func PrepareHalf(ctx context.Context, client *remoting.Client, addr, topic strin
 	return h, err
 }
 
+// find looks where the message is now: a broker that has asked about it has stored it again.
+func (h *Half) find(ctx context.Context) error {
+	const topic = "RMQ_SYS_TRANS_HALF_TOPIC"
+	for at := h.stateOffset; ; {
+		r, err := h.client.PullMessages(ctx, h.addr, remoting.Pull{Group: "TOOLS_CONSUMER", Queue: remoting.Queue{Topic: topic}, Offset: at, Max: 32,
+			Subscription: remoting.NewSubscription(topic, "", 0)})
+		if err != nil {
+			return err
+		}
+		for _, m := range r.Messages {
+			if remoting.ParseProperties(m.Properties)["UNIQ_KEY"] == h.id {
+				h.stateOffset, h.physical = m.QueueOffset, m.PhysicalOffset
+			}
+		}
+		if r.Next <= at || r.Next >= r.Max {
+			return nil
+		}
+		at = r.Next
+	}
+}
+
 // End commits the transaction, or rolls it back.
 func (h *Half) End(ctx context.Context, commit bool) error {
 	how := remoting.SysRollback
 	if commit {
 		how = remoting.SysCommit
+	}
+	if err := h.find(ctx); err != nil {
+		return err
 	}
 	_, err := h.client.Call(ctx, h.addr, remoting.NewRequest(remoting.ReqEndTransaction, nil, "topic", h.topic, "producerGroup", halfGroup,
 		"tranStateTableOffset", strconv.FormatInt(h.stateOffset, 10), "commitLogOffset", strconv.FormatInt(h.physical, 10),

@@ -12,7 +12,8 @@ import (
 const noWheel = "timer message store is null"
 
 // timed counts the messages for topic that others have sent with a timer (RocketMQ 5: any delay, not a level) and that wait in
-// the brokers' timer wheels. A broker counts one down after it has delivered it. uncounted: a broker does not let this user ask.
+// the brokers' timer wheels. A broker counts one down after it has delivered it; 5.5.0 also counts down one that was due before it
+// had reached the wheel, which it has not counted up, so that its number may be too low, and below 0. uncounted: a broker does not let this user ask.
 func (c *Cluster) timed(ctx context.Context, topic string) (n int64, uncounted string, err error) {
 	masters, err := c.masters(ctx)
 	if err != nil {
@@ -37,7 +38,7 @@ func (c *Cluster) timed(ctx context.Context, topic string) (n int64, uncounted s
 		case err != nil:
 			return 0, "", fmt.Errorf("broker %q: %w", b.Name, err)
 		}
-		n += counts[topic]
+		n += max(0, counts[topic])
 	}
 	return n, uncounted, nil
 }
