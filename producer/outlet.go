@@ -264,7 +264,7 @@ func (o *outlet) report() topics.Report {
 	if v := o.topic.View(); v != nil && v.Route.Migration != "" {
 		r.Sends = map[string]metadata.Sends{}
 		for name, t := range o.tallies {
-			if s, any := t.sends(); any {
+			if s, sent := t.sends(); sent {
 				r.Sends[name] = s
 			}
 		}

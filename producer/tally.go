@@ -68,8 +68,8 @@ func (t *tally) turn(now time.Duration) *turn {
 	return u
 }
 
-// sends is what was counted; any: something was.
-func (t *tally) sends() (s metadata.Sends, any bool) {
+// sends is what was counted; sent: something was.
+func (t *tally) sends() (s metadata.Sends, sent bool) {
 	oldest := int64(t.now()/turnLength) + 1 - turnsKept
 	var took [buckets]int64
 	all := int64(0)

@@ -365,7 +365,7 @@ func (c *Controller) Live(ctx context.Context, id string) (*Live, error) {
 	for i, name := range names {
 		lc := &l.Clusters[i]
 		*lc = LiveCluster{Cluster: name, Write: name == now.Route.Write, Lag: map[string]int64{}}
-		if s, any := sends[name]; any {
+		if s, sent := sends[name]; sent {
 			lc.Sends = &s
 		}
 		for _, s := range now.Route.Stays {

@@ -38,14 +38,15 @@ var layers = map[string][]string{
 	// Shared machinery. It knows the contract of the brokers and no driver.
 	"internal":        {"metadata", "broker", "internal/..."},
 	"internal/errs":   {},
+	"internal/pace":   {},
 	"internal/secure": {},
 
 	"metadata": {"broker", "internal/errs", "internal/secure"},
 
 	// The contract knows no driver, a driver no other.
 	"broker":            {"internal/errs"},
-	"broker/kafka":      {"broker", "internal/errs", "internal/secure"},
-	"broker/rocketmq":   {"broker", "broker/rocketmq/...", "internal/errs"},
+	"broker/kafka":      {"broker", "internal/errs", "internal/pace", "internal/secure"},
+	"broker/rocketmq":   {"broker", "broker/rocketmq/...", "internal/errs", "internal/pace"},
 	"broker/drivers":    {"broker", "broker/kafka", "broker/rocketmq", "internal/errs"},
 	"broker/brokertest": {"broker/...", "metadata", "internal/...", "testenv/..."},
 
