@@ -42,6 +42,8 @@ func TestPlan(t *testing.T) {
 			[]want{{"a", nil, false}, {"b", nil, true}}},
 		{"ordered: what is warm is not read before the cluster that is left", metadata.Route{Write: "a", Warm: []string{"b"}, Stays: []metadata.Stay{open("a"), open("b")}}, true, nil,
 			[]want{{"a", nil, true}}},
+		{"ordered: a canary is read beside the cluster that the rest goes to", metadata.Route{Write: "a", Warm: []string{"b"}, Canary: &metadata.Canary{Write: "b"}, Stays: []metadata.Stay{open("a"), open("b")}}, true, nil,
+			[]want{{"a", nil, true}, {"b", nil, true}}},
 		{"ordered: back on a cluster whose first stay is not finished", metadata.Route{Write: "a", Stays: []metadata.Stay{sealed("a"), sealed("b"), open("a")}}, true, nil,
 			[]want{{"a", seal, true}}},
 		{"ordered: back on it, no limit after the stay between", metadata.Route{Write: "a", Stays: []metadata.Stay{sealed("a"), sealed("b"), open("a")}}, true, []int{0, 1},
