@@ -19,7 +19,7 @@ import (
 // to its end and left when it answers again.
 
 const (
-	probeLimit  = 300 * time.Millisecond // a cluster that may be dead is asked for this long before the start
+	probeLimit  = 200 * time.Millisecond // a cluster that may be dead is asked for this long before the start
 	returnLimit = time.Second            // and each time that it is tried later
 	pollDead    = 500 * time.Millisecond // between two of those tries
 )
