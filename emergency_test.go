@@ -278,3 +278,20 @@ func TestAnEditByHandWhileADeadClusterIsWaitedFor(t *testing.T) {
 		e.settled()
 	})
 }
+
+// The wish was edited to a cluster that nobody can use, and then the cluster that is written dies: the plan says how to get away.
+func TestForceAfterAnEditThatNobodyCanFollow(t *testing.T) {
+	withEmergency(t, "kafka-a", "kafka-b", false, func(t *testing.T, e *emergency) {
+		e.w.put(e.w.store.ClusterPath("kafka-x"), metadata.Cluster{V: 1, Kind: broker.Kafka, Addresses: []string{deadAddress(t)}})
+		e.w.edit("kafka-x")
+		require.NoError(t, e.w.env.Kill(e.w.ctx(), e.from))
+		_, err := e.Start(e.w.ctx(), migrate.Plan{Topic: e.w.topic, To: e.to, Force: true}, "tester", migrate.StarterApproves)
+		require.ErrorContains(t, err, "turnout topic put "+e.w.topic+" --cluster kafka-b --force")
+		begun := time.Now()
+		_, err = e.w.store.PutTopic(e.w.ctx(), e.w.topic, metadata.PutTopic{Cluster: e.to, Start: e.w.ends(e.to)}) // what that does
+		require.NoError(t, err)
+		e.firstOn(e.to, begun)
+		require.NoError(t, e.w.env.Restart(e.w.ctx(), e.from))
+		e.settled()
+	})
+}
