@@ -133,7 +133,7 @@ func (c *call) takeBack() {
 // send makes one attempt on c.t, which is acquired.
 func (c *call) send() {
 	t := c.t
-	c.until.Context, c.until.t = c.ctx, t
+	c.until = handing{Context: c.ctx, t: t}
 	c.timing.start(t.tally)
 	t.conn.Send(&c.until, t.physical, &c.env, func(r broker.Receipt, err error) {
 		taken := c.taken.Swap(true) // before t may end

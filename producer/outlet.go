@@ -359,9 +359,9 @@ func (o *outlet) converge(ctx context.Context, v *topics.View) error {
 	if err == nil {
 		err = o.prepare(ctx, v)
 	}
-	if err != nil && ctx.Err() != nil { // interrupted
+	if err != nil && ctx.Err() != nil {
 		o.kick()
-		return nil
+		return nil //nolint:nilerr // interrupted: the next look is at once
 	}
 	o.settle(v, err)
 	return err
@@ -394,7 +394,7 @@ func (o *outlet) turn(ctx context.Context, v *topics.View) error {
 		}
 	}
 	for _, t := range next.sides() {
-		t.ctx, t.end = context.WithCancel(o.p.ctx)
+		t.ctx, t.end = context.WithCancel(o.p.ctx) //nolint:fatcontext // one for each
 	}
 	o.mu.Lock()
 	old := o.cur

@@ -116,7 +116,7 @@ func (a *attempt) deliver(ctx context.Context, again retry) (Result, error) {
 	for {
 		t := a.t
 		a.timing.start(t.tally)
-		a.ctx.Context, a.ctx.t = ctx, t
+		a.ctx = handing{Context: ctx, t: t}
 		t.conn.Send(&a.ctx, t.physical, &a.env, a.done)
 		var got answer
 		select {
@@ -143,9 +143,19 @@ func (a *attempt) deliver(ctx context.Context, again retry) (Result, error) {
 			a.recycle()
 			return Result{ID: id}, err
 		}
-		a.t = next
-		a.ctx.both.Store(nil)
+		a = a.again(next)
 	}
+}
+
+// again is an attempt to send the same message to t.
+func (a *attempt) again(t *target) *attempt {
+	if a.ctx.both.Load() != nil { // what was derived of it may be looked at for a moment yet
+		b := newAttempt(a.o, t)
+		b.env = a.env
+		return b
+	}
+	a.t = t
+	return a
 }
 
 // takeBack ends the attempt, whose target was given up or has ended, and returns what is to be gone on with.
@@ -167,8 +177,10 @@ func (a *attempt) takeBack() (*attempt, answer) {
 
 func (a *attempt) recycle() {
 	a.o, a.t, a.env = nil, nil, broker.Envelope{}
-	a.ctx.Context, a.ctx.t = nil, nil
-	a.ctx.both.Store(nil)
+	if a.ctx.both.Load() != nil { // as in again
+		return
+	}
+	a.ctx = handing{}
 	attempts.Put(a)
 }
 

@@ -89,9 +89,13 @@ func (c *Cluster) Send(ctx context.Context, topic string, m *broker.Envelope, do
 // enqueue hands s over; an error says that it was not.
 func (p *producer) enqueue(s *send) error {
 	select {
-	case p.slots <- struct{}{}:
-	case <-s.ctx.Done():
-		return s.ctx.Err()
+	case p.slots <- struct{}{}: // asks nothing of ctx
+	default:
+		select {
+		case p.slots <- struct{}{}:
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		}
 	}
 	var l *lane
 	key := ""
@@ -100,10 +104,14 @@ func (p *producer) enqueue(s *send) error {
 		l = p.lane(key)
 		select {
 		case l.slots <- struct{}{}:
-		case <-s.ctx.Done():
-			p.leave(key, l)
-			<-p.slots
-			return s.ctx.Err()
+		default:
+			select {
+			case l.slots <- struct{}{}:
+			case <-s.ctx.Done():
+				p.leave(key, l)
+				<-p.slots
+				return s.ctx.Err()
+			}
 		}
 	}
 	p.mu.Lock()
