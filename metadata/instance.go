@@ -40,7 +40,8 @@ type Participant struct {
 // Sends counts attempts to send to a cluster in about the last 10 s. A send makes one attempt or more.
 type Sends struct {
 	OK int64 `json:"ok"`
-	// Failed ended with an error, or were still without an answer when the deadline of the send's ctx had passed. Not counted at all are
+	// Failed ended with an error, or were still without an answer when the deadline of the send's ctx had passed, or
+	// when they were taken back because the cluster was given up. Not counted at all are
 	// attempts that the cluster refused (it is closed to writers, the message is too large), and those whose sender had cancelled ctx or
 	// closed the client.
 	Failed int64 `json:"failed"`

@@ -41,7 +41,7 @@ type Breach struct {
 }
 
 // Notice is what the webhook is told of a guard, as JSON. It has Migration where a notice of a request has the request. A breach and its
-// end are told once each; one that comes twice has the same Migration and Version.
+// end are told once each; one that comes twice has the same Migration, Event, Guard and Version.
 type Notice struct {
 	Event     string    `json:"event"` // guard-breached, guard-over
 	Migration string    `json:"migration"`

@@ -22,8 +22,8 @@ import (
 	"github.com/turnout-mq/turnout/metadata"
 )
 
-// Webhook is told of every change of a request's state: a POST of a Notice as JSON. A notice is stored together with the change, so it
-// outlives the server, and is told by one server at a time until the receiver takes it (status 2xx), refuses it (4xx, but not
+// Webhook is told of every change of a request's state, and of guards of migrations: a POST of a Notice, or a migrate.Notice, as
+// JSON. A notice is stored together with the change, so it outlives the server, and is told by one server at a time until the receiver takes it (status 2xx), refuses it (4xx, but not
 // 408 and 429), or it is a day old. Notices come at least once; those of one request in their order. Nothing waits for them.
 // All servers of a store are given the same one.
 type Webhook struct {

@@ -70,7 +70,7 @@ func TestMetrics(t *testing.T) {
 			`turnout_http_requests_total\{call="none",status="404"\} 2`, `turnout_http_requests_total\{call="none",status="405"\} 1`,
 			`turnout_http_request_duration_seconds_count\{call="POST /api/v1/requests"\} 1`,
 			`turnout_requests\{state="submitted"\} 1`, `turnout_requests\{state="failed"\} 0`,
-			`turnout_outbox_length 0`, `turnout_webhook_waiting 0`, `turnout_webhook_deliveries_total\{result="taken"\} 0`,
+			`turnout_guard_breaches_total\{did="page",what="time"\} 0`, `turnout_outbox_length 0`, `turnout_webhook_waiting 0`, `turnout_webhook_deliveries_total\{result="taken"\} 0`,
 			`turnout_zookeeper_connected 1`, `turnout_zookeeper_sessions_total [1-9]`, `turnout_scrape_ok 1`, `go_goroutines \d+`, `process_cpu_seconds_total .*`)
 	}, patience, tick)
 	require.Eventually(t, func() bool {

@@ -63,7 +63,7 @@ type Config struct {
 	Secrets requests.Places
 	// Rate is how many requests a second each user may make of this server. 0: DefaultRate; less: as many as they like.
 	Rate float64
-	// Webhook is told of requests. nil: none.
+	// Webhook is told of requests and of guards of migrations. nil: none.
 	Webhook *requests.Webhook
 	// Recover makes the token of the first administrator again, though there is one: for when nobody can log in.
 	Recover bool

@@ -50,7 +50,7 @@ func (o *serveOptions) define(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.proxies, "proxy", nil, "addresses or networks of proxies, whose X-Forwarded-For is believed")
 	f.StringSliceVar(&o.secrets, "secrets-allow", requests.DefaultPlaces(), "what requests may name as the login of a cluster: env:NAME or file:PATH, a * at the end for any rest")
 	f.Float64Var(&o.rate, "request-rate", server.DefaultRate, "how many requests a second each user may make; 0: as many as they like")
-	f.StringVar(&o.webhook, webhookName, "", "URL that is told of every change of a request's state; the same at all servers of a store")
+	f.StringVar(&o.webhook, webhookName, "", "URL that is told of every change of a request's state and of guards of migrations; the same at all servers of a store")
 	f.StringVar(&o.webhookSecret, "webhook-secret", "", "key that notices are signed with: env:NAME or file:PATH (default: they are not signed)")
 	f.StringVar(&o.metrics, "metrics-listen", "", "second address, which answers /metrics without a login to everybody who reaches it (default: none; the first one answers /metrics to who may read)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
