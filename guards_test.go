@@ -213,7 +213,7 @@ func TestAGuardRollsBackFromAClusterThatFails(t *testing.T) {
 func (w *world) reporter(sends map[string]metadata.Sends) (says func(map[string]metadata.Sends)) {
 	w.t.Helper()
 	path := w.store.ParticipantPath(w.topic, "reporter")
-	doc := metadata.Participant{V: 1, Zxid: 1 << 60, Write: "kafka-a", Sends: sends, Groups: map[string]map[string]metadata.Participation{w.group: {"kafka-a": metadata.Attached}}}
+	doc := metadata.Participant{V: 1, Zxid: 1 << 60, Write: "kafka-a", Sender: true, Sends: sends, Groups: map[string]map[string]metadata.Participation{w.group: {"kafka-a": metadata.Attached}}}
 	w.put(path, doc)
 	return func(sends map[string]metadata.Sends) {
 		w.t.Helper()
@@ -287,5 +287,38 @@ func TestAGuardComparesTheClusterWithTheOneThatWasLeft(t *testing.T) {
 			route, _ := w.route()
 			return !row.Paused && route.Write == "kafka-a"
 		}, func() any { return o.story(m.ID) }, "sends go to kafka-a again")
+	})
+}
+
+func TestAGuardOfACanaryLooksAtWhatTheRestDoes(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a", "kafka-b")
+		w.putGroup(nil)
+		c := w.open("order_service")
+		w.send(c, "not read")
+		require.NoError(t, c.Close(w.ctx()))
+		rest := metadata.Sends{OK: 900, Failed: 100, P99: 20}
+		says := w.reporter(map[string]metadata.Sends{"kafka-a": rest})
+		o := w.operateOn(t.TempDir()+"/turnout.db", often)
+		const failing, fast = "canary:errors=6%:rollback", "canary:p99=2:page"
+		m := o.start(migrate.Plan{To: "kafka-b", Canary: &migrate.Canary{Instances: []string{"reporter"}}, Guards: guards(t, failing, fast), Accept: []string{"all"}})
+		o.reaches(m.ID, migrate.Canarying)
+		says(map[string]metadata.Sends{"kafka-a": rest, "kafka-b": {OK: 170, Failed: 30, P99: 41}}) // 15 % to 10 %
+		b := o.breach(m.ID, fast)
+		require.Equal(t, "p99 of sends is 41.0 ms on kafka-b and 20.0 ms on kafka-a", b.Text)
+		require.Equal(t, migrate.Canarying, b.State)
+		breaches, _ := o.told(m.ID, failing)
+		require.Zero(t, breaches, o.story(m.ID))
+
+		says(map[string]metadata.Sends{"kafka-a": rest, "kafka-b": {OK: 160, Failed: 40, P99: 10}})
+		w.eventually(func() bool {
+			row, err := o.Get(w.ctx(), m.ID)
+			require.NoError(t, err)
+			return row.State != string(migrate.Canarying)
+		}, func() any { return o.story(m.ID) }, "it goes back")
+		breaches, overs := o.told(m.ID, failing)
+		require.Equal(t, []int{1, 1}, []int{breaches, overs}, o.story(m.ID))
+		require.Contains(t, o.story(m.ID), "40 of 200 attempts to send to kafka-b failed (20.0 %), and 100 of 1000 to kafka-a")
+		require.Contains(t, o.story(m.ID), "guard asked for rollback")
 	})
 }
