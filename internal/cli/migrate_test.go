@@ -289,6 +289,32 @@ func TestMigrateByForce(t *testing.T) {
 	})
 }
 
+// A part of the keys goes first, more of them, and then everything.
+func TestMigrateWithACanary(t *testing.T) {
+	onKafkas(t, func(t *testing.T, p *platform) {
+		p.serve(t)
+		p.turnout(t, "topic", "put", "order_topic", "--cluster", "kafka-a", "--create", "--partitions", "2")
+		p.turnout(t, "group", "put", "order_bil_group", "--topic", "order_topic")
+		tr := p.traffic(t, "order_topic", "order_bil_group")
+		tr.await(t, "kafka-a", 50)
+		plan := p.turnout(t, "migrate", "plan", "order_topic", "--to", "kafka-b", "--create", "--canary-keys", "0-65535", "--accept", "all")
+		require.Contains(t, plan.stdout, "first keys 0-65535 (100.0 % of them)")
+		require.Contains(t, plan.stdout, "--canary-keys 0-65535")
+		watch := start(t, "migrate", "start", "order_topic", "--to", "kafka-b", "--create", "--canary", "10%", "--accept", "all", "--watch", "--zookeeper", p.connect)
+		watch.stdout.await(t, "10 % of the instances go to kafka-b")
+		tr.await(t, "kafka-b", 20)
+		require.Contains(t, p.turnout(t, "migrate", "promote", "m-1", "--canary-keys", "0-65535", "--by", "alice").stdout, "keys 0-65535 (100.0 % of them) are to go there")
+		watch.stdout.await(t, "now keys 0-65535")
+		require.Contains(t, p.turnout(t, "migrate", "promote", "m-1", "--by", "bob").stdout, "everything follows its canary")
+		watch.stdout.await(t, "kafka-a can be switched off for this topic")
+		receipt := p.turnout(t, "migrate", "receipt", "m-1").stdout
+		require.Regexp(t, `canary: +10 % of the instances, by .* keys 0-65535 .*asked for by alice`, receipt)
+		require.Regexp(t, `canary: +keys 0-65535 .*, by alice, .*promoted by bob`, receipt)
+		p.refused(t, 5, "migrate", "promote", "m-1")
+		tr.complete(t)
+	})
+}
+
 func TestMigrateUsage(t *testing.T) {
 	z := startZooKeeper(t)
 	for _, c := range []struct {
@@ -298,6 +324,11 @@ func TestMigrateUsage(t *testing.T) {
 		{[]string{"migrate"}, "plan, "},
 		{[]string{"migrate", "plan", "order_topic"}, "--to"},
 		{[]string{"migrate", "start", "--to", "kafka-b"}, "--topics-file"},
+		{[]string{"migrate", "start", "order_topic", "--to", "kafka-b", "--canary", "0%"}, "--canary"},
+		{[]string{"migrate", "start", "order_topic", "--to", "kafka-b", "--canary-keys", "7"}, "--canary-keys"},
+		{[]string{"migrate", "start", "order_topic", "--to", "kafka-b", "--canary", "5", "--canary-keys", "0-7"}, "one of"},
+		{[]string{"migrate", "start", "a", "b", "--to", "kafka-b", "--canary", "5"}, "each topic by itself"},
+		{[]string{"migrate", "promote"}, "arg"},
 		{[]string{"migrate", "start", "t", "--to", "kafka-b", "--partitions", "3"}, "--create"},
 		{[]string{"migrate", "start", "t", "--to", "kafka-b", "--hold", "2m"}, "--hold"},
 		{[]string{"migrate", "start", "t", "u", "--to", "kafka-b", "--parallel", "0"}, "--parallel"},
