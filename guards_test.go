@@ -230,6 +230,7 @@ func TestAGuardComparesTheClusterWithTheOneThatWasLeft(t *testing.T) {
 		w.putGroup(nil)
 		c := w.open("order_service")
 		w.send(c, "not read") // keeps the migration draining
+		w.applied("kafka-a")
 		require.NoError(t, c.Close(w.ctx()))
 		says := w.reporter(map[string]metadata.Sends{"kafka-a": {OK: 200, P99: 20}})
 		o := w.operateOn(t.TempDir()+"/turnout.db", often)
@@ -296,6 +297,7 @@ func TestAGuardOfACanaryLooksAtWhatTheRestDoes(t *testing.T) {
 		w.putGroup(nil)
 		c := w.open("order_service")
 		w.send(c, "not read")
+		w.applied("kafka-a")
 		require.NoError(t, c.Close(w.ctx()))
 		rest := metadata.Sends{OK: 900, Failed: 100, P99: 20}
 		says := w.reporter(map[string]metadata.Sends{"kafka-a": rest})
