@@ -453,10 +453,22 @@ func (s *stage) state() any {
 		for cluster, c := range s.brokers {
 			positions, err := c.Positions(ctx, group, s.topic)
 			ends, err2 := c.EndOffsets(ctx, s.topic)
-			lines = append(lines, fmt.Sprintf("%s on %s: positions %v %v of %v %v", group, cluster, positions, err, ends, err2))
+			lines = append(lines, fmt.Sprintf("%s on %s: positions %v %v of %v %v, handed over to %v", group, cluster, positions, err, ends, err2, s.handed(group, cluster)))
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// handed is one more than the last offset of each partition that was handed over: whether a group that stands still does not read,
+// or does not store its positions.
+func (s *stage) handed(group, cluster string) map[string]int64 {
+	last := map[string]int64{}
+	for _, e := range s.events {
+		if e.Op == history.OpRecv && e.Group == group && e.Cluster == cluster && e.Attempt == 0 {
+			last[e.Partition] = max(last[e.Partition], e.Offset+1)
+		}
+	}
+	return last
 }
 
 // explain shows, when the case has failed, what the applications logged last.
