@@ -295,3 +295,27 @@ func TestForceAfterAnEditThatNobodyCanFollow(t *testing.T) {
 		e.settled()
 	})
 }
+
+// The cluster that a topic goes to dies on the way: the way back does not wait for it.
+func TestTheWayBackFromADeadClusterWaitsForNobody(t *testing.T) {
+	for _, pair := range [][2]string{{"kafka-a", "kafka-b"}, {"rocketmq-a", "rocketmq-b"}} {
+		t.Run(pair[0]+" "+pair[1], func(t *testing.T) {
+			withEmergency(t, pair[0], pair[1], false, func(t *testing.T, e *emergency) {
+				m := e.start(migrate.Plan{To: e.to, Canary: &migrate.Canary{Percent: 100}, Accept: []string{migrate.NotPortable}})
+				e.reaches(m.ID, migrate.Canarying)
+				e.firstOn(e.to, time.Now())
+				require.NoError(t, e.w.env.Kill(e.w.ctx(), e.node(e.to)))
+				begun := time.Now()
+				require.NoError(t, e.Rollback(e.w.ctx(), m.ID, "tester"))
+				e.firstOn(e.from, begun)
+				e.reaches(m.ID, migrate.Pending)
+				require.NoError(t, e.w.env.Restart(e.w.ctx(), e.node(e.to)))
+				r := e.ended(m.ID)
+				require.Equal(t, store.RolledBack, r.Outcome, e.story(m.ID))
+				require.True(t, e.w.fenced(e.to))
+				require.False(t, e.w.fenced(e.from))
+				e.settled()
+			})
+		})
+	}
+}

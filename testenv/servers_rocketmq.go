@@ -165,7 +165,7 @@ serverWorkerThreads=2
 		return nil, err
 	}
 	s.noTerm = true
-	s.cmd.flags = append(s.cmd.flags, "-Xms48m", "-Xmx192m", "-XX:MaxDirectMemorySize=128m",
+	s.cmd.flags = append(s.cmd.flags, "-Xms48m", "-Xmx192m", "-XX:MaxDirectMemorySize=512m", // timers take some 130 MB of it
 		"-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99", "-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.99",
 		"--add-opens=java.base/java.nio=ALL-UNNAMED", "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
 		"--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED", "--add-opens=java.base/jdk.internal.ref=ALL-UNNAMED")

@@ -433,9 +433,7 @@ func (w *walk) stay(ctx context.Context, why string) error {
 func (w *walk) leaveCanary(ctx context.Context) error {
 	d := &w.m.data
 	if !w.m.ordered() {
-		w.turnBack()
-		w.m.Request = store.None
-		return w.enter(ctx, Preparing, "on the way back to "+d.Target.Cluster)
+		return w.goBack(ctx)
 	}
 	d.Canary.Asked = &promotion{Back: true, By: string(w.m.Request)}
 	w.m.Request = store.None

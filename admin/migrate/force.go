@@ -171,6 +171,24 @@ func (w *walk) force(ctx context.Context) (string, error) {
 	return w.switching(ctx)
 }
 
+// goBack begins the way back of a topic without order: at once, where the cluster that it is left for no longer answers.
+func (w *walk) goBack(ctx context.Context) error {
+	d := &w.m.data
+	from := d.Target
+	silent := w.c.answers(ctx, returnLimit, from.Cluster, from.Physical)
+	w.turnBack()
+	w.m.Request = store.None
+	if silent == nil || errors.Is(silent, errs.ErrUnknownTopic) || ctx.Err() != nil {
+		return w.enter(ctx, Preparing, "on the way back to "+d.Target.Cluster)
+	}
+	now := w.c.now().UTC()
+	src := d.source(from.Cluster)
+	src.Dead, src.Away = true, &now
+	w.later = append(w.later, event("away", map[string]any{"cluster": from.Cluster}, "%s does not answer (%v): it is left by force, and read when it is back", from.Cluster, silent))
+	_, err := w.force(ctx)
+	return err
+}
+
 // pending: sources do not answer. One that does is closed to writers before anything else (R31), and then read like any other.
 func (w *walk) pending(ctx context.Context) (string, error) {
 	d := &w.m.data

@@ -39,9 +39,7 @@ func (w *walk) request(ctx context.Context) (done bool, err error) {
 		w.m.Request = store.None
 		return true, w.save(ctx, store.Changes{Events: []store.Event{event("rollback", nil, "goes back to %s as soon as everything there was read: the order asks for that", d.Home)}})
 	default:
-		w.turnBack()
-		w.m.Request = store.None
-		return true, w.enter(ctx, Preparing, "on the way back to "+d.Target.Cluster)
+		return true, w.goBack(ctx)
 	}
 }
 
