@@ -63,7 +63,7 @@ asks = (Each|EachOf|EachSQL|Backends)\(|testenv\.SQL
 server-packages:
 	@$(call packages_with,$(asks))
 
-# On the embedded servers some 3 minutes, on real ones some 10.
+# On the embedded servers some 3 minutes, on real ones some 17.
 matrix: $(if $(findstring servers,$(BACKEND)),servers-needed) ## every state of a migration meets every fault (BACKEND, TURNOUT_SEED); writes docs/fault-matrix.md
 	@for backend in $(BACKEND); do \
 	   TURNOUT_TEST=$$backend TURNOUT_MATRIX='$(CURDIR)/docs/fault-matrix.md' TURNOUT_SEED='$(TURNOUT_SEED)' \

@@ -201,6 +201,31 @@ func TestCanaryOfInstancesIsWidenedAndPromoted(t *testing.T) {
 	})
 }
 
+func TestWhatWasAskedOfACanaryIsNotAskedAgain(t *testing.T) {
+	withKinds(t, func(t *testing.T, w *world) {
+		asked := make(chan struct{})
+		c := flock(w, "kafka-a", "rocketmq-a", false, 2, func(o *migrate.Options) {
+			o.Entered = func(ctx context.Context, row *store.Migration) {
+				if row.State == string(migrate.Canarying) {
+					select {
+					case <-asked:
+					case <-ctx.Done():
+					}
+				}
+			}
+		})
+		m := c.start(migrate.Plan{To: "rocketmq-a", Canary: &migrate.Canary{Percent: 50}})
+		c.reaches(m.ID, migrate.Canarying)
+		for range 3 {
+			require.NoError(t, c.Promote(w.ctx(), m.ID, "alice", nil))
+		}
+		close(asked)
+		require.Equal(t, store.Done, c.ended(m.ID).Outcome, c.story(m.ID))
+		require.Equal(t, 1, strings.Count(c.story(m.ID), "asked for everything"), c.story(m.ID))
+		c.clean()
+	})
+}
+
 func TestCanaryOfInstancesGoesBack(t *testing.T) {
 	eachPair(t, func(t *testing.T, w *world, from, to string) {
 		c := flock(w, from, to, false, 2)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -441,7 +442,8 @@ func (w *walk) leaveCanary(ctx context.Context) error {
 }
 
 // Promote lets the rest of a topic follow its canary; with part another part, which for an ordered topic has to be a wider range.
-// errs.ErrConflict: it is in no canary, or on its way back; errs.ErrInvalid: not such a part.
+// Asked for again before it has begun, it changes nothing. errs.ErrConflict: it is in no canary, or on its way back;
+// errs.ErrInvalid: not such a part.
 func (c *Controller) Promote(ctx context.Context, id, who string, part *Canary) error {
 	for {
 		m, err := c.migration(ctx, id)
@@ -450,6 +452,9 @@ func (c *Controller) Promote(ctx context.Context, id, who string, part *Canary) 
 		}
 		if err := m.promotable(part); err != nil {
 			return err
+		}
+		if a := m.data.Canary.Asked; a != nil && reflect.DeepEqual(a.To, part) {
+			return nil // the controller would have to begin its step anew each time
 		}
 		m.data.Canary.Asked = &promotion{To: part, By: who}
 		if err := m.encode(); err != nil {
