@@ -165,7 +165,14 @@ func TestAForcedMoveOfAnOrderedTopicSaysThatItsOrderIsSuspended(t *testing.T) {
 func TestForceIsRefusedOrAcceptedWhereTheClusterAnswers(t *testing.T) {
 	withEmergency(t, "kafka-a", "kafka-b", false, func(t *testing.T, e *emergency) {
 		plan := migrate.Plan{Topic: e.w.topic, To: e.to, Force: true}
-		_, err := e.Start(e.w.ctx(), plan, "tester", migrate.StarterApproves)
+		var found migrate.Plan
+		e.w.eventually(func() bool { // it is asked for a moment only, and may be slow
+			var err error
+			found, err = e.Preflight(e.w.ctx(), plan)
+			require.NoError(t, err)
+			return len(found.Blocking()) > 0
+		}, nil, "it is seen to answer")
+		var err error = &migrate.NotReadyError{Plan: found}
 		require.ErrorIs(t, err, turnout.ErrConflict)
 		require.ErrorContains(t, err, "--accept "+migrate.SourceAnswers)
 		require.ErrorContains(t, err, "without --force")

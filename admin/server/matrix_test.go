@@ -27,7 +27,7 @@ var needed = map[string]string{
 	"list-stress": "read", "get-stress": "read", "list-stress-events": "read", "plan-stress": "apply", "start-stress": "apply", "stop-stress": "apply", "remove-stress": "apply",
 	"list-migrations": "read", "plan-migration": "read", "get-migration": "read", "list-migration-events": "read", "look-at-migration": "read",
 	"get-migration-receipt": "read", "stream-migration": "read",
-	"start-migration": "operate", "rollback-migration": "operate", "abort-migration": "operate", "pause-migration": "operate", "resume-migration": "operate",
+	"start-migration": "operate", "promote-migration": "operate", "rollback-migration": "operate", "abort-migration": "operate", "pause-migration": "operate", "resume-migration": "operate",
 	"list-instances": "read", "look-at-topic": "read", "look-at-group": "read", "list-top": "read", "list-shards": "read", "stream-fleet": "read",
 	"list-drift": "read", "get-drift": "read", "publish-drift": "operate", "adopt-drift": "operate", "ignore-drift": "operate",
 	"search-audit": "read", "export-audit": "read",
