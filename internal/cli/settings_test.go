@@ -96,7 +96,7 @@ func TestZooKeeperLogin(t *testing.T) {
 	require.NoError(t, err)
 	t.Setenv("ZK_LOGIN", "ops:s3cret")
 	args := []string{"watch", "/closed", "--for", "20ms", "--zookeeper", z.ConnectString()}
-	require.Equal(t, 3, run(t, args...).code)
+	require.Equal(t, 3, run(t, append(args, "--for", "1m")...).code)
 	r := run(t, append(args, "--zookeeper-auth", "digest:env:ZK_LOGIN")...)
 	require.Equal(t, 0, r.code, r.stderr)
 	require.Equal(t, []string{"NODE /closed version 0 1"}, changes(r.stdout))

@@ -104,20 +104,25 @@ func act(ctx context.Context, spec Spec, g *gate, log *zap.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, rec.Close()) }()
-	if spec.For > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, spec.For)
-		defer cancel()
-	}
 	ready := sync.OnceFunc(func() {
 		if _, err := fmt.Println(readyLine); err != nil { //nolint:forbidigo // the answer to Process.Ready
 			log.Error("nobody hears that it is ready", zap.Error(err))
 		}
 	})
 	if spec.Role == Controller {
+		ctx, cancel := spec.bound(ctx)
+		defer cancel()
 		return control(ctx, spec, rec, g, ready, log)
 	}
 	return use(ctx, spec, rec, ready, log)
+}
+
+// bound ends ctx when the process has worked for as long as it is to.
+func (s Spec) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.For == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, s.For)
 }
 
 // use is the application: from Open to Close.
@@ -138,6 +143,8 @@ func use(ctx context.Context, spec Spec, rec *history.Recorder, ready func(), lo
 	if err != nil {
 		return err
 	}
+	ctx, cancel = spec.bound(ctx)
+	defer cancel()
 	if spec.Role == Sender {
 		err = send(ctx, spec, client, rec, ready, log)
 	} else {

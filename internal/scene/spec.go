@@ -60,7 +60,7 @@ type Spec struct {
 	HoldAt     []string      `json:"holdAt,omitempty"`     // states before which it waits for Process.GoOn
 	Off        []string      `json:"off,omitempty"`        // migrate.Options.Off: rules that it does not keep
 
-	// The process ends by itself after so many messages sent or handled, or after this time. 0: it does not.
+	// The process ends by itself after so many messages sent or handled, or when it has worked for this time. 0: it does not.
 	Count int64         `json:"count,omitempty"`
 	For   time.Duration `json:"for,omitempty"`
 
