@@ -12,7 +12,7 @@ import (
 
 // withKinds runs f in an environment with both kinds of clusters, which no other test uses meanwhile.
 func withKinds(t *testing.T, f func(t *testing.T, w *world)) {
-	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}, RocketMQTimers: true}
+	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}}
 	backends, err := testenv.Backends()
 	require.NoError(t, err)
 	for _, backend := range backends {
@@ -20,6 +20,20 @@ func withKinds(t *testing.T, f func(t *testing.T, w *world)) {
 			f(t, newWorld(t, sharedEnv(t, backend, spec), "kafka-a", "rocketmq-a", "rocketmq-b"))
 		})
 	}
+}
+
+// withTransactions is withKinds for cases that begin transactions or set timers, in an environment of their own: a broker of 5.5.0
+// that has ended a transaction looks for the next one without a pause, and one with timers writes to its disk all the time.
+func withTransactions(t *testing.T, cases map[string]func(t *testing.T, w *world)) {
+	spec := testenv.Spec{ZooKeeper: 1, Kafka: []string{"kafka-a"}, RocketMQ: []string{"rocketmq-a", "rocketmq-b"}, RocketMQTimers: true}
+	testenv.Each(t, spec, func(t *testing.T, env *testenv.Env) {
+		for name, f := range cases {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				f(t, newWorld(t, env, "kafka-a", "rocketmq-a", "rocketmq-b"))
+			})
+		}
+	})
 }
 
 func TestATopicMovesBetweenKindsInBothDirections(t *testing.T) {
