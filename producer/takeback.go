@@ -22,8 +22,8 @@ func (t *target) within(ctx context.Context) (context.Context, context.CancelFun
 	return ctx, func() { stop(); cancel() }
 }
 
-// handing is the ctx of one attempt: that of its send, ended as well when its target is given up. What that takes is made
-// only when a driver has to wait.
+// handing is the ctx of one attempt: that of its send, ended as well when its target is given up, and when the attempt is over.
+// What that takes is made only when a driver has to wait.
 type handing struct {
 	context.Context
 	t    *target
@@ -54,7 +54,13 @@ func (h *handing) Err() error {
 	if err := h.Context.Err(); err != nil {
 		return err
 	}
-	return h.t.ctx.Err()
+	if err := h.t.ctx.Err(); err != nil {
+		return err
+	}
+	if b := h.both.Load(); b != nil {
+		return b.Err()
+	}
+	return nil
 }
 
 // over lets go of what was made. The driver has no use for h any more.
