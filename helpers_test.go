@@ -214,8 +214,10 @@ func (w *world) ends(cluster string) (ends broker.Offsets) {
 	w.t.Helper()
 	w.with(cluster, func(c broker.Cluster) {
 		var err error
-		ends, err = c.EndOffsets(w.ctx(), w.topic)
-		require.NoError(w.t, err)
+		w.eventually(func() bool { // a topic that was just created may have no leader for a moment
+			ends, err = c.EndOffsets(w.ctx(), w.topic)
+			return err == nil
+		}, func() any { return err }, "%s tells where the topic ends", cluster)
 	})
 	return ends
 }
