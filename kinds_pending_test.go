@@ -36,6 +36,20 @@ func eachKindPair(t *testing.T, f func(t *testing.T, w *world, from, to string))
 	}
 }
 
+// answered waits for the end of a migration and answers meanwhile what brokers ask about transactions.
+func (o *operator) answered(id string, halves ...*testenv.Half) *migrate.Receipt {
+	o.w.t.Helper()
+	o.w.eventually(func() bool {
+		for _, h := range halves {
+			require.NoError(o.w.t, h.EndAgain(o.w.ctx()))
+		}
+		row, err := o.Get(o.w.ctx(), id)
+		require.NoError(o.w.t, err)
+		return row.EndedAt != nil
+	}, func() any { return o.story(id) }, "migration %s ends", id)
+	return o.ended(id)
+}
+
 // rocketMQ is a raw client of a RocketMQ cluster, and the address of its first master.
 func (w *world) rocketMQ(cluster string) (raw *remoting.Client, addr string) {
 	w.t.Helper()
@@ -105,7 +119,7 @@ func TestAMoveAwayFromRocketMQWaitsForTransactionsToEnd(t *testing.T) {
 			sending := rec.Send(message)
 			require.NoError(t, kept.End(w.ctx(), true))
 			sending.OK(history.Place{Cluster: "rocketmq-a"})
-			r := m.ended(move.ID)
+			r := m.answered(move.ID, kept, dropped)
 			require.Equal(t, store.Done, r.Outcome, m.story(move.ID))
 			require.True(t, r.Free, m.story(move.ID))
 			require.True(t, w.fenced("rocketmq-a"))
@@ -232,7 +246,7 @@ func TestWhatIsPendingAtAMoveIsHandled(t *testing.T) {
 					sending.OK(history.Place{Cluster: from})
 				}
 			}
-			r := o.ended(move.ID)
+			r := o.answered(move.ID, halves...)
 			require.Equal(t, store.Done, r.Outcome, o.story(move.ID))
 			require.True(t, r.Free, o.story(move.ID))
 			require.Zero(t, r.Left[0].Rescued, "all was read where it was")

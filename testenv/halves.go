@@ -74,6 +74,20 @@ func (h *Half) End(ctx context.Context, commit bool) error {
 	if err := h.find(ctx); err != nil {
 		return err
 	}
+	return h.end(ctx, how)
+}
+
+// EndAgain rolls back what the broker has stored again of a transaction that has ended: it asks about one, too, that ends while it
+// looks, and whoever began it has to answer.
+func (h *Half) EndAgain(ctx context.Context) error {
+	ended := h.stateOffset
+	if err := h.find(ctx); err != nil || h.stateOffset == ended {
+		return err
+	}
+	return h.end(ctx, remoting.SysRollback)
+}
+
+func (h *Half) end(ctx context.Context, how int) error {
 	_, err := h.client.Call(ctx, h.addr, remoting.NewRequest(remoting.ReqEndTransaction, nil, "topic", h.topic, "producerGroup", halfGroup,
 		"tranStateTableOffset", strconv.FormatInt(h.stateOffset, 10), "commitLogOffset", strconv.FormatInt(h.physical, 10),
 		"commitOrRollback", strconv.Itoa(how), "fromTransactionCheck", "false", "msgId", h.id, "transactionId", h.id))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/turnout-mq/turnout/broker"
@@ -117,6 +118,9 @@ func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, 
 		return missing, err
 	}
 	now := time.Now().UTC()
+	if src.Drained != nil && maps.Equal(src.Final, final) { // and nothing has come since
+		now = *src.Drained
+	}
 	src.Groups, src.Sleeping, src.Drained, src.Final, src.Expired = groups, sleeping, &now, final, expired
 	return nil, nil
 }

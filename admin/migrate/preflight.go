@@ -177,8 +177,7 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 		p.find(Error, EditPending, remedy, "the wish was edited by hand and nobody has followed it yet")
 		return nil
 	case t.Route.Write == p.plan.To:
-		p.find(Error, AlreadyThere, "", "the topic is on %s already", p.plan.To)
-		return nil
+		return p.already(ctx)
 	}
 	if open, err := p.c.db.Migrations(ctx, openOf(p.plan.Topic)); err != nil {
 		return err
@@ -229,6 +228,21 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 		}
 	}
 	p.instances(ctx, earlier)
+	return nil
+}
+
+// already: there is nothing to move. A migration that has not ended may be what the asker does not know of.
+func (p *preflight) already(ctx context.Context) error {
+	open, err := p.c.db.Migrations(ctx, openOf(p.plan.Topic))
+	if err != nil {
+		return err
+	}
+	text, remedy := fmt.Sprintf("the topic is on %s already", p.plan.To), ""
+	if len(open) > 0 {
+		text += fmt.Sprintf("; its migration %s to %s is in state %s", open[0].ID, open[0].Target, open[0].State)
+		remedy = "turnout migrate watch " + open[0].ID
+	}
+	p.find(Error, AlreadyThere, remedy, "%s", text)
 	return nil
 }
 

@@ -131,7 +131,7 @@ func (r *Receipt) judge() {
 				l.Cluster, at(l.Fenced), brief(l.Ends), groupsOf(l.Groups)))
 		}
 		if l.Away != nil && l.Back != nil {
-			r.Verdict = append(r.Verdict, fmt.Sprintf("%s did not answer from %s to %s and was left by force: what it had stored of the sends that were taken back came twice.", l.Cluster, at(l.Away), at(l.Back)))
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s did not answer from %s to %s and was left by force: what it had stored of the sends that were taken back, if anything, came twice.", l.Cluster, at(l.Away), at(l.Back)))
 		}
 		for group, n := range l.Expired {
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s had deleted %s (retention, compaction) before group %s had read there.", l.Cluster, count.Of(n, "offset", "offsets"), group))
