@@ -64,7 +64,7 @@ func TestAMoveBetweenKindsKeepsEveryPartOfAMessage(t *testing.T) {
 		}
 		send(1)
 		w.applied(from)
-		m := &moving{operator: w.operate(), client: client}
+		m := &moving{operator: w.operate()}
 		move := m.start(migrate.Plan{To: to, Ordered: true, Hold: 30_000, Accept: []string{migrate.PartitionsDiffer}})
 		send(2)
 		require.Equal(t, store.Done, m.ended(move.ID).Outcome, m.story(move.ID))
