@@ -68,6 +68,12 @@ func (w *walk) shutSource(ctx context.Context, src *source) (unread, waitFor str
 		if err != nil {
 			return err
 		}
+		if _, err := ends(ctx, c, src.Physical, src.Final); err != nil { // only now every broker is known to be there
+			return err
+		}
+		if _, err := w.closed(ctx, c, src); err != nil {
+			return err
+		}
 		seal, err := w.c.steadyEnds(ctx, c, src.Physical, src.Final) // in the direction in which messages move (R14)
 		if err != nil {
 			return err
