@@ -21,7 +21,12 @@ import (
 func away(t *testing.T, w *world, change ...func(*migrate.Options)) *moving {
 	w.putTopic("rocketmq-a", "rocketmq-b", "kafka-a")
 	w.putGroup(nil)
-	m := &moving{operator: w.operateOn(filepath.Join(t.TempDir(), "turnout.db"), change...), client: w.open("order_service")}
+	return w.busy(t, false, change...)
+}
+
+// busy is the topic of w with traffic on rocketmq-a, and a controller.
+func (w *world) busy(t *testing.T, ordered bool, change ...func(*migrate.Options)) *moving {
+	m := &moving{operator: w.operateOn(filepath.Join(t.TempDir(), "turnout.db"), change...), ordered: ordered, client: w.open("order_service")}
 	rec := w.recorder("one")
 	m.sub = w.listen(m.client, rec)
 	m.quiet = w.traffic(m.client, rec, 4)
@@ -81,13 +86,7 @@ func TestMovesBetweenKindsLeaveNothingBehind(t *testing.T) {
 // orderly is away with a topic that keeps the order per key.
 func orderly(t *testing.T, w *world, change ...func(*migrate.Options)) *moving {
 	w.putOrdered("rocketmq-a", "rocketmq-b", "kafka-a")
-	m := &moving{operator: w.operateOn(filepath.Join(t.TempDir(), "turnout.db"), change...), ordered: true, client: w.open("order_service")}
-	rec := w.recorder("one")
-	m.sub = w.listen(m.client, rec)
-	m.quiet = w.traffic(m.client, rec, 4)
-	m.sendsTo("rocketmq-a", 4)
-	w.applied("rocketmq-a")
-	return m
+	return w.busy(t, true, change...)
 }
 
 // orderlyEverywhere is cleanEverywhere, with the order of the keys.
@@ -295,7 +294,11 @@ func comesBetween(t *testing.T, delay time.Duration) {
 		move := m.start(migrate.Plan{To: "rocketmq-b"})
 		r := m.ended(move.ID)
 		require.True(t, r.Free, m.story(move.ID))
-		require.Contains(t, m.story(move.ID), "written to rocketmq-a after it had been read to the end") // a delayed one may be seen twice in the moment that it is due
+		came := "1 message was"
+		if delay > 0 {
+			came = "(1 message was|2 messages were)" // one that falls due in between is seen as delayed and as stored
+		}
+		require.Regexp(t, " "+came+" written to rocketmq-a after it had been read to the end", m.story(move.ID))
 		require.GreaterOrEqual(t, times.Load(), int32(2), m.story(move.ID))
 		require.True(t, w.fenced("rocketmq-a"))
 		m.quiet()
