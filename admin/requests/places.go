@@ -10,12 +10,12 @@ import (
 )
 
 // Places are the references that may be named as the login of a cluster: the servers read what is there and send it to the cluster's
-// addresses. Each is env:NAME or file:PATH with an absolute path; a * at its end stands for any rest, so file:/etc/turnout/* is
+// addresses. Each is env:NAME or file:PATH with an absolute path; a * at its end stands for any rest, so file:/etc/turnout/clusters/* is
 // everything below that folder.
 type Places []string
 
-// DefaultPlaces are allowed where nothing else is said.
-func DefaultPlaces() Places { return Places{"env:TURNOUT_*", "file:/etc/turnout/*"} }
+// DefaultPlaces are allowed where nothing else is said. What the servers keep for themselves (TURNOUT_TOKEN, the key of a webhook) is in none.
+func DefaultPlaces() Places { return Places{"env:TURNOUT_CLUSTER_*", "file:/etc/turnout/clusters/*"} }
 
 // Check is ErrInvalid with everything that is wrong.
 func (p Places) Check() error {

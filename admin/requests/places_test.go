@@ -19,13 +19,13 @@ func TestLoginsAreTakenFromAllowedPlacesAlone(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	service := s.service()
-	for _, secret := range []string{"env:HOME", "env:turnout_x", "env:", "file:/etc/shadow", "file:/etc/turnout/../shadow", "file:/etc/turnout", "file:etc/turnout/x", "file:/etc/turnout//x", "file:/etc/turnout-other/x"} {
+	for _, secret := range []string{"env:HOME", "env:TURNOUT_WEBHOOK_KEY", "env:TURNOUT_TOKEN", "env:turnout_cluster_x", "env:", "file:/etc/shadow", "file:/etc/turnout/zookeeper", "file:/etc/turnout/clusters/../zookeeper", "file:/etc/turnout/clusters", "file:etc/turnout/clusters/x", "file:/etc/turnout/clusters//x", "file:/etc/turnout/clusters-other/x"} {
 		_, err := service.Draft(t.Context(), admin, login(secret))
 		require.ErrorIs(t, err, errs.ErrInvalid, secret)
 	}
 	_, err := service.Draft(t.Context(), admin, login("env:HOME"))
-	require.ErrorContains(t, err, `secret "env:HOME": logins of clusters are taken from env:TURNOUT_*, file:/etc/turnout/* only`)
-	for _, secret := range []string{"env:TURNOUT_KAFKA_A", "file:/etc/turnout/kafka-a", "file:/etc/turnout/clusters/kafka-a"} {
+	require.ErrorContains(t, err, `secret "env:HOME": logins of clusters are taken from env:TURNOUT_CLUSTER_*, file:/etc/turnout/clusters/* only`)
+	for _, secret := range []string{"env:TURNOUT_CLUSTER_KAFKA_A", "file:/etc/turnout/clusters/kafka-a", "file:/etc/turnout/clusters/eu/kafka-a"} {
 		_, err := service.Draft(t.Context(), admin, login(secret))
 		require.NoError(t, err, secret)
 	}

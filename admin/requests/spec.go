@@ -171,7 +171,7 @@ type ClusterSpec struct {
 	Addresses  []string          `json:"addresses" yaml:"addresses" minItems:"1" maxItems:"100" doc:"host:port of brokers (Kafka) or name servers (RocketMQ)"`
 	ClusterID  string            `json:"clusterId,omitempty" yaml:"clusterId,omitempty" doc:"refuse any other cluster; empty: what answers now"`
 	Mechanism  string            `json:"mechanism,omitempty" yaml:"mechanism,omitempty" enum:",PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,ACL" doc:"how to authenticate; with secret"`
-	Secret     string            `json:"secret,omitempty" yaml:"secret,omitempty" doc:"reference to user:password: env:NAME or file:PATH, on every server and application" example:"file:/etc/turnout/kafka-a"`
+	Secret     string            `json:"secret,omitempty" yaml:"secret,omitempty" doc:"reference to user:password: env:NAME or file:PATH, on every server and application" example:"file:/etc/turnout/clusters/kafka-a"`
 	TLS        *TLSSpec          `json:"tls,omitempty" yaml:"tls,omitempty"`
 	Properties map[string]string `json:"properties,omitempty" yaml:"properties,omitempty" doc:"driver settings; no secrets"`
 	Labels     map[string]string `json:"labels,omitempty" yaml:"labels,omitempty" doc:"for the allotment rules"`

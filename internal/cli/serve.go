@@ -145,7 +145,7 @@ func (a *app) serverConfig(o serveOptions) (server.Config, error) {
 	case o.rate == 0:
 		o.rate = -1
 	case len(o.secrets) == 0:
-		return none, usagef("--secrets-allow is empty: leave it out, or name at least one place, like env:TURNOUT_*")
+		return none, usagef("--secrets-allow is empty: leave it out, or name at least one place, like env:TURNOUT_CLUSTER_*")
 	}
 	var webhook *requests.Webhook
 	if o.webhook != "" {
