@@ -167,6 +167,11 @@ func (d *data) left(cluster string) *source {
 	if s := d.source(cluster); s != nil {
 		return s
 	}
+	return d.passed(cluster)
+}
+
+// passed is a cluster that was drained before the migration turned back.
+func (d *data) passed(cluster string) *source {
 	for i := range d.Passed {
 		if d.Passed[i].Cluster == cluster {
 			return &d.Passed[i]

@@ -101,11 +101,15 @@ func (m *migration) proof() *Receipt {
 	if r.TakenOver = m.data.TakenOver; r.TakenOver != "" {
 		return r
 	}
-	if m.Outcome == store.Failed || !m.data.Reverse && (m.Outcome == store.RolledBack || m.Outcome == store.Aborted) && m.Kind == store.Move {
-		r.To = m.data.Home // where it has been all the time, or before the way back that failed
+	left := slices.Concat(m.data.Passed, m.data.Sources)
+	switch {
+	case m.Outcome == store.Failed: // the way back has: it is where that began, and everything else was left before
+		r.To, left = m.data.Home, m.data.Passed
+	case !m.data.Reverse && (m.Outcome == store.RolledBack || m.Outcome == store.Aborted) && m.Kind == store.Move:
+		r.To = m.data.Home // where it has been all the time
 		return r
 	}
-	for _, s := range slices.Concat(m.data.Passed, m.data.Sources) {
+	for _, s := range left {
 		if s.Cluster == r.To { // it was left and is back
 			continue
 		}
@@ -117,7 +121,10 @@ func (m *migration) proof() *Receipt {
 
 // judge says it in sentences.
 func (r *Receipt) judge() {
-	r.Verdict, r.Free = nil, r.Outcome == store.Done || r.Outcome == store.RolledBack
+	r.Verdict, r.Free = nil, r.Outcome == store.Done || r.Outcome == store.RolledBack || r.Outcome == store.Failed && len(r.Left) > 0
+	if r.Outcome == store.Failed {
+		r.Verdict = append(r.Verdict, fmt.Sprintf("It has failed; the topic is on %s.", r.To))
+	}
 	for _, l := range r.Left {
 		switch {
 		case l.Drained == nil:
@@ -150,12 +157,8 @@ func (r *Receipt) judge() {
 		r.Verdict = append(r.Verdict, fmt.Sprintf("A forced move of %s has taken it over: the receipt of that one counts.", r.TakenOver))
 		return
 	}
-	if len(r.Left) == 0 {
-		text := "The topic has stayed on %s; no send went elsewhere."
-		if r.Outcome == store.Failed {
-			text = "It has failed; the topic is on %s."
-		}
-		r.Verdict = append(r.Verdict, fmt.Sprintf(text, r.To))
+	if len(r.Left) == 0 && r.Outcome != store.Failed {
+		r.Verdict = append(r.Verdict, fmt.Sprintf("The topic has stayed on %s; no send went elsewhere.", r.To))
 	}
 }
 

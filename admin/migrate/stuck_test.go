@@ -127,6 +127,11 @@ func TestAWayBackThatFailsSaysWhereTheTopicIs(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "b", r.To)
 	require.Equal(t, "b", w.look().Route.Write)
+	require.Equal(t, "It has failed; the topic is on b.", r.Verdict[0])
+	require.True(t, r.Free, "a was read to its end before, and is closed again: %v", r.Verdict)
+	require.Len(t, r.Left, 1)
+	require.Equal(t, "a", r.Left[0].Cluster)
+	require.Contains(t, r.Verdict[1], "a can be switched off for this topic")
 }
 
 // writesLate lets somebody take the fence of b away and write there, and reports whether that reaches a.

@@ -90,6 +90,7 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 func (w *walk) gone(ctx context.Context) (time.Duration, error) {
 	w.now = &scene{}
 	if w.m.Request != store.None {
+		w.m.data.Passed = nil // nothing is said of clusters whose fences nobody has looked at again
 		return 0, w.end(ctx, store.Failed)
 	}
 	return stepMost, w.waiting(ctx, "the topic or its route was deleted from the metadata; restore it (docs/operations.md), or end this: turnout migrate abort "+w.m.ID)
@@ -568,7 +569,12 @@ func (w *walk) reverting(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", errors.Join(err, w.keep(ctx))
 		}
-		d.Passed = append(d.Passed, vain)
+		if old := d.passed(vain.Cluster); old != nil { // left before, and on the way back opened
+			now := w.c.now()
+			old.Fenced, old.Final, old.Rescued = &now, vain.Final, old.Rescued+vain.Rescued
+		} else {
+			d.Passed = append(d.Passed, vain)
+		}
 	}
 	if d.Reverse {
 		return "", w.end(ctx, store.Failed) // the way back

@@ -32,12 +32,19 @@ func (z *zooKeeper) turnout(t *testing.T, args ...string) result {
 // refused runs a command that must fail, and returns what it says.
 func (z *zooKeeper) refused(t *testing.T, code int, args ...string) string {
 	t.Helper()
+	shown, says := z.blocked(t, code, args...)
+	require.Empty(t, shown)
+	return says
+}
+
+// blocked runs a command that must fail, and returns what it shows of that, and the one line that it says.
+func (z *zooKeeper) blocked(t *testing.T, code int, args ...string) (shown, says string) {
+	t.Helper()
 	r := run(t, append(args, "--zookeeper", z.connect)...)
 	require.Equal(t, code, r.code, "%v: %s", args, r.stderr)
-	require.Empty(t, r.stdout)
 	require.True(t, strings.HasPrefix(r.stderr, "turnout: "), r.stderr)
 	require.Equal(t, 1, strings.Count(r.stderr, "\n"), "one line: %s", r.stderr)
-	return r.stderr
+	return r.stdout, r.stderr
 }
 
 func TestClusterCommands(t *testing.T) {

@@ -119,6 +119,12 @@ func showPlan(w io.Writer, plan *migrate.Plan, m *moveFlags) {
 	}
 	fmt.Fprintf(w, "topic %s to %s, %s; %s\n\n", plan.Topic, plan.To, how, count.Of(len(plan.Participants), "participant", "participants"))
 	showFindings(w, plan.Findings)
+	todo, command := next(plan, m)
+	fmt.Fprintf(w, "\n%s:\n  %s\n", todo, command)
+}
+
+// next says what is to be done, and the command that then starts it.
+func next(plan *migrate.Plan, m *moveFlags) (todo, command string) {
 	errors := 0
 	accept := append([]string{}, m.accept...)
 	for _, f := range plan.Blocking() {
@@ -128,14 +134,32 @@ func showPlan(w io.Writer, plan *migrate.Plan, m *moveFlags) {
 			accept = appendNew(accept, f.Code)
 		}
 	}
-	switch command := m.command(plan.Topic, accept); {
+	command = m.command(plan.Topic, accept)
+	switch {
 	case errors > 0:
-		fmt.Fprintf(w, "\ncorrect the errors; then start it with:\n  %s\n", command)
+		return "correct the errors; then start it with", command
 	case len(plan.Blocking()) > 0:
-		fmt.Fprintf(w, "\nif the warnings are accepted, start it with:\n  %s\n", command)
-	default:
-		fmt.Fprintf(w, "\nnothing blocks it; start it with:\n  %s\n", command)
+		return "if the warnings are accepted, start it with", command
 	}
+	return "nothing blocks it; start it with", command
+}
+
+// refused shows what blocks in a table, where several findings are why the platform has not begun, and what to do. One has room
+// in the line that an error is.
+func (p *platform) refused(err error, r api.Request, m *moveFlags) error {
+	var told *api.Error
+	if p.json() || !errors.As(err, &told) {
+		return err
+	}
+	plan := &migrate.Plan{Topic: r.Topic, To: r.To, Findings: told.Findings}
+	if len(plan.Blocking()) < 2 {
+		return err
+	}
+	if err := p.show(plan, func(w io.Writer) { showFindings(w, plan.Blocking()) }); err != nil {
+		return err
+	}
+	todo, command := next(plan, m)
+	return markedError{fmt.Errorf("topic %s can not be moved to %s now: %s: %s", plan.Topic, plan.To, todo, command), err}
 }
 
 func showFindings(w io.Writer, findings []migrate.Finding) {
@@ -149,7 +173,7 @@ func showFindings(w io.Writer, findings []migrate.Finding) {
 		if f.Accepted {
 			level += ", accepted"
 		}
-		row(w, level, f.Code, oneLine([]byte(f.Text)), oneLineOrNone(f.Remedy))
+		row(w, level, f.Code, oneLine([]byte(strings.ReplaceAll(f.Text, "\n", "; "))), oneLineOrNone(f.Remedy))
 	}
 }
 
@@ -255,7 +279,7 @@ no further one; those that run go on.
 		err = p.with(cmd, preflightLimit, func(ctx context.Context, c *api.Client) error {
 			row, err := c.Start(ctx, r)
 			if err != nil {
-				return err
+				return p.refused(err, r, &m)
 			}
 			id = row.ID
 			if watch {

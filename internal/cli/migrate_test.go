@@ -80,7 +80,9 @@ func (w *world) traffic(t *testing.T, topic, group string) *traffic {
 				return
 			case <-tick.C:
 			}
-			r, err := client.Send(context.WithoutCancel(ctx), topic, &turnout.Message{Key: fmt.Appendf(nil, "k%d", i%8), Body: []byte("x")})
+			limited, stop := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			r, err := client.Send(limited, topic, &turnout.Message{Key: fmt.Appendf(nil, "k%d", i%8), Body: []byte("x")})
+			stop()
 			tr.mu.Lock()
 			if err != nil {
 				tr.failed = append(tr.failed, err)
@@ -270,7 +272,9 @@ func TestMigrateByForce(t *testing.T) {
 		require.Contains(t, r.stdout, "turnout migrate start order_topic --to kafka-b --create --partitions 2 --force --accept source-answers")
 
 		require.NoError(t, p.Env.Kill(t.Context(), "kafka-a"))
-		require.Contains(t, p.refused(t, 3, "migrate", "start", "order_topic", "--to", "kafka-b"), "turnout migrate start order_topic --to kafka-b --force")
+		shown, says := p.blocked(t, 3, "migrate", "start", "order_topic", "--to", "kafka-b")
+		require.Regexp(t, `(?m)^error +unreachable .*turnout migrate start order_topic --to kafka-b --force`, shown)
+		require.Contains(t, says, "correct the errors")
 		watch := start(t, "migrate", "start", "order_topic", "--to", "kafka-b", "--create", "--partitions", "2", "--force", "--watch", "--zookeeper", p.connect)
 		tr.await(t, "kafka-b", 50)
 		watch.stdout.await(t, "pending: everybody sends to kafka-b; kafka-a is waited for")
