@@ -37,7 +37,7 @@ func run() error {
 	})
 	for n := 1; err == nil; n++ {
 		var sent turnout.SendResult
-		sent, err = client.Send(ctx, "order_topic", &turnout.Message{Key: []byte("customer-7"), Body: fmt.Appendf(nil, "order %d", n)})
+		sent, err = client.Send(ctx, "order_topic", &turnout.Message{Key: fmt.Appendf(nil, "customer-%d", n%10), Body: fmt.Appendf(nil, "order %d", n)})
 		if err == nil {
 			fmt.Printf("sent order %d to %s\n", n, sent.Cluster)
 		}

@@ -177,8 +177,12 @@ The servers run on until Ctrl-C. From other terminals, in the folder of the sour
   go run ./examples/quickstart
   go run ./cmd/turnout topic get %s
   go run ./cmd/turnout topic put %s --cluster kafka-b
+
+Moves with a receipt, canaries and guards (docs/migrations.md) need a platform, in a terminal of its own:
+
   go run ./cmd/turnout serve --no-login --data-dir %s
-`, d.zookeeper, demoTopic, demoTopic, filepath.Join(d.dir, "platform"))
+  go run ./cmd/turnout migrate start %s --to kafka-b --watch
+`, d.zookeeper, demoTopic, demoTopic, filepath.Join(d.dir, "platform"), demoTopic)
 }
 
 // strike ends whatever still runs, at once.

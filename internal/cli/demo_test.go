@@ -148,6 +148,8 @@ func TestDemoStays(t *testing.T) {
 	t.Parallel()
 	b, _ := startDemo(t, "--seconds", "3", "--stay")
 	b.await(t, "The servers run on until Ctrl-C")
+	require.NotContains(t, b.stdout.String(), "turnout demo --stay")
+	b.await(t, "migrate start order_topic --to kafka-b")
 	found := regexp.MustCompile(`export TURNOUT_ZOOKEEPER=(\S+)`).FindStringSubmatch(b.stdout.String())
 	require.Len(t, found, 2)
 	require.Contains(t, watchFor(t, "/turnout/topics/order_topic", found[1]), `{"cluster":"kafka-a"}`)

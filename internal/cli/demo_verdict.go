@@ -31,7 +31,7 @@ type demoReport struct {
 	Broken       []history.Finding `json:"broken"` // rules of the checker that were broken and must not be
 	Dir          string            `json:"dir"`
 
-	next [2]string // another command to try, and what it does
+	next [][2]string // other commands to try, and what they do
 }
 
 // demoLeft is what a cluster has, asked of its brokers.
@@ -69,9 +69,13 @@ func (d *demo) left(ctx context.Context, cluster string) (demoLeft, error) {
 // judge counts, when everything has ended, what became of each message.
 func (d *demo) judge(ctx context.Context) (demoReport, error) {
 	r := demoReport{Backend: string(d.env.Backend()), Moves: d.moves, Dir: d.dir, LostIDs: []string{}, Broken: []history.Finding{}}
-	r.next = [2]string{"turnout demo --servers", "the same with Apache ZooKeeper, Kafka and RocketMQ (Java 17)"}
 	if d.servers {
-		r.next = [2]string{"turnout demo --servers --rate 1000 --seconds 60", "more messages, more time to look on"}
+		r.next = append(r.next, [2]string{"turnout demo --servers --rate 1000 --seconds 60", "more messages, more time to look on"})
+	} else {
+		r.next = append(r.next, [2]string{"turnout demo --servers", "the same with Apache ZooKeeper, Kafka and RocketMQ (Java 17)"})
+	}
+	if !d.stay {
+		r.next = append(r.next, [2]string{"turnout demo --stay", "the servers run on, to try the other commands and examples/quickstart on them, and moves with a receipt"})
 	}
 	events, err := history.Load(scene.HistoryDir(d.dir))
 	if err != nil {
@@ -205,12 +209,10 @@ func (r demoReport) print(w io.Writer) {
 		}
 	}
 	fmt.Fprintln(w, "What next?")
-	for _, line := range [][2]string{
+	for _, line := range append([][2]string{
 		{"less " + filepath.Join(r.Dir, "log", demoSender+".log"), "what a program saw of it"},
 		{"less " + filepath.Join(scene.HistoryDir(r.Dir), "*"), "every message that was sent and received, by its id"},
-		r.next,
-		{"turnout demo --stay", "the servers run on, to try the other commands and examples/quickstart on them"},
-	} {
+	}, r.next...) {
 		fmt.Fprintf(w, "  %s\t%s\n", line[0], line[1])
 	}
 	fmt.Fprintf(w, "The files stay: remove %s when you have seen enough.\n", r.Dir)
