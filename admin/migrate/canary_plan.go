@@ -12,10 +12,6 @@ func (p *preflight) canary() {
 		p.find(Error, BadRequest, "give one of percent (1 to 100), instances and keys (two hashes of 0 to 65535)", "canary: %s", problem)
 		return
 	}
-	if p.plan.Force {
-		p.find(Error, BadRequest, "give one of them", "force lets everything leave at once, and a canary a part")
-		return
-	}
 	switch {
 	case p.plan.Ordered && len(c.Keys) == 0:
 		p.find(Error, CanaryKeys, "take a range of keys (--canary-keys 0-6553), or move it with --unordered and --accept "+OrderNotKept,

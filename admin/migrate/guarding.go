@@ -103,6 +103,7 @@ func (w *walk) guards(ctx context.Context) (acted bool, err error) {
 	var unread *unread
 	for _, g := range w.m.plan.Guards {
 		if !g.in(w.m.state()) {
+			delete(seen.turning, g.String())
 			continue
 		}
 		limit, err := g.limit()
@@ -138,6 +139,7 @@ func (w *walk) judge(ctx context.Context, g Guard, f finding, seen *watch, now t
 	key := g.String()
 	open := w.m.data.breach(key)
 	if f.verdict == unknown {
+		delete(seen.turning, key)
 		return false, nil
 	}
 	if (f.verdict == beyond) == (open != nil) {

@@ -100,8 +100,9 @@ func (w *walk) adopt(ctx context.Context) error {
 	if !later(d.Wish, ref) {
 		return nil
 	}
-	// A wish for where the topic goes anyhow, also the one that closing writes, changes nothing else.
-	if next := w.m.wanted(*route); same(next, *route) {
+	// A wish for where the topic goes anyhow, also the one that closing writes, changes nothing else. While the sources are being
+	// closed one for the cluster that is written opens it again, so that is never such a wish.
+	if next := w.m.wanted(*route); w.m.state() != Fencing && route.Write == w.m.writes() && same(next, *route) {
 		d.Wish = ref
 		return w.save(ctx, store.Changes{})
 	}
@@ -116,6 +117,15 @@ func (w *walk) adopt(ctx context.Context) error {
 		text += "; the order per key is not kept over this (R25)"
 	}
 	return w.enter(ctx, Switching, text)
+}
+
+// writes is the cluster that is written in the state.
+func (m *migration) writes() string {
+	switch m.state() {
+	case Planned, Preparing, Canarying, Holding, Fencing, Reverting:
+		return m.data.Home
+	}
+	return m.data.Target.Cluster
 }
 
 // answer completes a wish, if its cluster can be written to. Else it is not followed until it can be (R30), and the

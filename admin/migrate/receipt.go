@@ -133,6 +133,8 @@ func (r *Receipt) judge() {
 		case len(l.Sleeping) > 0:
 			r.Free = false
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s must stay up: group %s has not read everything there.", l.Cluster, some(l.Sleeping)))
+		case l.Fenced == nil:
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s does not have %s: nothing is to be read there, and what it may have had was not read.", l.Cluster, l.Physical))
 		default:
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s can be switched off for this topic: it refuses writers since %s, ended at %s behind that, and every group has read to that end (%s).",
 				l.Cluster, at(l.Fenced), brief(l.Ends), groupsOf(l.Groups)))

@@ -260,3 +260,51 @@ func TestWhatIsSentOnIsSentOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before["0"]+3, after["0"])
 }
+
+// An edit counts in every state: also while the sources are being closed, and on the way back.
+func TestAnEditIsFollowedWhateverTheMigrationDoes(t *testing.T) {
+	for _, c := range []struct {
+		state State
+		to    string
+	}{{Preparing, "c"}, {Holding, "a"}, {Holding, "c"}, {Fencing, "a"}, {Fencing, "c"}, {Reverting, "c"}, {Draining, "a"}, {Draining, "c"}} {
+		t.Run(fmt.Sprintf("%s to %s", c.state, c.to), func(t *testing.T) {
+			w := worldFor(t, setup{Ordered: true, Partitions: 1, Groups: 1, Members: 1, Messages: 40, Moves: 1, Hold: 60_000, Edits: 1})
+			w.Edits = 0 // but the one below
+			group := w.groups["g0"].Physical(topicName)
+			w.start()
+			switch c.state {
+			case Fencing:
+				w.play(t, w.state(Holding))
+				w.clusters["b"].Join(group, "somebody else")
+				w.play(t, w.state(Fencing))
+				w.turns(3) // a is closed, b is not opened
+			case Reverting:
+				w.play(t, w.state(Holding))
+				w.barred = "s1: acknowledges"
+				w.play(t, w.state(Reverting))
+				w.turns(3)
+			default:
+				w.play(t, w.state(c.state))
+			}
+			w.edited = true
+			w.wish(t, c.to)
+			w.turns(3)
+			w.barred = ""
+			w.clusters["b"].Leave(group, "somebody else")
+			w.play(t, w.over)
+			w.turns(5)
+			require.Equal(t, c.to, w.look().Route.Write)
+			rows, err := w.db.Fences(w.ctx)
+			require.NoError(t, err)
+			for _, row := range rows {
+				require.Equal(t, row.Cluster != c.to, row.Wanted, "%+v", row)
+			}
+			r, err := w.service.Receipt(w.ctx, w.migrations()[0].ID)
+			require.NoError(t, err)
+			require.Equal(t, c.to, r.To, "%+v", r)
+			if c.to == "c" {
+				require.NotEmpty(t, r.NoOrder)
+			}
+		})
+	}
+}

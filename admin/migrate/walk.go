@@ -60,7 +60,7 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	s := w.m.state()
-	if w.m.Paused && s != Holding && s != Fencing { // sends wait: it is paused in the next state
+	if w.m.Paused && s != Holding && s != Fencing && w.now.Route.Hold == nil { // while sends wait it goes on
 		return poll, w.waiting(ctx, w.paused())
 	}
 	waitFor, err := w.act(ctx)
@@ -163,7 +163,7 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 		for i := range d.Sources {
 			src := &d.Sources[i]
 			if err := w.c.on(ctx, src.Cluster, func(c *clusters.Conn) (err error) {
-				src.Since, err = ends(ctx, c, src.Physical, nil)
+				src.Since, err = ends(ctx, c, src.Physical, src.Since) // on the way back some of it is known
 				return err
 			}); err != nil {
 				return "", err
@@ -553,13 +553,13 @@ func (w *walk) reverting(ctx context.Context) (string, error) {
 			}
 		}
 	}
+	if waitFor, err := w.publish(ctx); waitFor != "" || err != nil { // before the target is asked anything: sends wait for this
+		return waitFor, err
+	}
 	if d.Target.WasFenced { // closed since an earlier migration, and so it stays (R17)
 		if err := w.closeAgain(ctx, d.Target.Cluster, d.Target.Physical); err != nil {
 			return "", err
 		}
-	}
-	if waitFor, err := w.publish(ctx); waitFor != "" || err != nil {
-		return waitFor, err
 	}
 	if d.Target.WasFenced && !slices.ContainsFunc(w.now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster }) { // who wrote there while it was open in vain is watched as before
 		vain := source{Cluster: d.Target.Cluster, Physical: d.Target.Physical, Final: d.Target.Start}

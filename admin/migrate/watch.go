@@ -286,20 +286,20 @@ func (c *Controller) watchFences(ctx context.Context) {
 			continue
 		}
 		asserting, cancel := context.WithTimeout(ctx, callLimit)
-		err := c.watchFence(asserting, row)
+		said, err := c.assert(asserting, row)
+		away[row.Cluster] = err != nil && !errors.Is(err, errs.ErrConflict) // what is wrong with a topic says nothing of the others
+		if err == nil && row.Wanted {
+			err = c.watchLate(asserting, row, said)
+		}
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			away[row.Cluster] = !errors.Is(err, errs.ErrConflict) // that of a topic says nothing of the others
 			c.log.Warn("a fence can not be looked at", zap.String("cluster", row.Cluster), zap.String("topic", row.Physical), zap.Error(err))
 		}
 	}
 }
 
-func (c *Controller) watchFence(ctx context.Context, row *store.Fence) error {
-	said, err := c.assert(ctx, row)
-	if err != nil || !row.Wanted {
-		return err
-	}
+// watchLate looks for what was written behind a fence; said is what was wrong with the fence.
+func (c *Controller) watchLate(ctx context.Context, row *store.Fence, said string) error {
 	m, err := c.migration(ctx, row.Migration)
 	if err != nil || m.EndedAt == nil {
 		return err
@@ -455,8 +455,8 @@ func (c *Controller) removeStays(ctx context.Context, topic string) error {
 	if err != nil {
 		return nil // nobody's: the route came from elsewhere, and there is nothing to write it down in
 	}
-	for i := range m.data.Sources {
-		if src := &m.data.Sources[i]; finished[src.Cluster] {
+	for cluster, done := range finished {
+		if src := m.data.left(cluster); src != nil && done {
 			src.Sleeping = nil
 		}
 	}

@@ -25,6 +25,9 @@ const (
 	maxParallel   = 16 // questions to brokers at a time
 	probeQueues   = 16 // queues that are looked for on a broker where a fenced topic was never seen open
 	pollInterval  = 20 * time.Millisecond
+	// pollsToTell is after how many polls (1 s) a broker is told again: a name server that gets several changes of a broker at one
+	// moment may keep the old numbers and take the newest version for known (apache/rocketmq#10438).
+	pollsToTell = 50
 )
 
 var topicName = regexp.MustCompile(`^[%|a-zA-Z0-9_-]{1,127}$`)
@@ -248,13 +251,15 @@ func (c *Cluster) createTopic(ctx context.Context, topic string, spec broker.Top
 	} else if !errors.Is(err, errs.ErrUnknownTopic) {
 		return err
 	}
-	for _, b := range masters {
-		err := c.update(ctx, b.Master(), remoting.TopicConfig{Name: topic, ReadQueues: queues, WriteQueues: queues, Perm: readWrite})
-		if err != nil {
-			return fmt.Errorf("broker %q: %w", b.Name, err)
+	for polls := 0; ; polls++ { // until clients can find it
+		if polls%pollsToTell == 0 {
+			for _, b := range masters {
+				err := c.update(ctx, b.Master(), remoting.TopicConfig{Name: topic, ReadQueues: queues, WriteQueues: queues, Perm: readWrite})
+				if err != nil {
+					return fmt.Errorf("broker %q: %w", b.Name, err)
+				}
+			}
 		}
-	}
-	for { // until clients can find it
 		r, err := c.routes.get(ctx, topic, 0)
 		if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
 			return err

@@ -128,27 +128,32 @@ func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.onEach(ctx, topic, func(name, addr string, t *remoting.TopicConfig) error {
-		n, known := want[name]
-		if !known && t.ReadQueues == 0 && t.WriteQueues == 0 { // it came later, and was closed with the others
-			n, known = widest(want), true
-			want[name] = n
-		}
-		if !known || t.ReadQueues == n.Read && t.WriteQueues == n.Write && t.Perm == n.Perm {
-			return nil // one that came later and is open has what it was given
-		}
-		t.ReadQueues, t.WriteQueues, t.Perm = n.Read, n.Write, n.Perm
-		return c.update(ctx, addr, *t)
-	}); err != nil {
+	var missing []string // brokers whose queues the name server does not show, though they were told
+	tell := func() error {
+		return c.onEach(ctx, topic, func(name, addr string, t *remoting.TopicConfig) error {
+			n, known := want[name]
+			if !known && t.ReadQueues == 0 && t.WriteQueues == 0 { // it came later, and was closed with the others
+				n, known = widest(want), true
+				want[name] = n
+			}
+			as := t.ReadQueues == n.Read && t.WriteQueues == n.Write && t.Perm == n.Perm
+			if !known || as && !slices.Contains(missing, name) {
+				return nil // one that came later and is open has what it was given
+			}
+			t.ReadQueues, t.WriteQueues, t.Perm = n.Read, n.Write, n.Perm
+			return c.update(ctx, addr, *t)
+		})
+	}
+	if err := tell(); err != nil {
 		return err
 	}
 	delete(want, everyBroker)
-	for {
+	for polls := 1; ; polls++ {
 		r, err := c.routes.get(ctx, topic, 0)
 		if err != nil {
 			return err
 		}
-		missing := slices.DeleteFunc(slices.Sorted(maps.Keys(want)), func(name string) bool {
+		missing = slices.DeleteFunc(slices.Sorted(maps.Keys(want)), func(name string) bool {
 			return r.masters[name] == "" || countOf(r.writable, name) >= want[name].Write
 		})
 		if len(missing) == 0 {
@@ -156,6 +161,11 @@ func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
 		}
 		if err := sleep(ctx, pollInterval); err != nil {
 			return fmt.Errorf("the name server does not show the queues of broker %q yet: %w", missing[0], err)
+		}
+		if polls%pollsToTell == 0 {
+			if err := tell(); err != nil {
+				return err
+			}
 		}
 	}
 }

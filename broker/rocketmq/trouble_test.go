@@ -28,6 +28,7 @@ const troubleTopic, troubleGroup = "orders", "bills"
 // trouble is a cluster of one broker with a topic of four queues, and a Cluster with a raw client.
 type trouble struct {
 	*testing.T
+	names  *rmqserver.NameServer
 	broker *rmqserver.Broker
 	c      broker.Cluster
 	raw    *remoting.Client
@@ -46,7 +47,7 @@ func newTrouble(t *testing.T, suspend, pull, check time.Duration) *trouble {
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	core, logs := observer.New(zapcore.InfoLevel)
-	r := &trouble{T: t, broker: b, raw: remoting.NewClient(remoting.Options{}), logs: logs, got: map[string]int{}}
+	r := &trouble{T: t, names: names, broker: b, raw: remoting.NewClient(remoting.Options{}), logs: logs, got: map[string]int{}}
 	t.Cleanup(r.raw.Close)
 	r.c, err = rocketmq.Open(r.ctx(), broker.Config{Name: "c", Kind: broker.RocketMQ, Addresses: []string{names.Addr()}, Logger: zap.New(core)})
 	require.NoError(t, err)
@@ -277,4 +278,18 @@ func TestALockThatIsStillAskedForIsGivenBack(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A name server may miss that a topic was opened: the broker is told again, or nobody could write for good.
+func TestAnOpeningThatTheNameServerHasMissedIsToldAgain(t *testing.T) {
+	r := newTrouble(t, 0, 0, 0)
+	info, err := r.c.DescribeTopic(r.ctx(), troubleTopic)
+	require.NoError(t, err)
+	mover := r.c.(broker.Mover) //nolint:forcetypeassert // it is one
+	require.NoError(t, mover.Fence(r.ctx(), troubleTopic))
+	r.names.Miss(troubleTopic)
+	require.NoError(t, mover.Unfence(r.ctx(), troubleTopic, info.Restore))
+	route, err := r.raw.Route(r.ctx(), r.names.Addr(), troubleTopic)
+	require.NoError(t, err)
+	require.Equal(t, 4, route.Queues[0].WriteQueues)
 }

@@ -35,8 +35,15 @@ func TestWhoBeganAMigrationAndHowItEnded(t *testing.T) {
 		}
 		last := func(n int) (m migrationDoc) {
 			t.Helper()
+			shown := ""
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("migrations: %s", shown)
+				}
+			})
 			eventually(t, func() bool {
-				list := decode[[]migrationDoc](t, admin(0, "", "migrate", "list", "-o", "json").stdout)
+				shown = admin(0, "", "migrate", "list", "-o", "json").stdout
+				list := decode[[]migrationDoc](t, shown)
 				if len(list) != n || list[0].Outcome != "done" {
 					return false
 				}

@@ -39,6 +39,7 @@ type NameServer struct {
 	brokers  map[string]*registered       // by name
 	keys     map[string]map[string]string // by namespace
 	attached map[*Broker]struct{}         // whether they run or not
+	missed   map[string]bool              // topics whose next change is missed
 }
 
 // registered is what a broker has said of itself.
@@ -51,7 +52,7 @@ type registered struct {
 // StartNameServer starts a name server on loopback. The ctx bounds the start
 // alone; it runs until Stop or Close. The error names the port at fault.
 func StartNameServer(ctx context.Context, opt NameServerOptions) (*NameServer, error) {
-	n := &NameServer{server: newServer("name server", opt.Port, opt.Logger), attached: map[*Broker]struct{}{}}
+	n := &NameServer{server: newServer("name server", opt.Port, opt.Logger), attached: map[*Broker]struct{}{}, missed: map[string]bool{}}
 	n.server.handle = n.handle
 	n.left, n.shut = func(*conn) {}, func() {}
 	n.due = func(time.Time) {}
@@ -98,6 +99,15 @@ func (n *NameServer) detach(b *Broker) {
 	delete(n.attached, b)
 }
 
+// Miss lets the name server miss the next change of topic for good, as one does that
+// gets several changes of a broker at one moment (apache/rocketmq#10438). A broker
+// that gets the topic's settings once more, though they are the same, tells it again.
+func (n *NameServer) Miss(topic string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.missed[topic] = true
+}
+
 // register takes what a broker says of itself. Topics that it does not name, or
 // says nothing new of, stay as they are, the latter unless all is said anew. A
 // name server that is down hears nothing.
@@ -114,7 +124,12 @@ func (n *NameServer) register(data remoting.BrokerData, topics []remoting.QueueD
 	}
 	b.data = data
 	for i, name := range names {
-		if _, known := b.topics[name]; anew || !known || b.said[name] != topics[i] {
+		_, known := b.topics[name]
+		switch {
+		case n.missed[name] && known:
+			delete(n.missed, name)
+			b.said[name] = topics[i]
+		case anew || !known || b.said[name] != topics[i]:
 			b.said[name], b.topics[name] = topics[i], topics[i]
 		}
 	}
