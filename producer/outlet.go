@@ -62,17 +62,18 @@ func (t *target) sides() []*target {
 
 // outlet is one topic as this process sends to it.
 type outlet struct {
-	p      *Producer
-	topic  *topics.Topic
-	log    *zap.Logger
-	lanes  lanes
-	used   atomic.Bool // since the last idle check
-	wake   chan struct{}
-	ctx    context.Context
-	cancel context.CancelFunc
-	done   chan struct{}
-	detach func()
-	unhook func()
+	p       *Producer
+	topic   *topics.Topic
+	log     *zap.Logger
+	lanes   lanes
+	used    atomic.Bool  // since the last idle check
+	waiting atomic.Int64 // sends that wait for a target
+	wake    chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+	done    chan struct{}
+	detach  func()
+	unhook  func()
 
 	mu      sync.RWMutex
 	cur     *target
@@ -129,7 +130,7 @@ func (o *outlet) retire() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	used := func(t *target) bool { return t.inflight.Load() > 0 }
-	if slices.ContainsFunc(o.cur.sides(), used) || len(o.leaving) > 0 || !o.lanes.empty() {
+	if slices.ContainsFunc(o.cur.sides(), used) || len(o.leaving) > 0 || !o.lanes.empty() || o.waiting.Load() > 0 {
 		return false
 	}
 	o.retired = true
@@ -188,26 +189,36 @@ func (o *outlet) acquire(ctx context.Context, key []byte) (*target, error) {
 			return t, nil
 		}
 		changed, trouble, retired := o.changed, o.trouble, o.retired
+		o.waiting.Add(1)
 		o.mu.RUnlock()
-		if retired {
-			return nil, errRetired
+		err := o.acquirable(ctx, t, changed, trouble, retired)
+		o.waiting.Add(-1)
+		if err != nil {
+			return nil, err
 		}
-		if t != nil && t.wrong != nil { // the settings have changed while it waited
-			return nil, t.wrong
+	}
+}
+
+// acquirable waits until something has changed; the error says that nothing is to be waited for.
+func (o *outlet) acquirable(ctx context.Context, t *target, changed <-chan struct{}, trouble error, retired bool) error {
+	switch {
+	case retired:
+		return errRetired
+	case t != nil && t.wrong != nil: // the settings have changed while it waited
+		return t.wrong
+	case t == nil && final(trouble):
+		return trouble
+	}
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		if trouble != nil {
+			return fmt.Errorf("%w (%w)", ctx.Err(), trouble)
 		}
-		if t == nil && final(trouble) {
-			return nil, trouble
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			if trouble != nil {
-				return nil, fmt.Errorf("%w (%w)", ctx.Err(), trouble)
-			}
-			return nil, ctx.Err()
-		case <-o.p.ctx.Done():
-			return nil, errs.ErrClosed
-		}
+		return ctx.Err()
+	case <-o.p.ctx.Done():
+		return errs.ErrClosed
 	}
 }
 
@@ -335,8 +346,8 @@ func (o *outlet) endHold(v *topics.View) (again <-chan time.Time) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.topic.View() != v {
-		return nil // the loop sees it
+	if o.topic.View() != v { // the loop sees it, and goes on with this where the hold is the same
+		return time.After(time.Second)
 	}
 	if o.cur == nil || len(v.Route.Hold.Keys) > 0 || err != nil {
 		return time.After(time.Second)

@@ -220,6 +220,7 @@ func (r *retry) next(ctx context.Context, o *outlet, failed *target, m *broker.E
 	if ctx.Err() != nil {
 		return nil, r.because(ctx.Err())
 	}
+	o.used.Store(true) // it is not idle while this waits
 	r.last = fmt.Errorf("cluster %q: %w", failed.conn.Name, err)
 	class := broker.Retry
 	if !failed.dead.Load() { // else there is another cluster, whatever this one says

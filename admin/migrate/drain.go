@@ -45,6 +45,9 @@ func (w *walk) draining(ctx context.Context) (string, error) {
 
 // drainSource asks anew which groups there are, and what each has left.
 func (w *walk) drainSource(ctx context.Context, src *source) (missing []string, err error) {
+	if src.Lost != nil {
+		return nil, nil
+	}
 	groups, final := map[string]broker.Offsets{}, broker.Offsets(nil)
 	expired := map[string]int64{}
 	var sleeping []string

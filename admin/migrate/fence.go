@@ -155,8 +155,8 @@ func (w *walk) assertFences(ctx context.Context) error {
 		if rows[i].Topic != w.m.Topic || slices.Contains(dead, rows[i].Cluster) {
 			continue
 		}
-		if src := w.m.data.source(rows[i].Cluster); src != nil && src.Sealed == nil && rows[i].Wanted {
-			continue // sealing closes it, as soon as it may
+		if src := w.m.data.source(rows[i].Cluster); src != nil && (src.Lost != nil || src.Sealed == nil && rows[i].Wanted) {
+			continue // not asked again, or sealing closes it, as soon as it may
 		}
 		ours := rows[i].Cluster == w.m.data.Target.Cluster || w.m.data.source(rows[i].Cluster) != nil
 		limit := stepLimit

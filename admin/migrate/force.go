@@ -227,6 +227,9 @@ func (w *walk) welcome(ctx context.Context, src *source) (waitFor string, err er
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
+		if w.m.plan.accepts(SourceLost) {
+			return "", w.lose(ctx, src)
+		}
 		return fmt.Sprintf("%s, which does not answer since %s: %v", src.Cluster, src.Away.UTC().Format(time.RFC3339), err), nil
 	}
 	if !lost {
@@ -243,6 +246,14 @@ func (w *walk) welcome(ctx context.Context, src *source) (waitFor string, err er
 	now := w.c.now().UTC()
 	src.Dead, src.Back = false, &now
 	return "", w.save(ctx, store.Changes{Events: []store.Event{event("back", map[string]any{"cluster": src.Cluster}, "%s answers again, after %v", src.Cluster, now.Sub(*src.Away).Round(time.Millisecond))}})
+}
+
+// lose gives a source up that does not come back: nobody asks or reads it any more.
+func (w *walk) lose(ctx context.Context, src *source) error {
+	now := w.c.now().UTC()
+	src.Dead, src.Lost, src.Sealed, src.Drained = false, &now, &now, &now
+	return w.save(ctx, store.Changes{Events: []store.Event{event("lost", map[string]any{"cluster": src.Cluster}, "%s has not answered for %v and is given up: what it has stored and nobody has read is lost",
+		src.Cluster, now.Sub(*src.Away).Round(time.Second))}})
 }
 
 // closeEarly closes a source, where that can be done before it was read.

@@ -119,6 +119,7 @@ type source struct {
 	Fenced   *time.Time     `json:"fenced,omitempty"`
 	Seal     broker.Offsets `json:"seal,omitempty"` // its ends behind the fence
 	Sealed   *time.Time     `json:"sealed,omitempty"`
+	Lost     *time.Time     `json:"lost,omitempty"` // it was given up, and is not asked again
 	Drained  *time.Time     `json:"drained,omitempty"`
 	Emptied  bool           `json:"emptied,omitempty"` // it was read to the end before it was closed, beside the target: readers need no seal
 	Final    broker.Offsets `json:"final,omitempty"`   // up to here everything was read, or rescued

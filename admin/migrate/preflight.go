@@ -76,7 +76,7 @@ const (
 	CanaryInstances  = "canary-instances"
 	SourceDead       = "source-dead"
 	SourceAnswers    = "source-answers"
-	// SourceLost is accepted later: a cluster that was given up is back without the topic.
+	// SourceLost is accepted later: a cluster that was left by force is back without the topic, or never comes back.
 	SourceLost = "source-lost"
 )
 

@@ -50,6 +50,7 @@ type LeftCluster struct {
 	Drained     *time.Time                `json:"drained,omitempty"`
 	Away        *time.Time                `json:"away,omitempty"`   // it did not answer from then on, and was left by force
 	Back        *time.Time                `json:"back,omitempty"`   // to then
+	Lost        *time.Time                `json:"lost,omitempty"`   // or it was given up then
 	Ends        broker.Offsets            `json:"ends,omitempty"`   // when it was drained, and after rescues
 	Groups      map[string]broker.Offsets `json:"groups,omitempty"` // the positions of those that came to the end
 	Sleeping    []string                  `json:"sleeping,omitempty"`
@@ -114,7 +115,7 @@ func (m *migration) proof() *Receipt {
 			continue
 		}
 		r.Left = append(r.Left, LeftCluster{Cluster: s.Cluster, Physical: s.Physical, Fenced: s.Fenced, Sealed: s.Sealed, Seal: s.Seal,
-			Drained: s.Drained, Away: s.Away, Back: s.Back, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued, Expired: s.Expired})
+			Drained: s.Drained, Away: s.Away, Back: s.Back, Lost: s.Lost, Ends: s.Final, Groups: s.Groups, Sleeping: s.Sleeping, Rescued: s.Rescued, Expired: s.Expired})
 	}
 	return r
 }
@@ -127,6 +128,9 @@ func (r *Receipt) judge() {
 	}
 	for _, l := range r.Left {
 		switch {
+		case l.Lost != nil:
+			r.Free = false
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s did not answer from %s on and was given up at %s: what it has stored and nobody has read is lost. If it comes back, nobody closes or reads it.", l.Cluster, at(l.Away), at(l.Lost)))
 		case l.Drained == nil:
 			r.Free = r.Free && l.Cluster == r.To
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s was not drained.", l.Cluster))

@@ -36,6 +36,10 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 	case Pending, Sealing, Draining, Shutting:
 		r.Write = d.Target.Cluster
 		m.seal(&r)
+		r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool {
+			src := d.source(s.Cluster)
+			return src != nil && src.Lost != nil && s.Cluster != r.Write
+		})
 	case Closing:
 		r.Write = d.Target.Cluster
 		m.seal(&r)

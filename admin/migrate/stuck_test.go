@@ -308,3 +308,28 @@ func TestAnEditIsFollowedWhateverTheMigrationDoes(t *testing.T) {
 		})
 	}
 }
+
+// A cluster that was left by force and never comes back keeps the migration no longer than people want.
+func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
+	w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Deaths: 1})
+	w.Deaths = 0
+	dead := func(until func() bool) func() bool {
+		return func() bool { w.dead = "a"; return until() }
+	}
+	dead(w.over)()
+	w.start()
+	w.play(t, dead(w.state(Pending)))
+	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
+	w.wakes()
+	w.play(t, dead(w.over))
+	r, err := w.service.Receipt(w.ctx, "m-1")
+	require.NoError(t, err)
+	require.Equal(t, store.Done, r.Outcome)
+	require.Len(t, r.Left, 1)
+	require.NotNil(t, r.Left[0].Lost)
+	require.False(t, r.Free)
+	require.Contains(t, r.Verdict[0], "a did not answer from")
+	route := w.look().Route
+	require.Equal(t, "b", route.Write)
+	require.Len(t, route.Stays, 1, "nobody is told to read a")
+}

@@ -251,14 +251,16 @@ func (c *Cluster) createTopic(ctx context.Context, topic string, spec broker.Top
 	} else if !errors.Is(err, errs.ErrUnknownTopic) {
 		return err
 	}
+	tell := c.update
 	for polls := 0; ; polls++ { // until clients can find it
 		if polls%pollsToTell == 0 {
 			for _, b := range masters {
-				err := c.update(ctx, b.Master(), remoting.TopicConfig{Name: topic, ReadQueues: queues, WriteQueues: queues, Perm: readWrite})
+				err := tell(ctx, b.Master(), remoting.TopicConfig{Name: topic, ReadQueues: queues, WriteQueues: queues, Perm: readWrite})
 				if err != nil {
 					return fmt.Errorf("broker %q: %w", b.Name, err)
 				}
 			}
+			tell = c.tellAgain
 		}
 		r, err := c.routes.get(ctx, topic, 0)
 		if err != nil && !errors.Is(err, errs.ErrUnknownTopic) {
@@ -276,6 +278,17 @@ func (c *Cluster) createTopic(ctx context.Context, topic string, spec broker.Top
 func (c *Cluster) update(ctx context.Context, addr string, t remoting.TopicConfig) error {
 	_, err := call(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, c.admin.UpdateTopic(ctx, addr, t) })
 	return err
+}
+
+// tellAgain has a broker tell its name servers of a topic that it has as it is to be. It tells them of changes alone, so there is
+// one for a moment that nothing depends on: whether topics that are made by sending get its permission.
+func (c *Cluster) tellAgain(ctx context.Context, addr string, t remoting.TopicConfig) error {
+	changed := t
+	changed.Perm |= remoting.PermInherit
+	if err := c.update(ctx, addr, changed); err != nil {
+		return err
+	}
+	return c.update(ctx, addr, t)
 }
 
 // DeleteTopic implements broker.Admin.

@@ -91,10 +91,11 @@ func (c *claim) read() (enough bool) {
 			return false
 		}
 		var wg sync.WaitGroup
-		wg.Go(func() { c.keepLock(ctx, cancel, asked) })
+		keeping, end := context.WithCancel(context.WithoutCancel(ctx)) // also while a listener finishes after the queue was taken away
+		wg.Go(func() { c.keepLock(keeping, cancel, asked) })
 		defer c.unlock()
 		defer wg.Wait()
-		defer cancel()
+		defer end()
 	}
 	begin := time.Now()
 	start, err := c.position(ctx)
@@ -160,7 +161,7 @@ func (c *claim) tryLock(ctx context.Context) error {
 	})
 }
 
-// keepLock renews the lock until ctx ends and calls lost when it is gone or may be. After a lost connection it asks soon:
+// keepLock renews the lock until ctx ends, and calls lost when it is gone or may be. After a lost connection it asks soon:
 // a broker that was restarted has forgotten its locks.
 func (c *claim) keepLock(ctx context.Context, lost context.CancelFunc, asked time.Time) {
 	for sleep(ctx, maxBackoff) == nil {

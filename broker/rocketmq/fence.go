@@ -141,6 +141,9 @@ func (c *Cluster) unfence(ctx context.Context, topic, restore string) error {
 				return nil // one that came later and is open has what it was given
 			}
 			t.ReadQueues, t.WriteQueues, t.Perm = n.Read, n.Write, n.Perm
+			if as {
+				return c.tellAgain(ctx, addr, *t)
+			}
 			return c.update(ctx, addr, *t)
 		})
 	}

@@ -139,9 +139,10 @@ func (w *world) setQueues(n int) {
 	polls := -1
 	w.eventually(func() error { // the broker tells its name server some time after it has answered, and not always
 		if polls++; polls%100 == 0 {
-			err := w.raw.UpdateTopic(w.ctx(), w.broker, remoting.TopicConfig{Name: w.topic, ReadQueues: n, WriteQueues: n, Perm: remoting.PermRead | remoting.PermWrite})
-			if err != nil {
-				return err
+			for _, perm := range []int{remoting.PermRead | remoting.PermWrite | remoting.PermInherit, remoting.PermRead | remoting.PermWrite} {
+				if err := w.raw.UpdateTopic(w.ctx(), w.broker, remoting.TopicConfig{Name: w.topic, ReadQueues: n, WriteQueues: n, Perm: perm}); err != nil {
+					return err
+				}
 			}
 		}
 		r, err := w.raw.Route(w.ctx(), w.e.Addresses(w.name)[0], w.topic)

@@ -54,7 +54,12 @@ func Of(ctx context.Context, c broker.Cluster, topic, group string, start broker
 	if l.Positions = start.Clone(); l.Positions == nil {
 		l.Positions = broker.Offsets{}
 	}
-	maps.Copy(l.Positions, positions)
+	for name, at := range positions {
+		if end, known := l.Ends[name]; known && at > end { // of messages that the cluster has lost, or of a topic before this one
+			continue
+		}
+		l.Positions[name] = at
+	}
 	for name, offset := range first {
 		if at, known := l.Positions[name]; known && at < offset {
 			l.Expired += offset - at

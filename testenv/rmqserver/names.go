@@ -101,7 +101,7 @@ func (n *NameServer) detach(b *Broker) {
 
 // Miss lets the name server miss the next change of topic for good, as one does that
 // gets several changes of a broker at one moment (apache/rocketmq#10438). A broker
-// that gets the topic's settings once more, though they are the same, tells it again.
+// whose settings of the topic change once more tells it again.
 func (n *NameServer) Miss(topic string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -106,7 +106,7 @@ func (b *Broker) setTopic(t remoting.TopicConfig) error {
 		return err
 	}
 	for _, n := range b.opt.NameServers {
-		b.registerAt(n, true, t.Name)
+		b.registerAt(n, false, t.Name)
 	}
 	return nil
 }
