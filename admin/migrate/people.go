@@ -121,8 +121,7 @@ func (w *walk) adopt(ctx context.Context) error {
 
 // writes is the cluster that is written in the state.
 func (m *migration) writes() string {
-	switch m.state() {
-	case Planned, Preparing, Canarying, Holding, Fencing, Reverting:
+	if slices.Contains([]State{Planned, Preparing, Canarying, Holding, Fencing, Reverting}, m.state()) {
 		return m.data.Home
 	}
 	return m.data.Target.Cluster

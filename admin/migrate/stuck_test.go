@@ -297,7 +297,7 @@ func TestAnEditIsFollowedWhateverTheMigrationDoes(t *testing.T) {
 			rows, err := w.db.Fences(w.ctx)
 			require.NoError(t, err)
 			for _, row := range rows {
-				require.Equal(t, row.Cluster != c.to, row.Wanted, "%+v", row)
+				require.Equal(t, row.Wanted, row.Cluster != c.to, "%+v", row)
 			}
 			r, err := w.service.Receipt(w.ctx, w.migrations()[0].ID)
 			require.NoError(t, err)
