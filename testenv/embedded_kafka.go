@@ -92,6 +92,7 @@ func (k *fakeKafka) start(context.Context) error {
 		return fmt.Errorf("testenv: start %s: %w", k.name, err)
 	}
 	answerUnknownGroups(c)
+	expelGhosts(c)
 	k.kfake, k.gate = c, g
 	return nil
 }
