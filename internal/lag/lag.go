@@ -54,12 +54,7 @@ func Of(ctx context.Context, c broker.Cluster, topic, group string, start broker
 	if l.Positions = start.Clone(); l.Positions == nil {
 		l.Positions = broker.Offsets{}
 	}
-	for name, at := range positions {
-		if end, known := l.Ends[name]; known && at > end { // of messages that the cluster has lost, or of a topic before this one
-			continue
-		}
-		l.Positions[name] = at
-	}
+	maps.Copy(l.Positions, positions)
 	for name, offset := range first {
 		if at, known := l.Positions[name]; known && at < offset {
 			l.Expired += offset - at
