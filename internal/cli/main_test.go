@@ -141,6 +141,10 @@ func start(t *testing.T, args ...string) *background {
 		case <-time.After(patience):
 			t.Errorf("%v did not end", args)
 		}
+		if t.Failed() {
+			says := b.stderr.lines()
+			t.Logf("%v says at its end:\n%s", args, strings.Join(says[max(0, len(says)-100):], "\n"))
+		}
 	})
 	return b
 }
