@@ -19,6 +19,7 @@ const (
 	maxMessageBytes = "max.message.bytes"
 	fenceBytes      = 1  // a max.message.bytes of so much or less is a fence
 	batchOverhead   = 61 // bytes of a record batch beside its records
+	looksToChange   = 8  // looks after which a leader that goes on refusing is given a change
 )
 
 // Fence implements broker.Mover: max.message.bytes becomes 0.
@@ -59,8 +60,13 @@ func (c *Cluster) Unfence(ctx context.Context, topic, restore string) error {
 		if err := c.setLimit(topic, restore); err != nil {
 			return none{}, err
 		}
+		looks := 0
 		return none{}, until(ctx, func() error {
 			err := c.acts(ctx, topic, partitionsOf(t), false)
+			// A leader takes up changes alone, and may have kept the limit of a topic of that name that was deleted.
+			if looks++; errors.Is(err, errs.ErrConflict) && looks%looksToChange == 0 {
+				err = errors.Join(c.setLimit(topic, strconv.Itoa(fenceBytes)), c.setLimit(topic, restore), err)
+			}
 			if err != nil && c.Classify(c.wrap("", err)) != broker.Retry {
 				return backoff.Permanent(err)
 			}
