@@ -19,7 +19,7 @@ type idle struct{}
 func (idle) Setup(sarama.ConsumerGroupSession) error   { return nil }
 func (idle) Cleanup(sarama.ConsumerGroupSession) error { return nil }
 func (idle) ConsumeClaim(_ sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
-	for range c.Messages() { //nolint:revive // until the session ends
+	for range c.Messages() { // until the session ends
 	}
 	return nil
 }
