@@ -51,6 +51,8 @@ func (w *walk) noWayBack() string {
 		return "it is on its way back already"
 	case s == Closing:
 		return "it is too late, everything has moved; start a move in the other direction when it has ended"
+	case d.source(d.Home) != nil && d.source(d.Home).Lost != nil:
+		return d.Home + " was given up; when it is there again, start a move to it"
 	case s != Planned && s != Preparing && d.source(d.Home) == nil:
 		return "there is nothing to go back to: the wish says where the topic is; start a move"
 	}
