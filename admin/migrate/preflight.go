@@ -194,7 +194,7 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 		if !errors.Is(err, errs.ErrNotFound) && !errors.Is(err, errs.ErrInvalid) {
 			return err
 		}
-		p.find(Error, UnknownCluster, "turnout cluster list", "cluster %q: %v", p.plan.To, err)
+		p.find(Error, UnknownCluster, "turnout cluster list", "%v", err)
 		return nil
 	}
 	if p.plan.Force {
