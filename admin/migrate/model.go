@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/turnout-mq/turnout/admin/store"
@@ -70,7 +71,7 @@ type Plan struct {
 	Force bool `json:"force,omitempty"`
 	// Dead are the clusters that a forced move gives up for now. Filled in by the preflight.
 	Dead []string `json:"dead,omitempty"`
-	// Accept names the warnings that do not stop it, by code; "all" accepts every warning.
+	// Accept names the warnings that do not stop it, by code; "all" accepts every warning (SourceLost is none).
 	Accept []string `json:"accept,omitempty"`
 	// Guards watch it.
 	Guards []Guard `json:"guards,omitempty"`
@@ -84,9 +85,19 @@ type Plan struct {
 	Findings     []Finding `json:"findings,omitempty"` // of the preflight
 }
 
-// accepts says whether a warning was accepted.
+// accepts says whether a warning was accepted. That messages are lost has to be said by name.
 func (p *Plan) accepts(code string) bool {
-	return slices.Contains(p.Accept, code) || slices.Contains(p.Accept, "all")
+	return slices.Contains(p.Accept, code) || code != SourceLost && slices.Contains(p.Accept, "all")
+}
+
+// checkAccept finds words that accept nothing.
+func checkAccept(accept []string) error {
+	for _, code := range accept {
+		if code != "all" && !slices.Contains(warnings, code) {
+			return fmt.Errorf("%w: accept: %q is no warning; there are: all, %s", errs.ErrInvalid, code, strings.Join(warnings, ", "))
+		}
+	}
+	return nil
 }
 
 // asleep says whether a group was accepted without anybody who reads for it.

@@ -76,9 +76,15 @@ const (
 	CanaryInstances  = "canary-instances"
 	SourceDead       = "source-dead"
 	SourceAnswers    = "source-answers"
-	// SourceLost is accepted later: a cluster that was left by force is back without the topic, or never comes back.
+	// SourceLost is accepted by Resume only: a cluster that was left by force is back without the topic, or never comes back.
 	SourceLost = "source-lost"
 )
+
+// warnings are the codes that can be accepted before a migration begins.
+var warnings = []string{
+	AutoCreate, CanaryInstances, CanaryOrder, Compaction, FewerPartitions, ForeignGroups, ForeignWriters, NotPortable, NotReady, OrderNotKept,
+	PartitionsDiffer, Retention, SleepingGroups, SourceAnswers, TimersUnknown, Transactions, TransactionsUnknown, Vanished,
+}
 
 // oldestSDK is the first version that obeys every route that a controller writes.
 const oldestSDK = "0.1.0"
@@ -130,8 +136,10 @@ func (c *Controller) Preflight(ctx context.Context, plan Plan) (Plan, error) {
 	if p.plan.Partitions < 0 {
 		p.find(Error, BadRequest, "give 0 (as many as now) or more", "partitions is %d", p.plan.Partitions)
 	}
-	if err := CheckGuards(p.plan.Guards); err != nil {
-		p.find(Error, BadRequest, "correct it", "%v", err)
+	for _, err := range []error{CheckGuards(p.plan.Guards), checkAccept(p.plan.Accept)} {
+		if err != nil {
+			p.find(Error, BadRequest, "correct it", "%v", err)
+		}
 	}
 	look := c.lookAtAll
 	if plan.Force { // who reads is asked beside the rest

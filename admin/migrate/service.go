@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -244,6 +245,10 @@ func (c *Controller) Resume(ctx context.Context, id, who string, accept ...strin
 
 // accept adds to what the plan accepts. Who sleeps now counts as asleep then.
 func (c *Controller) accept(ctx context.Context, id, who string, accept []string) error {
+	lost := slices.Contains(accept, SourceLost)
+	if err := checkAccept(slices.DeleteFunc(slices.Clone(accept), func(code string) bool { return code == SourceLost })); err != nil {
+		return err
+	}
 	for {
 		m, err := c.migration(ctx, id)
 		if err != nil {
@@ -251,6 +256,9 @@ func (c *Controller) accept(ctx context.Context, id, who string, accept []string
 		}
 		if m.EndedAt != nil {
 			return fmt.Errorf("%w: migration %s has ended", errs.ErrConflict, id)
+		}
+		if lost && !m.plan.Force {
+			return fmt.Errorf("%w: accept: %s is for a cluster that was left by force, and migration %s has left none so", errs.ErrInvalid, SourceLost, id)
 		}
 		now, err := c.lookAtAll(ctx, m.Topic)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
 	"github.com/turnout-mq/turnout/internal/clusters/clustertest"
+	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -319,6 +320,12 @@ func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
 	dead(w.over)()
 	w.start()
 	w.play(t, dead(w.state(Pending)))
+	require.ErrorIs(t, w.service.Resume(w.ctx, "m-1", "op", "source-dead"), errs.ErrInvalid)
+	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", "all"))
+	w.wakes()
+	from := w.step
+	w.play(t, dead(func() bool { return w.step > from+50 }))
+	require.True(t, w.state(Pending)(), "that messages are lost is said by name")
 	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
 	w.wakes()
 	w.play(t, dead(w.over))
@@ -332,4 +339,12 @@ func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
 	route := w.look().Route
 	require.Equal(t, "b", route.Write)
 	require.Len(t, route.Stays, 1, "nobody is told to read a")
+
+	w.dead = ""
+	_, err = w.service.Start(w.ctx, Plan{Topic: topicName, To: "c", Accept: []string{SourceLost}}, "op", StarterApproves)
+	require.ErrorIs(t, err, errs.ErrInvalid)
+	require.ErrorContains(t, err, `"source-lost" is no warning`)
+	_, err = w.service.Start(w.ctx, Plan{Topic: topicName, To: "a", Accept: []string{"all"}}, "op", StarterApproves)
+	require.NoError(t, err)
+	require.ErrorIs(t, w.service.Resume(w.ctx, "m-2", "op", SourceLost), errs.ErrInvalid)
 }
