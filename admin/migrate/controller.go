@@ -32,6 +32,7 @@ const (
 	assertEvery = time.Second
 	callLimit   = 10 * time.Second
 	answerLimit = 2 * time.Second  // trying to follow a wish that was edited by hand while a migration runs
+	holdLeast   = time.Second      // of a step while sends pause, however little is left of that
 	openFor     = 10 * time.Minute // how long a cluster that was reopened is kept open after the migration
 )
 
@@ -61,6 +62,8 @@ type Controller struct {
 	now  func() time.Time
 	// apart is how long lies between two readings of end offsets (R7).
 	apart time.Duration
+	// least is what a step may take at least while sends pause.
+	least time.Duration
 
 	lead []metadata.Op // what a write needs to hold; set by Run
 
@@ -81,7 +84,7 @@ func New(db *store.Store, meta *metadata.Store, pool *clusters.Pool, log *zap.Lo
 	if opt.GuardEvery <= 0 {
 		opt.GuardEvery = guardEvery
 	}
-	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, wake: make(chan struct{}), asserted: map[string]time.Time{}, firsts: map[string]time.Time{}, told: map[string]string{},
+	return &Controller{db: db, meta: meta, pool: pool, log: log, opt: opt, now: time.Now, apart: steady, least: holdLeast, wake: make(chan struct{}), asserted: map[string]time.Time{}, firsts: map[string]time.Time{}, told: map[string]string{},
 		watches: map[string]*watch{}, breaches: map[Breached]int64{}}
 }
 

@@ -264,7 +264,7 @@ func (e *engine) build(w *world) {
 		l := &leader{w: w, name: fmt.Sprintf("c%d", i)}
 		meta := w.meta
 		l.c = New(w.db, meta, pool(meta, l.gate), zap.NewNop(), options)
-		l.c.now, l.c.apart = w.now, 0
+		l.c.now, l.c.apart, l.c.least = w.now, 0, time.Hour
 		w.leaders = append(w.leaders, l)
 	}
 	w.service.now, w.service.apart = w.now, 0

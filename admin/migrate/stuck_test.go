@@ -50,7 +50,7 @@ func TestAClusterThatWasLeftMayBeSwitchedOff(t *testing.T) {
 		}, "c", time.Hour, zap.NewNop())
 		defer func() { require.NoError(t, p.Close(w.ctx)) }()
 		l.c = New(w.db, w.meta, p, zap.NewNop(), Options{})
-		l.c.now, l.c.apart = w.now, 0
+		l.c.now, l.c.apart, l.c.least = w.now, 0, time.Hour
 		l.walk = nil
 	}
 	_, err := w.service.Start(w.ctx, Plan{Topic: topicName, To: "c", Accept: []string{"all"}}, "op", StarterApproves)
@@ -244,7 +244,7 @@ func TestWhatIsSentOnIsSentOnce(t *testing.T) {
 	}, "c", time.Hour, zap.NewNop())
 	defer func() { require.NoError(t, p.Close(w.ctx)) }()
 	c := New(w.db, w.meta, p, zap.NewNop(), Options{})
-	c.now, c.apart = w.now, 0
+	c.now, c.apart, c.least = w.now, 0, time.Hour
 	before, err := w.clusters["b"].Connect(nil).EndOffsets(w.ctx, topicName)
 	require.NoError(t, err)
 	for range 20 {
@@ -260,6 +260,50 @@ func TestWhatIsSentOnIsSentOnce(t *testing.T) {
 	after, err := w.clusters["b"].Connect(nil).EndOffsets(w.ctx, topicName)
 	require.NoError(t, err)
 	require.Equal(t, before["0"]+3, after["0"])
+}
+
+// A cluster that hangs while sends pause gets no more of their time than there is; then they go on where they were.
+func TestAClusterThatHangsMakesSendsPauseNoLonger(t *testing.T) {
+	w := worldFor(t, setup{Ordered: true, Partitions: 1, Groups: 1, Members: 1, Messages: 10, Moves: 1, Hold: 2_000})
+	w.start()
+	w.play(t, w.state(Holding))
+	now := w.now()
+	w.barred = "c"
+	w.turns(20) // all acknowledge
+	hung := 0
+	p := clusters.NewPool(w.meta, func(_ context.Context, cfg broker.Config) (broker.Cluster, error) {
+		return w.clusters[cfg.Name].Connect(func(ctx context.Context, cluster, _ string) error {
+			if cluster != "b" {
+				return nil
+			}
+			hung++
+			<-ctx.Done()
+			return ctx.Err()
+		}), nil
+	}, "c", time.Hour, zap.NewNop())
+	defer func() { require.NoError(t, p.Close(w.ctx)) }()
+	c := New(w.db, w.meta, p, zap.NewNop(), Options{})
+	c.now, c.apart, c.least = func() time.Time { return now }, 0, 0
+	for i := 0; hung == 0; i++ {
+		require.Less(t, i, 20, w.unrest())
+		_, _, err := c.turn(w.ctx, "m-1", nil, zap.NewNop())
+		w.stale, w.stirred = true, true
+		if err != nil {
+			require.ErrorIs(t, err, errAgain)
+		}
+		w.turns(3)
+	}
+	require.Equal(t, string(Fencing), w.open().State)
+	require.NotEmpty(t, w.open().Waiting)
+	now, c.least = now.Add(3*time.Second), time.Second
+	_, _, err := c.turn(w.ctx, "m-1", nil, zap.NewNop())
+	require.NoError(t, err)
+	w.stale, w.stirred = true, true
+	require.Equal(t, string(Reverting), w.open().State)
+	w.barred = ""
+	w.wakes()
+	w.play(t, w.over)
+	require.Equal(t, "a", w.look().Route.Write)
 }
 
 // An edit counts in every state: also while the sources are being closed, and on the way back.

@@ -107,9 +107,9 @@ func (w *walk) act(ctx context.Context) (waitFor string, err error) {
 	case Canarying:
 		return w.canarying(ctx)
 	case Holding:
-		return w.holding(ctx)
+		return w.inHold(ctx, w.holding)
 	case Fencing:
-		return w.fencing(ctx)
+		return w.inHold(ctx, w.fencing)
 	case Switching:
 		return w.switching(ctx)
 	case Pending:
@@ -267,6 +267,28 @@ func (w *walk) intend(ctx context.Context, src *source) (rows []store.Fence, err
 	return rows, err
 }
 
+// holdLeft is for how long sends may go on pausing in this state. It begins anew for a controller that takes over.
+func (w *walk) holdLeft() time.Duration {
+	since := w.c.first(w.m.ID, w.m.state())
+	if w.m.data.Entered.After(since) {
+		since = w.m.data.Entered
+	}
+	return time.Duration(w.m.plan.Hold)*time.Millisecond - w.c.now().Sub(since)
+}
+
+// inHold does what a state asks for while sends pause, and no longer than they may: a cluster that hangs gets no more of
+// their time. What comes of that the state decides at the next look.
+func (w *walk) inHold(ctx context.Context, do func(context.Context) (string, error)) (waitFor string, err error) {
+	bounded, cancel := context.WithTimeout(ctx, max(w.holdLeft(), w.c.least))
+	defer cancel()
+	waitFor, err = do(bounded)
+	if err == nil || bounded.Err() == nil || ctx.Err() != nil {
+		return waitFor, err
+	}
+	w.log.Warn("not done while sends may pause", zap.Error(err))
+	return "", errors.Join(errAgain, w.c.say(ctx, w.m.ID, err.Error()))
+}
+
 // holding: nobody sends, and everybody has said so. Past the time that sends may pause the way back is taken: they have gone
 // on by themselves then.
 func (w *walk) holding(ctx context.Context) (string, error) {
@@ -296,11 +318,7 @@ func (w *walk) holding(ctx context.Context) (string, error) {
 // for it: what can not be had in the time that they may pause is given up, and a controller that takes over has that time too.
 func (w *walk) fencing(ctx context.Context) (string, error) {
 	d := &w.m.data
-	since := w.c.first(w.m.ID, Fencing)
-	if d.Entered.After(since) {
-		since = d.Entered
-	}
-	if w.c.now().Sub(since) > time.Duration(w.m.plan.Hold)*time.Millisecond {
+	if w.holdLeft() < 0 {
 		return "", w.revert(ctx, "sends may not pause longer; it waited for: "+w.m.Waiting)
 	}
 	for i := range d.Sources {
