@@ -87,6 +87,33 @@ func TestParticipantThatMayNotWriteRoutesActsOnTheEdit(t *testing.T) {
 	})
 }
 
+// A skipped edit may have gone to any cluster, so without their names none is followed; and it is said why.
+func TestAnEditWaitsForTheNamesOfTheClusters(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.putTopic("kafka-a")
+		w.createTopic("kafka-b")
+		first := w.open("first")
+		w.send(first, "0")
+		w.applied("kafka-a")
+		require.NoError(t, first.Close(w.ctx()))
+		raw := w.raw()
+		_, err := raw.SetACL(w.store.ClustersPath(), append(zk.DigestACL(zk.PermAll, "owner", "secret"), zk.WorldACL(zk.PermCreate)...), -1)
+		require.NoError(t, err)
+		client := w.open("order_service")
+		require.Equal(t, "kafka-a", w.send(client, "1"))
+		w.applied("kafka-a")
+		w.edit("kafka-b")
+		w.says("the clusters in ZooKeeper can not be listed")
+		require.Equal(t, "kafka-a", w.send(client, "2"))
+		require.NoError(t, raw.AddAuth("digest", []byte("owner:secret")))
+		_, err = raw.SetACL(w.store.ClustersPath(), zk.WorldACL(zk.PermAll), -1)
+		require.NoError(t, err)
+		w.applied("kafka-b")
+		require.Equal(t, "kafka-b", w.send(client, "3"))
+		w.participant(func(p metadata.Participant) bool { return p.Error == "" }, "no trouble is left")
+	})
+}
+
 func TestEditForAClusterThatCanNotBeWrittenIsFollowedWhenItCan(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare, mend func(w *world)

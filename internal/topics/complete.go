@@ -24,12 +24,11 @@ const (
 	writeSpread = 2 * time.Second // R30: who is not first by name waits up to this long before it writes a completion
 )
 
-// due is the completion that the newest wish asks for, and what it was computed from. route.Err is nil or says that there is
+// due is the completion that the newest wish asks for, and what it is computed from. route.Err is nil or says that there is
 // no route, though there may have been one.
 type due struct {
 	wish  metadata.Update[metadata.Wish]
 	route metadata.Update[metadata.Route]
-	to    metadata.Route
 }
 
 func (d *due) same(o *due) bool {
@@ -37,25 +36,24 @@ func (d *due) same(o *due) bool {
 		d.route.Known == o.route.Known && d.route.Node.Mzxid == o.route.Node.Mzxid && (d.route.Err == nil) == (o.route.Err == nil)
 }
 
+// base is the route that the wish changes, or nil.
+func (d *due) base() *metadata.Route {
+	if d.route.Known {
+		return &d.route.Value
+	}
+	return nil
+}
+
 // due returns the completion that is due, or nil.
-func (t *Topic) due(ctx context.Context) *due {
+func (t *Topic) due() *due {
 	t.mu.Lock()
 	d := &due{wish: t.wish, route: t.route}
 	// A route that can not be applied may say more than the wish: nothing is made of its predecessor.
 	ready := t.heard == 7 && !t.confBad && d.wish.Known && d.wish.Err == nil && (d.route.Err == nil && d.route.Known || errors.Is(d.route.Err, errs.ErrNotFound))
 	t.mu.Unlock()
-	var base *metadata.Route
-	if d.route.Known {
-		base = &d.route.Value
-	}
-	if !ready || metadata.Answered(base, d.wish.Node) {
+	if !ready || metadata.Answered(d.base(), d.wish.Node) {
 		return nil
 	}
-	names, err := t.set.clusterNames(ctx)
-	if err != nil {
-		return nil
-	}
-	d.to = metadata.Complete(d.wish.Value, d.wish.Node, base, names)
 	return d
 }
 
@@ -73,7 +71,7 @@ func (t *Topic) run() {
 	defer retry.Stop()
 	defer func() { stop() }()
 	for {
-		d := t.due(t.ctx)
+		d := t.due()
 		if !d.same(now) {
 			stop()
 			now, outcome, wait = d, nil, retryFirst
@@ -126,17 +124,22 @@ func (t *Topic) follow(ctx context.Context, d *due) error {
 		ask, cancel := context.WithTimeout(ctx, warmLimit)
 		_, err := t.routes.Refresh(ask)
 		cancel()
-		if err == nil && !t.due(ctx).same(d) {
+		if err == nil && !t.due().same(d) {
 			return errSuperseded
 		}
 	}
-	if err := t.warm(ctx, d.to.Write); err != nil {
-		return notFollowed{fmt.Errorf("wish for cluster %q is not followed: %w", d.to.Write, err)}
+	names, err := t.set.clusterNames(ctx)
+	if err != nil {
+		return notFollowed{fmt.Errorf("wish for cluster %q is not followed: the clusters in ZooKeeper can not be listed: %w", d.wish.Value.Cluster, err)}
+	}
+	to := metadata.Complete(d.wish.Value, d.wish.Node, d.base(), names)
+	if err := t.warm(ctx, to.Write); err != nil {
+		return notFollowed{fmt.Errorf("wish for cluster %q is not followed: %w", to.Write, err)}
 	}
 	t.mu.Lock()
 	var tell []*Part
 	if ctx.Err() == nil {
-		tell = t.publish(&View{Route: d.to, Zxid: d.route.Node.Mzxid, Settings: t.conf.Value, era: t.era})
+		tell = t.publish(&View{Route: to, Zxid: d.route.Node.Mzxid, Settings: t.conf.Value, era: t.era})
 	}
 	t.mu.Unlock()
 	for _, p := range tell {
@@ -145,7 +148,7 @@ func (t *Topic) follow(ctx context.Context, d *due) error {
 	if !t.firstByName(ctx) && !pause(ctx, rand.N(writeSpread)) {
 		return ctx.Err()
 	}
-	return t.write(ctx, d)
+	return t.write(ctx, d, to)
 }
 
 // warm sees that the cluster can be written to.
@@ -169,10 +172,10 @@ func (t *Topic) firstByName(ctx context.Context) bool {
 }
 
 // write stores the completion by compare-and-set; that somebody else was first is no error.
-func (t *Topic) write(ctx context.Context, d *due) error {
+func (t *Topic) write(ctx context.Context, d *due, to metadata.Route) error {
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
-	doc, err := json.Marshal(d.to)
+	doc, err := json.Marshal(to)
 	if err != nil {
 		return err
 	}
@@ -184,7 +187,7 @@ func (t *Topic) write(ctx context.Context, d *due) error {
 	}
 	switch {
 	case err == nil:
-		t.log.Info("wish completed", zap.String("cluster", d.to.Write), zap.Int("stays", len(d.to.Stays)))
+		t.log.Info("wish completed", zap.String("cluster", to.Write), zap.Int("stays", len(to.Stays)))
 	case errors.Is(err, errs.ErrConflict), errors.Is(err, errs.ErrNotFound):
 	case ctx.Err() != nil:
 		return err

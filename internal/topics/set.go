@@ -35,13 +35,15 @@ type Set struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	stops  []func()
+	list   *metadata.Follower // of the clusters
 
 	mu       sync.Mutex
 	topics   map[string]*Topic
 	leaving  map[string]chan struct{} // closed when a topic that was given up has left ZooKeeper
 	unknown  map[string]unknownTopic
 	names    []string      // of all clusters
-	gotNames chan struct{} // closed when names was read once
+	namesErr error         // why there are none yet
+	gotNames chan struct{} // closed when names or namesErr is known
 	isClosed bool
 }
 
@@ -55,20 +57,22 @@ func NewSet(store *metadata.Store, pool *clusters.Pool, instance string, log *za
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Set{store: store, pool: pool, instance: instance, log: log, ctx: ctx, cancel: cancel,
 		topics: map[string]*Topic{}, leaving: map[string]chan struct{}{}, unknown: map[string]unknownTopic{}, gotNames: make(chan struct{})}
-	list := metadata.FollowChildren(store, store.ClustersPath(), func(names []string, err error) {
-		if err != nil {
-			return
-		}
+	s.list = metadata.FollowChildren(store, store.ClustersPath(), func(names []string, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.names = names
+		switch {
+		case err == nil:
+			s.names, s.namesErr = names, nil
+		case s.names == nil:
+			s.namesErr = err
+		}
 		select {
 		case <-s.gotNames:
 		default:
 			close(s.gotNames)
 		}
 	})
-	s.stops = append(s.stops, list.Close, store.OnSession(s.session()), pool.OnChange(func(string) { s.each((*Topic).kick) }))
+	s.stops = append(s.stops, s.list.Close, store.OnSession(s.session()), pool.OnChange(func(string) { s.each((*Topic).kick) }))
 	return s
 }
 
@@ -248,16 +252,25 @@ func (s *Set) session() func(metadata.Session) {
 	}
 }
 
-// clusterNames are all clusters in the metadata, waiting for the first answer.
+// clusterNames are all clusters in the metadata, waiting for the first answer. If that was an error it asks again.
 func (s *Set) clusterNames(ctx context.Context) ([]string, error) {
 	select {
 	case <-s.gotNames:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.names, nil
 	case <-ctx.Done():
 		return nil, errors.Join(errs.ErrTimeout, ctx.Err())
 	}
+	s.mu.Lock()
+	names, err := s.names, s.namesErr
+	s.mu.Unlock()
+	if err == nil {
+		return names, nil
+	}
+	if _, err := s.list.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.names, s.namesErr
 }
 
 // Close leaves every topic and waits, at most until ctx ends. The participant nodes go with the session, which its owner
