@@ -105,12 +105,19 @@ func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, app
 	if err := m.encode(); err != nil {
 		return nil, err
 	}
-	if err := c.supersede(ctx, &plan, startedBy); err != nil {
-		return nil, err
-	}
-	err = c.db.CreateMigration(ctx, m.Migration, store.Changes{Events: []store.Event{event("state", map[string]any{"to": Planned, "by": startedBy}, "planned by %s", startedBy)}})
-	if err != nil {
-		return nil, err
+	for {
+		over, err := c.supersede(ctx, &plan, startedBy)
+		if err != nil {
+			return nil, err
+		}
+		err = c.db.CreateMigration(ctx, m.Migration, store.Changes{Events: []store.Event{event("state", map[string]any{"to": Planned, "by": startedBy}, "planned by %s", startedBy)}}, over...)
+		if err == nil {
+			break
+		}
+		// Who works on what is taken over may have written it meanwhile.
+		if len(over) == 0 || !errors.Is(err, errs.ErrConflict) || ctx.Err() != nil {
+			return nil, err
+		}
 	}
 	c.Kick()
 	return m.Migration, nil
@@ -139,24 +146,15 @@ func begin(plan Plan, now *scene) *migration {
 	return m
 }
 
-// supersede ends what a plan takes over from.
-func (c *Controller) supersede(ctx context.Context, plan *Plan, by string) error {
-	for {
-		open, err := c.db.Migrations(ctx, openOf(plan.Topic))
-		if err != nil || len(open) == 0 || !plan.overtakes(open[0]) {
-			return err
-		}
-		// Who works on it has written it meanwhile, and does so no more once it has ended.
-		if err := c.takeOver(ctx, open[0], by); !errors.Is(err, errs.ErrConflict) || ctx.Err() != nil {
-			return err
-		}
+// supersede is the end of what a plan takes over from.
+func (c *Controller) supersede(ctx context.Context, plan *Plan, by string) ([]store.Ending, error) {
+	open, err := c.db.Migrations(ctx, openOf(plan.Topic))
+	if err != nil || len(open) == 0 || !plan.overtakes(open[0]) {
+		return nil, err
 	}
-}
-
-func (c *Controller) takeOver(ctx context.Context, row *store.Migration, by string) error {
-	m, err := decode(row)
+	m, err := decode(open[0])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	at := time.Now().UTC()
 	if m.Kind == store.Move {
@@ -164,15 +162,15 @@ func (c *Controller) takeOver(ctx context.Context, row *store.Migration, by stri
 	}
 	m.State, m.Outcome, m.EndedAt, m.Waiting = string(Done), store.Aborted, &at, ""
 	if err := m.encode(); err != nil {
-		return err
+		return nil, err
 	}
 	proof := m.proof()
 	proof.judge()
 	receipt, err := proof.store()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return c.db.Update(ctx, m.Migration, store.Changes{Receipt: receipt, Events: []store.Event{event("state", nil, "a move that %s starts takes over what is not finished", by)}})
+	return []store.Ending{{Migration: m.Migration, Changes: store.Changes{Receipt: receipt, Events: []store.Event{event("state", nil, "a move that %s starts takes over what is not finished", by)}}}}, nil
 }
 
 // Get reads a migration; errs.ErrNotFound.

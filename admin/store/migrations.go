@@ -56,15 +56,36 @@ func (m *Migration) normalized() (Migration, error) {
 	return out, c.err("migration of " + m.Topic)
 }
 
+// Ending is the end of a migration of which another takes over what is not finished.
+type Ending struct {
+	Migration *Migration
+	Changes   Changes
+}
+
 // CreateMigration stores a new migration with its first changes. On success m has its ID, Version 1 and its times. If the
-// topic has a migration that has not ended, ErrConflict names it.
-func (s *Store) CreateMigration(ctx context.Context, m *Migration, ch Changes) error {
+// topic has a migration that has not ended, ErrConflict names it; but for over, which ends at the same moment or not at all,
+// as by Update. over is not changed.
+func (s *Store) CreateMigration(ctx context.Context, m *Migration, ch Changes, over ...Ending) error {
 	made, err := m.normalized()
 	if err != nil {
 		return err
 	}
 	made.Version, made.CreatedAt = 1, made.UpdatedAt
+	ended, numbers := make([]Migration, len(over)), make([]id, len(over))
+	for i, o := range over {
+		if ended[i], err = o.Migration.normalized(); err != nil {
+			return err
+		}
+		if numbers[i], err = parseID(o.Migration.ID); err != nil {
+			return err
+		}
+	}
 	err = s.write(ctx, "create migration", func(q query) error {
+		for i, o := range over {
+			if err := q.update(numbers[i], o.Migration.Version, &ended[i], o.Changes); err != nil {
+				return err
+			}
+		}
 		// Asked first, so that a refusal costs no number.
 		if err := otherOpen(q, made.Topic); err != nil {
 			return err
@@ -179,30 +200,33 @@ func (s *Store) Update(ctx context.Context, m *Migration, ch Changes) error {
 	if err != nil {
 		return err
 	}
-	next.Version++
-	err = s.write(ctx, "update "+m.ID, func(q query) error {
-		changed, err := q.exec(`UPDATE migrations SET version = version + 1, target = $1, state = $2, plan = $3, data = $4, approved_by = $5,
-				approved_at = $6, updated_at = $7, ended_at = $8, outcome = $9, waiting = $10, request = $11, paused = $12
-			WHERE n = $13 AND version = $14`,
-			next.Target, next.State, document(next.Plan), document(next.Data), next.ApprovedBy, fromPointer(next.ApprovedAt),
-			moment(next.UpdatedAt), fromPointer(next.EndedAt), next.Outcome, next.Waiting, next.Request, next.Paused, n, m.Version)
-		if err != nil {
-			return err
-		}
-		if changed == 0 {
-			stored, err := q.migration(n)
-			if err != nil {
-				return err
-			}
-			return fmt.Errorf("%s is at version %d (state %s) and the change was made of version %d: read it again, decide again: %w", n, stored.Version, stored.State, m.Version, errs.ErrConflict)
-		}
-		return q.changes(n, &next, ch)
-	})
+	err = s.write(ctx, "update "+m.ID, func(q query) error { return q.update(n, m.Version, &next, ch) })
 	if err != nil {
 		return s.conflict(ctx, err, m.Topic)
 	}
 	*m = next
 	return nil
+}
+
+// update stores m over the version that it was made of, and counts it on.
+func (q query) update(n id, from int64, m *Migration, ch Changes) error {
+	changed, err := q.exec(`UPDATE migrations SET version = version + 1, target = $1, state = $2, plan = $3, data = $4, approved_by = $5,
+			approved_at = $6, updated_at = $7, ended_at = $8, outcome = $9, waiting = $10, request = $11, paused = $12
+		WHERE n = $13 AND version = $14`,
+		m.Target, m.State, document(m.Plan), document(m.Data), m.ApprovedBy, fromPointer(m.ApprovedAt),
+		moment(m.UpdatedAt), fromPointer(m.EndedAt), m.Outcome, m.Waiting, m.Request, m.Paused, n, from)
+	if err != nil {
+		return err
+	}
+	if changed == 0 {
+		stored, err := q.migration(n)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%s is at version %d (state %s) and the change was made of version %d: read it again, decide again: %w", n, stored.Version, stored.State, from, errs.ErrConflict)
+	}
+	m.Version = from + 1
+	return q.changes(n, m, ch)
 }
 
 // changes stores what goes with a migration whose row this transaction has written: nobody else writes its history now.

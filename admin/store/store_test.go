@@ -62,6 +62,38 @@ func TestMigrations(t *testing.T) {
 			require.ErrorIs(t, err, errs.ErrConflict)
 			require.ErrorContains(t, err, third.ID)
 		},
+		"one takes over": func(t *testing.T, s *store.Store, _ string) {
+			first := create(t, s, "order_topic")
+			newer := *first
+			require.NoError(t, s.Update(t.Context(), &newer, store.Changes{}))
+			over := func(m store.Migration) store.Ending {
+				now := time.Now()
+				m.State, m.Outcome, m.EndedAt = "done", store.Aborted, &now
+				return store.Ending{Migration: &m, Changes: store.Changes{Events: []store.Event{{Kind: "state", At: now}}, Receipt: &store.Receipt{Doc: []byte("{}")}}}
+			}
+			second := planned("order_topic")
+			require.ErrorIs(t, s.CreateMigration(t.Context(), second, store.Changes{}, over(*first)), errs.ErrConflict, "it was written meanwhile")
+			require.Empty(t, second.ID)
+			open, err := s.Migrations(t.Context(), store.Filter{Open: true})
+			require.NoError(t, err)
+			require.Len(t, open, 1)
+			require.Equal(t, &newer, open[0])
+			require.ErrorIs(t, s.CreateMigration(t.Context(), &store.Migration{}, store.Changes{}, over(newer)), errs.ErrInvalid)
+			_, err = s.Receipt(t.Context(), first.ID)
+			require.ErrorIs(t, err, errs.ErrNotFound)
+
+			require.NoError(t, s.CreateMigration(t.Context(), second, store.Changes{}, over(newer)))
+			ended, err := s.Migration(t.Context(), first.ID)
+			require.NoError(t, err)
+			require.Equal(t, store.Aborted, ended.Outcome)
+			require.Equal(t, newer.Version+1, ended.Version)
+			_, err = s.Receipt(t.Context(), first.ID)
+			require.NoError(t, err)
+			open, err = s.Migrations(t.Context(), store.Filter{Open: true})
+			require.NoError(t, err)
+			require.Len(t, open, 1)
+			require.Equal(t, second.ID, open[0].ID)
+		},
 		"lists": func(t *testing.T, s *store.Store, _ string) {
 			list := func(f store.Filter) (ids []string) {
 				found, err := s.Migrations(t.Context(), f)
