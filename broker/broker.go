@@ -297,7 +297,6 @@ const (
 type Features struct {
 	Delay          bool          // Message.Delay; RocketMQ rounds up to its delay levels
 	BinaryHeaders  bool          // header values may hold any bytes
-	MaxMessage     int           // bytes of key and body; 0: the topic's setting
 	SendTimeout    time.Duration // a send is answered or given up within this
 	CommitInterval time.Duration // a position is stored at most this late
 	Fence          bool          // writers can be refused while the topic is still read

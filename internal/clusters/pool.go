@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -179,20 +178,6 @@ func (c *Conn) Release() {
 		return
 	}
 	c.rest(c.pool.linger)
-}
-
-// Names are the clusters that are open, for reports.
-func (p *Pool) Names() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var names []string
-	for name, e := range p.entries {
-		if e.conn != nil {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
 
 // Close closes every connection, used or not, and waits until they are closed. When ctx ends first they are closed by

@@ -22,8 +22,7 @@ type View struct {
 	Zxid     metadata.Zxid // of the written route that it is, or that its completion started from
 	Written  bool          // false: a completion that nobody has written yet
 	Settings metadata.TopicSettings
-	Seq      uint64 // grows with each view of the topic
-	era      int    // counts the ensembles that followed one another (R1); zxids compare within one
+	era      int // counts the ensembles that followed one another (R1); zxids compare within one
 }
 
 // Topic is one topic in use. All methods may be called concurrently.
@@ -242,7 +241,6 @@ func (t *Topic) publish(v *View) []*Part {
 		if v.era < now.era || v.era == now.era && (v.Zxid < now.Zxid || same) {
 			return nil
 		}
-		v.Seq = now.Seq + 1
 	}
 	t.view.Store(v)
 	t.notWarmed = nil
