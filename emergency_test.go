@@ -326,3 +326,41 @@ func TestTheWayBackFromADeadClusterWaitsForNobody(t *testing.T) {
 		})
 	}
 }
+
+// The keys of an ordered canary can not leave a cluster that has died, but for who gives up their order.
+func TestTheClusterOfAnOrderedCanaryDies(t *testing.T) {
+	for _, pair := range [][2]string{{"kafka-a", "kafka-b"}, {"kafka-a", "rocketmq-a"}} {
+		t.Run(pair[0]+" "+pair[1], func(t *testing.T) {
+			withEmergency(t, pair[0], pair[1], true, func(t *testing.T, e *emergency) {
+				first := e.start(migrate.Plan{To: e.to, Ordered: true, Hold: 60_000, Canary: &migrate.Canary{Keys: []int{0, 65535}}, Accept: []string{"all"}})
+				e.reaches(first.ID, migrate.Canarying)
+				e.firstOn(e.to, time.Now())
+				require.NoError(t, e.w.env.Kill(e.w.ctx(), e.node(e.to)))
+				e.waitsFor(first.ID, "turnout migrate start "+e.w.topic+" --to "+e.from+" --force")
+				require.NoError(t, e.Abort(e.w.ctx(), first.ID, "tester"))
+				e.w.eventually(func() bool {
+					row, err := e.Get(e.w.ctx(), first.ID)
+					return err == nil && row.Request == store.None
+				}, nil, "it is answered")
+				e.waitsFor(first.ID, "turnout migrate start "+e.w.topic+" --to "+e.from+" --force")
+
+				begun := time.Now()
+				m := e.start(migrate.Plan{To: e.from, Ordered: true, Force: true, Accept: []string{"all"}})
+				e.firstOn(e.from, begun)
+				require.Contains(t, e.ended(first.ID).Verdict[0], "taken it over")
+				e.reaches(m.ID, migrate.Pending)
+				route, _ := e.w.route()
+				require.Equal(t, e.from, route.Write)
+				require.Equal(t, []string{e.to}, route.Dead)
+				require.Nil(t, route.Canary)
+				require.NoError(t, e.w.env.Restart(e.w.ctx(), e.node(e.to)))
+				r := e.ended(m.ID)
+				require.True(t, r.Free, e.story(m.ID))
+				require.Contains(t, r.NoOrder, e.to)
+				require.True(t, e.w.fenced(e.to))
+				require.False(t, e.w.fenced(e.from))
+				e.settled()
+			})
+		})
+	}
+}

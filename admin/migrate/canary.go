@@ -182,7 +182,7 @@ func (w *walk) canarying(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if err := w.openBoth(ctx); err != nil {
-		return "", err
+		return w.silent(ctx, err)
 	}
 	if err := w.pick(ctx); err != nil {
 		return "", err
@@ -198,6 +198,17 @@ func (w *walk) canarying(ctx context.Context) (string, error) {
 		return fmt.Sprintf("%v send to %s, now %d of %d; go on with: %s", c.Part, w.m.data.Target.Cluster, len(c.Chosen), len(w.now.senders()), how), nil
 	}
 	return fmt.Sprintf("%v go to %s; go on with: %s", c.Part, w.m.data.Target.Cluster, how), nil
+}
+
+// silent says what to do when the target of an ordered canary does not answer: its keys wait, because their order asks for what
+// is there, and only people can give that up.
+func (w *walk) silent(ctx context.Context, err error) (string, error) {
+	d := &w.m.data
+	if !w.m.ordered() || w.c.answers(ctx, returnLimit, d.Target.Cluster, d.Target.Physical) == nil || ctx.Err() != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, which does not answer: %v. The keys that go there wait for it; so that they go on without their order: turnout migrate start %s --to %s --force",
+		d.Target.Cluster, err, w.m.Topic, d.Home), nil
 }
 
 // openBoth lets writers in on both clusters, and keeps them open: somebody who was deposed may close one late (R8, R9).
@@ -273,8 +284,11 @@ func (w *walk) promote(ctx context.Context) (string, error) {
 	switch {
 	case a.Back:
 		from := source{Cluster: d.Target.Cluster, Physical: d.Target.Physical}
-		if waitFor, err := w.nearOn(ctx, &from, w.nearWithin()); waitFor != "" || err != nil {
-			return waitFor, err
+		switch waitFor, err := w.nearOn(ctx, &from, w.nearWithin()); {
+		case err != nil:
+			return w.silent(ctx, err)
+		case waitFor != "":
+			return waitFor, nil
 		}
 		c.Asked = nil
 		c.Before = &exchanged{Target: d.Target, Sources: slices.Clone(d.Sources), Home: d.Home}

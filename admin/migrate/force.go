@@ -36,7 +36,7 @@ func (c *Controller) answers(ctx context.Context, limit time.Duration, cluster, 
 
 // lookForced is the preflight of a forced move: the target is looked at in full, what is left only asked whether it answers.
 func (p *preflight) lookForced(ctx context.Context) error {
-	t, home := p.now, p.now.Route.Write
+	t, home := p.now, p.plan.leaves(p.now.Route)
 	if p.plan.Canary != nil {
 		p.find(Error, BadRequest, "leave the canary out: all sends leave a cluster that does not answer", "a forced move with a canary")
 	}
@@ -108,10 +108,10 @@ func (p *preflight) lookForced(ctx context.Context) error {
 // createForced looks whether the topic can be created though nobody can say what it is like now.
 func (p *preflight) createForced(c *clusters.Conn, physical string) {
 	if p.plan.Partitions == 0 {
-		p.find(Error, NoTopic, "give --partitions with --create", "%s has no topic %s, and how many partitions it has on %s can not be asked", c.Name, physical, p.now.Route.Write)
+		p.find(Error, NoTopic, "give --partitions with --create", "%s has no topic %s, and how many partitions it has on %s can not be asked", c.Name, physical, p.plan.leaves(p.now.Route))
 		return
 	}
-	p.find(Info, TopicCreated, "", "topic %s is created on %s with %d partitions and the settings of the brokers; those that it has on %s can not be asked", physical, c.Name, p.plan.Partitions, p.now.Route.Write)
+	p.find(Info, TopicCreated, "", "topic %s is created on %s with %d partitions and the settings of the brokers; those that it has on %s can not be asked", physical, c.Name, p.plan.Partitions, p.plan.leaves(p.now.Route))
 }
 
 // overtakes says whether a plan takes over from a migration of the same topic that has not ended: a settle that only waits, and,

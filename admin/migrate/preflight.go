@@ -184,7 +184,7 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 		}
 		p.find(Error, EditPending, remedy, "the wish was edited by hand and nobody has followed it yet")
 		return nil
-	case t.Route.Write == p.plan.To:
+	case p.plan.leaves(t.Route) == p.plan.To:
 		return p.already(ctx)
 	}
 	if open, err := p.c.db.Migrations(ctx, openOf(p.plan.Topic)); err != nil {
@@ -240,6 +240,15 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 }
 
 // already: there is nothing to move. A migration that has not ended may be what the asker does not know of.
+// leaves is the cluster that sends leave by a plan: the one that is written, or, by force and back to that one, the one that a
+// canary goes to.
+func (p *Plan) leaves(r *metadata.Route) string {
+	if p.Force && p.To == r.Write && r.Canary != nil {
+		return r.Canary.Write
+	}
+	return r.Write
+}
+
 func (p *preflight) already(ctx context.Context) error {
 	open, err := p.c.db.Migrations(ctx, openOf(p.plan.Topic))
 	if err != nil {

@@ -90,7 +90,7 @@ func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, app
 	if err != nil {
 		return nil, err
 	}
-	if now.Route == nil || now.Route.Write == plan.To {
+	if now.Route == nil || plan.leaves(now.Route) == plan.To {
 		return nil, fmt.Errorf("%w: the topic was edited in this moment; try again", errs.ErrConflict)
 	}
 	m := begin(plan, now)
@@ -126,7 +126,7 @@ func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, app
 // begin is the row of a new move.
 func begin(plan Plan, now *scene) *migration {
 	route := now.Route
-	d := data{Home: route.Write, Wish: metadata.WishRef{Czxid: now.WishNode.Czxid, Version: now.WishNode.Version}, Entered: time.Now().UTC(),
+	d := data{Home: plan.leaves(route), Wish: metadata.WishRef{Czxid: now.WishNode.Czxid, Version: now.WishNode.Version}, Entered: time.Now().UTC(),
 		Target: target{Cluster: plan.To, Physical: now.Settings.Physical(plan.Topic, plan.To)}}
 	for _, s := range route.Stays {
 		switch {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -372,7 +374,17 @@ func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
 	require.True(t, w.state(Pending)(), "that messages are lost is said by name")
 	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
 	w.wakes()
+	w.play(t, dead(func() bool {
+		m, err := decode(w.open())
+		require.NoError(t, err)
+		return m.data.Sources[0].Lost != nil
+	}))
+	require.NoError(t, w.service.Rollback(w.ctx, "m-1", "op"))
+	w.wakes()
 	w.play(t, dead(w.over))
+	events, err := w.service.Events(w.ctx, "m-1", 0, 1000)
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(events, func(e store.Event) bool { return strings.Contains(e.Text, "a was given up") }), "there is no way back to it")
 	r, err := w.service.Receipt(w.ctx, "m-1")
 	require.NoError(t, err)
 	require.Equal(t, store.Done, r.Outcome)
