@@ -94,7 +94,7 @@ func (c *Cluster) identify(ctx context.Context) error {
 
 // Features implements broker.Cluster.
 func (c *Cluster) Features() broker.Features {
-	return broker.Features{Delay: true, SendTimeout: queueTimeout + sendTimeout + time.Second,
+	return broker.Features{Delay: true, SendTimeout: queueTimeout + routeTimeout + sendTimeout + routeTimeout,
 		CommitInterval: commitInterval, ClosingFence: true}
 }
 

@@ -14,6 +14,7 @@ import (
 
 const (
 	queueTimeout   = 3 * time.Second // of a send that waits for the sends of its key before it
+	routeTimeout   = 3 * time.Second // of a send that waits for a route, before it is sent and when a broker did not take it
 	sendTimeout    = 3 * time.Second // of one send by the library
 	callTimeout    = 5 * time.Second // of one question to a server
 	commitInterval = 500 * time.Millisecond

@@ -254,7 +254,7 @@ func (c *Cluster) writable(ctx context.Context, topic string) (*route, error) {
 		}
 		return r, nil
 	}
-	r, err := c.routes.get(ctx, topic, recheckAge)
+	r, err := c.routeOfSend(ctx, topic, recheckAge)
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +262,17 @@ func (c *Cluster) writable(ctx context.Context, topic string) (*route, error) {
 		return nil, fmt.Errorf("%w: topic %q has no queue to write to", errs.ErrFenced, topic)
 	}
 	return r, nil
+}
+
+// routeOfSend asks for a route while a send waits, for routeTimeout at most.
+func (c *Cluster) routeOfSend(ctx context.Context, topic string, age time.Duration) (*route, error) {
+	asking, cancel := context.WithTimeout(ctx, routeTimeout)
+	defer cancel()
+	r, err := c.routes.get(asking, topic, age)
+	if err != nil && asking.Err() != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: no route of topic %q within %v: %s", errs.ErrTimeout, topic, routeTimeout, err.Error())
+	}
+	return r, err
 }
 
 // refresh asks for the route in the background unless it is younger than age.
@@ -294,7 +305,7 @@ func (c *Cluster) refused(ctx context.Context, topic string, err error) error {
 	case !remoting.HasCode(err, remoting.InvalidParameter, remoting.NoPermission, remoting.TopicNotExist):
 		return err
 	}
-	r, routeErr := c.routes.get(ctx, topic, 0)
+	r, routeErr := c.routeOfSend(ctx, topic, 0)
 	switch {
 	case errors.Is(routeErr, errs.ErrUnknownTopic):
 		return errors.Join(routeErr, err)
