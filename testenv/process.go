@@ -243,8 +243,18 @@ func (s *javaServer) end() error {
 	return err
 }
 
-// pause stops the process where it is; resume lets it go on.
-func (s *javaServer) pause() error  { return s.setPaused(true, syscall.SIGSTOP) }
+// pause stops the process where it is, and returns when it has; resume lets it go on.
+func (s *javaServer) pause() error {
+	if err := s.setPaused(true, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	s.mu.Lock()
+	p := s.proc
+	s.mu.Unlock()
+	return poll(ctx, p.ended, func(context.Context) error { return p.stands() })
+}
 func (s *javaServer) resume() error { return s.setPaused(false, syscall.SIGCONT) }
 
 func (s *javaServer) setPaused(paused bool, sig syscall.Signal) error {
@@ -255,6 +265,25 @@ func (s *javaServer) setPaused(paused bool, sig syscall.Signal) error {
 	}
 	s.proc.paused = paused
 	return s.signal(sig)
+}
+
+// stands is nil when every thread of the process has been stopped: the signal is sent to all, and each of them runs on until it
+// gets it. Where there is no /proc nobody can say.
+func (p *process) stands() error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return err
+	}
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err != nil || len(stat) == 0 {
+			continue // it has ended
+		}
+		if state := stat[bytes.LastIndexByte(stat, ')')+2]; state != 'T' { // after the name, which may have any characters
+			return fmt.Errorf("testenv: a thread is not stopped yet: %s", stat)
+		}
+	}
+	return nil
 }
 
 // signal sends to the whole group. A process that ended a moment ago is no error.
