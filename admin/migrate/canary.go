@@ -181,7 +181,9 @@ func (w *walk) canarying(ctx context.Context) (string, error) {
 	if done, err := w.landed(ctx); !done || err != nil {
 		return "", err
 	}
-	if err := w.openBoth(ctx); err != nil {
+	opening, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	if err := w.openBoth(opening); err != nil {
 		return w.silent(ctx, err)
 	}
 	if err := w.pick(ctx); err != nil {
@@ -284,11 +286,8 @@ func (w *walk) promote(ctx context.Context) (string, error) {
 	switch {
 	case a.Back:
 		from := source{Cluster: d.Target.Cluster, Physical: d.Target.Physical}
-		switch waitFor, err := w.nearOn(ctx, &from, w.nearWithin()); {
-		case err != nil:
-			return w.silent(ctx, err)
-		case waitFor != "":
-			return waitFor, nil
+		if waitFor, err := w.nearOn(ctx, &from, w.nearWithin()); waitFor != "" || err != nil {
+			return waitFor, err
 		}
 		c.Asked = nil
 		c.Before = &exchanged{Target: d.Target, Sources: slices.Clone(d.Sources), Home: d.Home}
