@@ -175,9 +175,7 @@ func (d *dropping) traffic(cluster string, more func(seq int64) bool) (wait func
 // duplicatesAtWorst sees that everything was handled, and that each lost answer has made a duplicate of the same id.
 func (d *dropping) duplicatesAtWorst(clusters ...string) (causes map[history.Cause]int) {
 	d.w.t.Helper()
-	for _, cluster := range clusters {
-		d.w.eventually(func() bool { return d.w.left(cluster) == 0 }, func() any { return d.w.participants() }, "nothing is left on %s", cluster)
-	}
+	d.w.nothingLeft(clusters...)
 	var v history.Verdict
 	d.w.eventually(func() bool {
 		events, err := history.Load(d.w.dir)

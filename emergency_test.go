@@ -68,18 +68,12 @@ func (e *emergency) node(cluster string) string {
 	return cluster
 }
 
-// firstOn waits until a send that began after t was stored on a cluster, and says when.
+// firstOn waits until a send is answered by a cluster after t, and says when.
 func (e *emergency) firstOn(cluster string, t time.Time) (at time.Time) {
 	e.w.t.Helper()
-	e.w.eventually(func() bool {
-		events, err := history.Load(e.w.dir)
-		require.NoError(e.w.t, err)
-		for _, ev := range events {
-			if ev.Op == history.OpOK && ev.Cluster == cluster && ev.T > t.UnixNano() && (at.IsZero() || ev.T < at.UnixNano()) {
-				at = time.Unix(0, ev.T)
-			}
-		}
-		return !at.IsZero()
+	e.w.eventually(func() (ok bool) {
+		at, ok = e.w.answers.after(cluster, t)
+		return ok
 	}, nil, "a send succeeds on %s", cluster)
 	return at
 }

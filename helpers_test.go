@@ -365,6 +365,7 @@ func (w *world) asyncTraffic(c *turnout.Client, rec *history.Recorder, n int) (s
 						sending.Fail(err)
 					default:
 						sending.OK(history.Place{Cluster: r.Cluster, Partition: r.Partition, Offset: r.Offset})
+						w.answers.add(r.Cluster)
 					}
 					done()
 					<-room
@@ -379,9 +380,7 @@ func (w *world) asyncTraffic(c *turnout.Client, rec *history.Recorder, n int) (s
 // orderedVerdict is verdict for a group that keeps the order of keys.
 func (w *world) orderedVerdict(clusters ...string) history.Verdict {
 	w.t.Helper()
-	for _, cluster := range clusters {
-		w.eventually(func() bool { return w.left(cluster) == 0 }, func() any { return w.participants() }, "nothing is left on %s", cluster)
-	}
+	w.nothingLeft(clusters...)
 	var v history.Verdict
 	w.eventually(func() bool {
 		events, err := history.Load(w.dir)

@@ -95,11 +95,37 @@ type world struct {
 	store *metadata.Store
 	dir   string // of the history
 	log   *zap.Logger
+
+	answers *answers
+}
+
+// answers are those to the sends of the traffic.
+type answers struct {
+	mu sync.Mutex
+	at map[string][]time.Time // by cluster
+}
+
+func (a *answers) add(cluster string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at[cluster] = append(a.at[cluster], time.Now())
+}
+
+// after is when the first one after t came from a cluster.
+func (a *answers) after(cluster string, t time.Time) (at time.Time, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range a.at[cluster] {
+		if at.After(t) {
+			return at, true
+		}
+	}
+	return at, false
 }
 
 func newWorld(t *testing.T, env *testenv.Env, clusters ...string) *world {
 	name := worldName(t.Name())
-	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t), root: "/" + name, flags: "/zpt/of-" + name, topic: "orders-" + name, group: "bills-" + name}
+	w := &world{t: t, env: env, dir: t.TempDir(), log: logger(t), answers: &answers{at: map[string][]time.Time{}}, root: "/" + name, flags: "/zpt/of-" + name, topic: "orders-" + name, group: "bills-" + name}
 	store, err := metadata.Open(metadata.Config{ZooKeeper: env.ZooKeeper(), Root: w.root, ShadowRoot: w.flags, SessionTimeout: time.Minute, Logger: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
@@ -198,7 +224,7 @@ func (w *world) recorded(rec *history.Recorder) turnout.Listener {
 
 // pace is the time between the sends of one goroutine: enough of them to meet every moment of a move, and few enough for
 // many tests at once.
-const pace = 2 * time.Millisecond
+const pace = 4 * time.Millisecond
 
 // traffic sends from n goroutines until stop is called, which waits for them.
 func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop func()) {
@@ -231,6 +257,7 @@ func (w *world) trafficOf(c *turnout.Client, rec *history.Recorder, keys ...stri
 					sending.Fail(err)
 				default:
 					sending.OK(history.Place{Cluster: r.Cluster, Partition: r.Partition, Offset: r.Offset})
+					w.answers.add(r.Cluster)
 				}
 			}
 		})
@@ -242,14 +269,26 @@ func (w *world) trafficOf(c *turnout.Client, rec *history.Recorder, keys ...stri
 
 // left counts what the group has not read on a cluster.
 func (w *world) left(cluster string) (n int64) {
-	w.with(cluster, func(c broker.Cluster) {
-		ends, err := c.EndOffsets(w.ctx(), w.topic)
-		require.NoError(w.t, err)
-		positions, err := c.Positions(w.ctx(), w.group, w.topic)
-		require.NoError(w.t, err)
-		n = positions.Missing(ends)
-	})
+	w.with(cluster, func(c broker.Cluster) { n = w.leftOn(c) })
 	return n
+}
+
+func (w *world) leftOn(c broker.Cluster) int64 {
+	ends, err := c.EndOffsets(w.ctx(), w.topic)
+	require.NoError(w.t, err)
+	positions, err := c.Positions(w.ctx(), w.group, w.topic)
+	require.NoError(w.t, err)
+	return positions.Missing(ends)
+}
+
+// nothingLeft waits until the group has read everything.
+func (w *world) nothingLeft(clusters ...string) {
+	w.t.Helper()
+	for _, cluster := range clusters {
+		w.with(cluster, func(c broker.Cluster) {
+			w.eventually(func() bool { return w.leftOn(c) == 0 }, func() any { return w.participants() }, "nothing is left on %s", cluster)
+		})
+	}
 }
 
 func (w *world) route() (r metadata.Route, ok bool) {
@@ -304,9 +343,7 @@ func (w *world) applied(cluster string) {
 // verdict checks the history after everything was read.
 func (w *world) verdict(clusters ...string) history.Verdict {
 	w.t.Helper()
-	for _, cluster := range clusters {
-		w.eventually(func() bool { return w.left(cluster) == 0 }, func() any { return w.participants() }, "nothing is left on %s", cluster)
-	}
+	w.nothingLeft(clusters...)
 	var v history.Verdict
 	w.eventually(func() bool {
 		events, err := history.Load(w.dir)
