@@ -3,6 +3,7 @@ package turnout_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -330,23 +331,31 @@ func TestTheClusterOfAnOrderedCanaryDies(t *testing.T) {
 				if hangs {
 					begin, end = func(_ context.Context, node string) error { return e.w.env.Pause(node) }, func(_ context.Context, node string) error { return e.w.env.Resume(node) }
 				}
-				first := e.start(migrate.Plan{To: e.to, Ordered: true, Hold: 60_000, Canary: &migrate.Canary{Keys: []int{0, 65535}}, Accept: []string{"all"}})
+				if hangs { // it was used before
+					require.Equal(t, store.Done, e.ended(e.start(migrate.Plan{To: e.to, Ordered: true, Hold: 60_000}).ID).Outcome)
+					require.Equal(t, store.Done, e.ended(e.start(migrate.Plan{To: e.from, Ordered: true, Hold: 60_000}).ID).Outcome)
+				}
+				// The keys of the sends that nobody waits for are in the range, the others are not.
+				first := e.start(migrate.Plan{To: e.to, Ordered: true, Hold: 60_000, Canary: &migrate.Canary{Keys: []int{0, 20_000}}, Accept: []string{"all"}})
 				e.reaches(first.ID, migrate.Canarying)
 				e.firstOn(e.to, time.Now())
 				require.NoError(t, begin(e.w.ctx(), e.node(e.to)))
 				e.waitsFor(first.ID, "turnout migrate start "+e.w.topic+" --to "+e.from+" --force")
+				e.firstOn(e.from, time.Now()) // the rest goes on
 				require.NoError(t, e.Abort(e.w.ctx(), first.ID, "tester"))
 				e.w.eventually(func() bool {
-					row, err := e.Get(e.w.ctx(), first.ID)
-					return err == nil && row.Request == store.None
+					return strings.Contains(e.story(first.ID), "goes back to "+e.from+" when every group is near")
 				}, nil, "it is answered")
-				e.waitsFor(first.ID, "turnout migrate start "+e.w.topic+" --to "+e.from+" --force")
 
 				begun := time.Now()
 				m := e.start(migrate.Plan{To: e.from, Ordered: true, Force: true, Accept: []string{"all"}})
 				e.firstOn(e.from, begun)
-				require.Contains(t, e.ended(first.ID).Verdict[0], "taken it over")
+				over := e.ended(first.ID)
+				require.Contains(t, over.Verdict[0], "taken it over")
+				require.NotNil(t, over.Canary[0].Until)
 				e.reaches(m.ID, migrate.Pending)
+				require.NoError(t, e.Rollback(e.w.ctx(), m.ID, "tester"))
+				e.w.eventually(func() bool { return strings.Contains(e.story(m.ID), "there is nothing to go back to") }, nil, "it is refused")
 				route, _ := e.w.route()
 				require.Equal(t, e.from, route.Write)
 				require.Equal(t, []string{e.to}, route.Dead)

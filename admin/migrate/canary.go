@@ -181,9 +181,7 @@ func (w *walk) canarying(ctx context.Context) (string, error) {
 	if done, err := w.landed(ctx); !done || err != nil {
 		return "", err
 	}
-	opening, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	if err := w.openBoth(opening); err != nil {
+	if err := w.openBoth(ctx); err != nil {
 		return w.silent(ctx, err)
 	}
 	if err := w.pick(ctx); err != nil {
@@ -206,7 +204,10 @@ func (w *walk) canarying(ctx context.Context) (string, error) {
 // is there, and only people can give that up.
 func (w *walk) silent(ctx context.Context, err error) (string, error) {
 	d := &w.m.data
-	if !w.m.ordered() || w.c.answers(ctx, returnLimit, d.Target.Cluster, d.Target.Physical) == nil || ctx.Err() != nil {
+	if !w.m.ordered() {
+		return "", err
+	}
+	if asked := w.c.answers(ctx, returnLimit, d.Target.Cluster, d.Target.Physical); asked == nil || errors.Is(asked, errs.ErrUnknownTopic) || ctx.Err() != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s, which does not answer: %v. The keys that go there wait for it; so that they go on without their order: turnout migrate start %s --to %s --force",
@@ -218,14 +219,15 @@ func (w *walk) openBoth(ctx context.Context) error {
 	if w.c.now().Sub(w.opened) < assertEvery {
 		return nil
 	}
-	if err := w.openTarget(ctx); err != nil {
-		return err
-	}
-	home := w.m.data.source(w.m.data.Home)
-	if home != nil {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	if home := w.m.data.source(w.m.data.Home); home != nil {
 		if _, err := w.open(ctx, home.Cluster, home.Physical); err != nil {
 			return err
 		}
+	}
+	if err := w.openTarget(ctx); err != nil {
+		return err
 	}
 	w.opened = w.c.now()
 	return nil

@@ -204,9 +204,11 @@ func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap
 	if c.entered(ctx, row, w.m.data.Entered) {
 		return nil, 0, errAgain
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	stepping, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
-	wait, err = w.step(ctx)
+	if wait, err = w.step(stepping); err != nil {
+		err = c.awayAgain(ctx, id, err)
+	}
 	return w, wait, err
 }
 

@@ -52,6 +52,8 @@ func (c *Controller) shut(ctx context.Context, conn *clusters.Conn, physical str
 	if err := conn.Fenced(ctx, physical); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit) // it is not left closed before that was looked at
+	defer cancel()
 	undecided := decided(ctx, conn, physical)
 	if !errors.Is(undecided, errs.ErrConflict) {
 		return undecided
@@ -151,6 +153,7 @@ func (w *walk) assertFences(ctx context.Context) error {
 		return err
 	}
 	var events []store.Event
+	var failed error
 	for i := range rows {
 		if rows[i].Topic != w.m.Topic || slices.Contains(dead, rows[i].Cluster) {
 			continue
@@ -160,7 +163,7 @@ func (w *walk) assertFences(ctx context.Context) error {
 		}
 		ours := rows[i].Cluster == w.m.data.Target.Cluster || w.m.data.source(rows[i].Cluster) != nil
 		limit := stepLimit
-		if !ours {
+		if !ours || s == Canarying {
 			limit = answerLimit
 		}
 		asserting, cancel := context.WithTimeout(ctx, limit)
@@ -170,22 +173,28 @@ func (w *walk) assertFences(ctx context.Context) error {
 			w.log.Warn("the fence of a cluster that was left can not be looked at", zap.String("cluster", rows[i].Cluster), zap.Error(err))
 			continue // it may be switched off by now
 		}
+		if err != nil && s == Canarying {
+			continue // it opens both anyhow, and says what is wrong
+		}
 		if errors.Is(err, errs.ErrConflict) { // somebody has opened it, and a transaction there: closed when that has ended
 			w.log.Warn("a cluster that was closed can not be closed again yet", zap.String("cluster", rows[i].Cluster), zap.Error(err))
 			continue
 		}
 		if err != nil {
-			return err
+			failed = errors.Join(failed, err) // the other clusters are no worse for it
+			continue
 		}
 		if said != "" {
 			events = append(events, event("fence", map[string]any{"cluster": rows[i].Cluster}, "%s", said))
 		}
 	}
-	w.c.noteAsserted(w.m.ID)
-	if len(events) == 0 {
-		return nil
+	if len(events) > 0 {
+		failed = errors.Join(failed, w.save(ctx, store.Changes{Events: events}))
 	}
-	return w.save(ctx, store.Changes{Events: events})
+	if failed == nil {
+		w.c.noteAsserted(w.m.ID)
+	}
+	return failed
 }
 
 func (c *Controller) assertedAt(id string) time.Time {

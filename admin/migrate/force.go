@@ -81,7 +81,11 @@ func (p *preflight) lookForced(ctx context.Context) error {
 	for i, name := range left {
 		switch {
 		case silent[i] == nil && name == home:
-			p.find(Warning, SourceAnswers, "start it without --force; accept it if the applications do not reach "+name, "%s answers from here. With --force nobody waits for it: what it stores of the sends under way comes twice", name)
+			remedy := "start it without --force"
+			if name != t.Route.Write {
+				remedy = "let the canary go back: turnout migrate abort ID"
+			}
+			p.find(Warning, SourceAnswers, remedy+"; accept it if the applications do not reach "+name, "%s answers from here. With --force nobody waits for it: what it stores of the sends under way comes twice", name)
 		case silent[i] != nil:
 			if name != home {
 				p.plan.Dead = append(p.plan.Dead, name)
@@ -254,6 +258,35 @@ func (w *walk) lose(ctx context.Context, src *source) error {
 	src.Dead, src.Lost, src.Sealed, src.Drained = false, &now, &now, &now
 	return w.save(ctx, store.Changes{Events: []store.Event{event("lost", map[string]any{"cluster": src.Cluster}, "%s has not answered for %v and is given up: what it has stored and nobody has read is lost",
 		src.Cluster, now.Sub(*src.Away).Round(time.Second))}})
+}
+
+// awayAgain deals with what kept a step from being done when a cluster that was left because it did not answer has come back and
+// does not answer again: it can be given up, too.
+func (c *Controller) awayAgain(ctx context.Context, id string, failed error) error {
+	if errors.Is(failed, errAgain) || errors.Is(failed, errs.ErrConflict) || ctx.Err() != nil {
+		return failed
+	}
+	m, err := c.migration(ctx, id)
+	if err != nil || !slices.Contains([]State{Sealing, Draining, Shutting}, m.state()) {
+		return failed
+	}
+	for i := range m.data.Sources {
+		src := &m.data.Sources[i]
+		if src.Away == nil || src.Lost != nil || src.Drained != nil {
+			continue
+		}
+		switch err := c.answers(ctx, returnLimit, src.Cluster, src.Physical); {
+		case err == nil, errors.Is(err, errs.ErrUnknownTopic), ctx.Err() != nil:
+		case m.plan.accepts(SourceLost):
+			if err := (&walk{c: c, m: m, log: c.log}).lose(ctx, src); err != nil {
+				return errors.Join(failed, err)
+			}
+			return errAgain
+		default:
+			return fmt.Errorf("%s was back and does not answer again; if it never comes back: turnout migrate resume %s --accept %s: %w", src.Cluster, id, SourceLost, failed)
+		}
+	}
+	return failed
 }
 
 // closeEarly closes a source, where that can be done before it was read.

@@ -303,7 +303,7 @@ func (p *preflight) cluster(ctx context.Context, name string, f func(*clusters.C
 	})
 	if err != nil && ctx.Err() == nil {
 		remedy := "see that its brokers run and can be reached from here"
-		if name == p.now.Route.Write {
+		if name == p.now.Route.Write && name != p.plan.To {
 			remedy += "; if it is dead, leave it: turnout migrate start " + p.plan.Topic + " --to " + p.plan.To + " --force"
 		}
 		p.find(Error, Unreachable, remedy, "%v", err)

@@ -56,14 +56,16 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 	return r
 }
 
-// openTarget puts an open stay of the target last. On the way back of an unordered topic the stay that was sealed
+// openTarget puts an open stay of the target last; by force first, or it stays where it is: what is sealed when it is back keeps
+// nobody from reading the target, because the order is suspended anyhow. On the way back of an unordered topic the stay that was sealed
 // is open again: its positions are right as they are (R32).
 func (m *migration) openTarget(r *metadata.Route) {
 	d := &m.data
 	is := func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster && s.Open() }
 	stay := metadata.Stay{Cluster: d.Target.Cluster, Start: d.Target.Start.Clone()}
+	forced := m.plan.Force && !d.Reverse
 	if i := slices.IndexFunc(r.Stays, is); i >= 0 {
-		if i == len(r.Stays)-1 {
+		if forced || i == len(r.Stays)-1 {
 			return
 		}
 		stay = r.Stays[i]
@@ -74,6 +76,10 @@ func (m *migration) openTarget(r *metadata.Route) {
 			stay.End = nil
 			r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool { return s.Cluster == d.Target.Cluster })
 		}
+	}
+	if forced {
+		r.Stays = slices.Insert(r.Stays, 0, stay)
+		return
 	}
 	r.Stays = append(r.Stays, stay)
 }

@@ -86,14 +86,34 @@ func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, app
 	if err != nil {
 		return nil, err
 	}
+	for taken := ""; ; {
+		m, over, err := c.prepare(ctx, &plan, startedBy, approvedBy)
+		if err != nil {
+			return nil, err
+		}
+		err = c.db.CreateMigration(ctx, m.Migration, store.Changes{Events: []store.Event{event("state", map[string]any{"to": Planned, "by": startedBy}, "planned by %s", startedBy)}}, over...)
+		if err == nil {
+			c.Kick()
+			return m.Migration, nil
+		}
+		// Who works on what is taken over may have written it meanwhile; another migration was not looked at.
+		if len(over) == 0 || taken != "" && taken != over[0].Migration.ID || !errors.Is(err, errs.ErrConflict) || ctx.Err() != nil {
+			return nil, err
+		}
+		taken = over[0].Migration.ID
+	}
+}
+
+// prepare makes the row of a new move, and the end of what it takes over from.
+func (c *Controller) prepare(ctx context.Context, plan *Plan, startedBy, approvedBy string) (*migration, []store.Ending, error) {
 	now, err := c.look(ctx, plan.Topic)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if now.Route == nil || plan.leaves(now.Route) == plan.To {
-		return nil, fmt.Errorf("%w: the topic was edited in this moment; try again", errs.ErrConflict)
+		return nil, nil, fmt.Errorf("%w: the topic was edited in this moment; try again", errs.ErrConflict)
 	}
-	m := begin(plan, now)
+	m := begin(*plan, now)
 	m.StartedBy, m.ApprovedBy = startedBy, approvedBy
 	if plan.Canary != nil && plan.Ordered {
 		m.data.Canary.Next, m.data.Canary.NextBy = plan.Canary, startedBy
@@ -103,30 +123,16 @@ func (c *Controller) Start(ctx context.Context, plan Plan, startedBy string, app
 		m.ApprovedAt = &at
 	}
 	if err := m.encode(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for {
-		over, err := c.supersede(ctx, &plan, startedBy)
-		if err != nil {
-			return nil, err
-		}
-		err = c.db.CreateMigration(ctx, m.Migration, store.Changes{Events: []store.Event{event("state", map[string]any{"to": Planned, "by": startedBy}, "planned by %s", startedBy)}}, over...)
-		if err == nil {
-			break
-		}
-		// Who works on what is taken over may have written it meanwhile.
-		if len(over) == 0 || !errors.Is(err, errs.ErrConflict) || ctx.Err() != nil {
-			return nil, err
-		}
-	}
-	c.Kick()
-	return m.Migration, nil
+	over, err := c.supersede(ctx, plan, startedBy)
+	return m, over, err
 }
 
 // begin is the row of a new move.
 func begin(plan Plan, now *scene) *migration {
 	route := now.Route
-	d := data{Home: plan.leaves(route), Wish: metadata.WishRef{Czxid: now.WishNode.Czxid, Version: now.WishNode.Version}, Entered: time.Now().UTC(),
+	d := data{Home: route.Write, Wish: metadata.WishRef{Czxid: now.WishNode.Czxid, Version: now.WishNode.Version}, Entered: time.Now().UTC(),
 		Target: target{Cluster: plan.To, Physical: now.Settings.Physical(plan.Topic, plan.To)}}
 	for _, s := range route.Stays {
 		switch {
@@ -160,6 +166,7 @@ func (c *Controller) supersede(ctx context.Context, plan *Plan, by string) ([]st
 	if m.Kind == store.Move {
 		m.data.TakenOver = by
 	}
+	m.over(Done, "taken over by "+by, at)
 	m.State, m.Outcome, m.EndedAt, m.Waiting = string(Done), store.Aborted, &at, ""
 	if err := m.encode(); err != nil {
 		return nil, err
@@ -255,8 +262,8 @@ func (c *Controller) accept(ctx context.Context, id, who string, accept []string
 		if m.EndedAt != nil {
 			return fmt.Errorf("%w: migration %s has ended", errs.ErrConflict, id)
 		}
-		if lost && !m.plan.Force {
-			return fmt.Errorf("%w: accept: %s is for a cluster that was left by force, and migration %s has left none so", errs.ErrInvalid, SourceLost, id)
+		if lost && !slices.ContainsFunc(m.data.Sources, func(s source) bool { return s.Away != nil && s.Drained == nil }) {
+			return fmt.Errorf("%w: accept: %s is for a cluster that was left because it did not answer, and migration %s waits for none", errs.ErrInvalid, SourceLost, id)
 		}
 		now, err := c.lookAtAll(ctx, m.Topic)
 		if err != nil {

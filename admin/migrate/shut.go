@@ -128,6 +128,8 @@ func (w *walk) reopen(ctx context.Context, c *clusters.Conn, src *source) error 
 	if err := w.save(ctx, store.Changes{Fences: []store.Fence{*row}}); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit) // nobody does it later
+	defer cancel()
 	return c.Unfence(ctx, src.Physical, row.Restore)
 }
 

@@ -356,6 +356,53 @@ func TestAnEditIsFollowedWhateverTheMigrationDoes(t *testing.T) {
 	}
 }
 
+// So is one that was left because it did not answer on the way back, and one that was back and has died again.
+func TestAClusterThatDiesLaterIsGivenUp(t *testing.T) {
+	for name, again := range map[string]bool{"on the way back": false, "again": true} {
+		t.Run(name, func(t *testing.T) {
+			w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Deaths: 1})
+			w.Deaths = 0
+			var gone string
+			dead := func(until func() bool) func() bool {
+				return func() bool { w.dead = gone; return until() }
+			}
+			if again {
+				gone = "a"
+				dead(w.over)()
+			}
+			w.start()
+			w.barred = "r00-0: begins"
+			if again {
+				w.play(t, dead(w.state(Pending)))
+				gone = ""
+			}
+			w.play(t, dead(w.state(Draining)))
+			left, outcome := "a", store.Done
+			if gone = left; !again {
+				left, outcome = "b", store.RolledBack
+				gone = left
+				require.NoError(t, w.service.Rollback(w.ctx, "m-1", "op"))
+				w.wakes()
+				w.play(t, dead(w.state(Pending)))
+			}
+			from := w.step
+			w.play(t, dead(func() bool { return w.step > from+50 }))
+			require.NotNil(t, w.open())
+			require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
+			w.wakes()
+			w.barred = ""
+			w.play(t, dead(w.over))
+			r, err := w.service.Receipt(w.ctx, "m-1")
+			require.NoError(t, err)
+			require.Equal(t, outcome, r.Outcome)
+			i := slices.IndexFunc(r.Left, func(l LeftCluster) bool { return l.Cluster == left })
+			require.GreaterOrEqual(t, i, 0, "%+v", r.Left)
+			require.NotNil(t, r.Left[i].Lost)
+			require.False(t, r.Free)
+		})
+	}
+}
+
 // A cluster that was left by force and never comes back keeps the migration no longer than people want.
 func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
 	w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Deaths: 1})

@@ -201,7 +201,14 @@ func askNames[T any](ctx context.Context, s *routes, ask func(context.Context, s
 	var lost, answered error
 	for i := range s.names {
 		n := (first + i) % len(s.names)
-		v, err := call(ctx, func(ctx context.Context) (T, error) { return ask(ctx, s.names[n]) })
+		v, err := call(ctx, func(ctx context.Context) (T, error) {
+			if deadline, ok := ctx.Deadline(); ok { // one that hangs leaves the others their part of the time
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(s.names)-i))
+				defer cancel()
+			}
+			return ask(ctx, s.names[n])
+		})
 		if err == nil {
 			s.mu.Lock()
 			s.good = n
