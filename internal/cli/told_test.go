@@ -120,6 +120,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		bob(0, "", "request", "retry", r.ID, "--wait")
 		// It is the platform's now.
 		require.Contains(t, p.refused(t, 3, "topic", "open", "order_topic", "--cluster", "kafka-b"), "turnout migrate start order_topic --to kafka-b")
+		require.Contains(t, p.turnout(t, "topic", "open", "order_topic", "--cluster", "kafka-b", "--force").stdout, "was open")
 
 		require.NotEmpty(t, bob(3, `{"migration":{"topic":"order_topic","to":"kafka-a"}}`, "request", "new", "-f", "-").stderr)
 		list := decode[[]store.ChangeRequest](t, bob(0, "", "request", "list", "--kind", "migration", "-o", "json").stdout)

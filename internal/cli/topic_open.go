@@ -23,6 +23,7 @@ type topicOpened struct {
 func newTopicOpen(a *app) *cobra.Command {
 	var cluster string
 	var queues int
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "open TOPIC",
 		Short: "Let writers in to a topic that an earlier migration has closed on a cluster",
@@ -30,7 +31,7 @@ func newTopicOpen(a *app) *cobra.Command {
 on that cluster. On Kafka its max.message.bytes is that of the brokers afterwards, on RocketMQ each broker has --queues queues.
 
 A topic of a root that a platform manages is refused: the platform would close it again, and opens it itself when the topic
-moves back.`,
+moves there. --force opens it all the same: when no server of the platform runs and the topic has to move there by hand.`,
 		Example: `  turnout topic open order_topic --cluster kafka-a
   turnout topic open order_topic --cluster rocketmq-a --queues 4`,
 		Args: cobra.ExactArgs(1),
@@ -39,18 +40,21 @@ moves back.`,
 				return usagef("--cluster is missing: name the cluster on which the topic is closed")
 			}
 			return a.withStore(cmd.Context(), func(ctx context.Context, s *metadata.Store) error {
-				return a.openTopic(ctx, s, args[0], cluster, queues)
+				return a.openTopic(ctx, s, args[0], cluster, queues, force)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&cluster, "cluster", "", "cluster on which it is closed")
 	cmd.Flags().IntVar(&queues, "queues", 0, "RocketMQ: how many queues it gets on each broker, as many as it had")
+	cmd.Flags().BoolVar(&force, "force", false, "also where a platform manages the root")
 	return cmd
 }
 
-func (a *app) openTopic(ctx context.Context, s *metadata.Store, physical, cluster string, queues int) error {
-	if err := ownedElsewhere(ctx, s, physical, cluster); err != nil {
-		return err
+func (a *app) openTopic(ctx context.Context, s *metadata.Store, physical, cluster string, queues int, force bool) error {
+	if !force {
+		if err := ownedElsewhere(ctx, s, physical, cluster); err != nil {
+			return err
+		}
 	}
 	fleet := a.newFleet(ctx, s)
 	defer fleet.close()
@@ -103,7 +107,7 @@ func ownedElsewhere(ctx context.Context, s *metadata.Store, physical, cluster st
 		case err != nil:
 			return err
 		case t.Settings.Physical(name, cluster) == physical:
-			return fmt.Errorf("%w: a platform manages %s, and would close topic %s on cluster %s again: turnout migrate start %s --to %s moves it there and opens it",
+			return fmt.Errorf("%w: a platform manages %s, and would close topic %s on cluster %s again: turnout migrate start %s --to %s moves it there and opens it; when no server of the platform runs, add --force",
 				errs.ErrNotAllowed, s.Root, physical, cluster, name, cluster)
 		}
 	}
