@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync/atomic"
+	"os"
 	"testing"
 	"time"
 
@@ -122,4 +123,13 @@ func TestASealedStayOnTheWrittenClusterLeavesTheRoute(t *testing.T) {
 	require.Len(t, topic.Route.Stays, 2, "one is of the group that sleeps")
 	w.readers[0].asleep = false
 	w.play(t, func() bool { return w.unrest() == "" })
+}
+
+// Who reads a plan at night finds its codes.
+func TestEveryWarningIsExplained(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/migrations.md")
+	require.NoError(t, err)
+	for _, code := range warnings {
+		require.Contains(t, string(doc), "`"+code+"`")
+	}
 }
