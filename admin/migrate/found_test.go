@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync/atomic"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
