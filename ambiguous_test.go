@@ -157,7 +157,7 @@ func (d *dropping) traffic(cluster string, more func(seq int64) bool) (wait func
 		}
 		wg.Go(func() {
 			room := make(chan struct{}, 8)
-			tick := time.NewTicker(10 * pace)
+			tick := time.NewTicker(10 * pace())
 			defer tick.Stop()
 			for seq := int64(1); more(seq); seq++ {
 				<-tick.C

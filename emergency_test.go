@@ -219,6 +219,83 @@ func TestForceTakesOverAMigrationThatRuns(t *testing.T) {
 	}
 }
 
+// The cluster that was left dies before a group has read it: by force to where the topic is the rest is read all the same, without
+// the order.
+func TestTheClusterThatWasLeftDiesBeforeItWasRead(t *testing.T) {
+	for pair, name := range map[[2]string]string{{"kafka-a", "kafka-b"}: "dead", {"kafka-a", "rocketmq-a"}: "hanging"} {
+		t.Run(pair[0]+" "+pair[1]+" "+name, func(t *testing.T) {
+			withEmergency(t, pair[0], pair[1], true, func(t *testing.T, e *emergency) {
+				gate, held := make(chan struct{}), make(chan struct{})
+				open, hold := sync.OnceFunc(func() { close(gate) }), sync.OnceFunc(func() { close(held) })
+				t.Cleanup(open)
+				var shut, died atomic.Bool
+				var handled atomic.Int64
+				slow := e.w.group + "_slow"
+				g := metadata.DefaultGroup()
+				g.Topics, g.Order = []string{e.w.topic}, metadata.OrderKey
+				require.NoError(t, e.w.store.PutGroup(e.w.ctx(), slow, g))
+				sub, err := e.client.Subscribe(e.w.ctx(), slow, func(_ context.Context, d *turnout.Delivery) error {
+					if shut.Load() {
+						hold()
+						<-gate
+					}
+					if d.Cluster == e.to {
+						handled.Add(1)
+					}
+					return nil
+				})
+				require.NoError(t, err)
+				require.NoError(t, sub.Ready(e.w.ctx()))
+				e.w.participant(func(p metadata.Participant) bool { return p.Groups[slow] != nil }, "the group is seen")
+				e.stop()
+				e.operator = e.w.operateOn(e.path, func(o *migrate.Options) {
+					o.Entered = func(ctx context.Context, row *store.Migration) {
+						switch migrate.State(row.State) {
+						case migrate.Holding:
+							shut.Store(true)
+							select {
+							case <-held:
+							case <-ctx.Done():
+							}
+						case migrate.Switching:
+							if died.CompareAndSwap(false, true) {
+								if err := faults[name].begin(e); err != nil {
+									panic(err)
+								}
+							}
+						default:
+						}
+					}
+				})
+				first := e.start(migrate.Plan{To: e.to, Ordered: true, Hold: 60_000})
+				e.w.eventually(died.Load, func() any { return e.story(first.ID) }, "it has died")
+				open()
+				again := "turnout migrate start " + e.w.topic + " --to " + e.to + " --force"
+				e.waitsFor(first.ID, again)
+				require.Zero(t, handled.Load(), "what comes later waits")
+
+				plan := migrate.Plan{Topic: e.w.topic, To: e.to, Ordered: true, Force: true}
+				m := e.start(plan)
+				e.w.eventually(func() bool { return handled.Load() > 20 }, func() any { return e.story(m.ID) }, "%s is read", e.to)
+				require.Contains(t, e.ended(first.ID).Verdict[0], "taken it over")
+				e.reaches(m.ID, migrate.Pending)
+				_, err = e.Start(e.w.ctx(), plan, "tester", migrate.StarterApproves)
+				require.ErrorContains(t, err, "on "+e.to+" already; its migration "+m.ID)
+				route, _ := e.w.route()
+				require.Equal(t, []string{e.from}, route.Dead)
+				require.NoError(t, faults[name].end(e))
+				r := e.ended(m.ID)
+				require.Equal(t, store.Done, r.Outcome, e.story(m.ID))
+				require.True(t, r.Free, r.Verdict)
+				require.Contains(t, r.NoOrder, e.from)
+				require.True(t, e.w.fenced(e.from))
+				e.settled()
+				require.Zero(t, e.w.left(e.from))
+			})
+		})
+	}
+}
+
 func TestAForcedMoveIsRolledBackWhenTheClusterIsBack(t *testing.T) {
 	withEmergency(t, "kafka-a", "kafka-b", false, func(t *testing.T, e *emergency) {
 		require.NoError(t, e.w.env.Kill(e.w.ctx(), e.from))

@@ -139,7 +139,7 @@ func (w *world) hasty(c *turnout.Client, rec *history.Recorder, n int) (stop fun
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			tick := time.NewTicker(pace)
+			tick := time.NewTicker(pace())
 			defer tick.Stop()
 			for seq := int64(1); ctx.Err() == nil; seq++ {
 				<-tick.C

@@ -348,7 +348,7 @@ func (w *world) asyncTraffic(c *turnout.Client, rec *history.Recorder, n int) (s
 			room := make(chan struct{}, 32)
 			var open sync.WaitGroup
 			defer open.Wait()
-			tick := time.NewTicker(pace)
+			tick := time.NewTicker(pace())
 			defer tick.Stop()
 			for seq := int64(1); ctx.Err() == nil; seq++ {
 				<-tick.C

@@ -223,8 +223,13 @@ func (w *world) recorded(rec *history.Recorder) turnout.Listener {
 }
 
 // pace is the time between the sends of one goroutine: enough of them to meet every moment of a move, and few enough for
-// many tests at once.
-const pace = 4 * time.Millisecond
+// many tests at once. The race detector, which makes each some ten times as dear, gets fewer (-short).
+func pace() time.Duration {
+	if testing.Short() {
+		return 20 * time.Millisecond
+	}
+	return 4 * time.Millisecond
+}
 
 // traffic sends from n goroutines until stop is called, which waits for them.
 func (w *world) traffic(c *turnout.Client, rec *history.Recorder, n int) (stop func()) {
@@ -241,7 +246,7 @@ func (w *world) trafficOf(c *turnout.Client, rec *history.Recorder, keys ...stri
 	var wg sync.WaitGroup
 	for _, key := range keys {
 		wg.Go(func() {
-			tick := time.NewTicker(pace)
+			tick := time.NewTicker(pace())
 			defer tick.Stop()
 			for seq := int64(1); ctx.Err() == nil; seq++ {
 				<-tick.C

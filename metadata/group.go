@@ -78,12 +78,25 @@ func (g Group) Physical(topic string) string {
 }
 
 // StartOn is where the group begins on a cluster in partitions of topic without a committed position (protocol R12): at the
-// start of the oldest listed stay there, and with StartLatest not before where the topic ended when the group was
-// registered. A partition that is not named begins at its first message.
+// lowest start of all listed stays there, in whatever order they are listed, and with StartLatest not before where the topic
+// ended when the group was registered. A partition that is not named begins at its first message.
 func (g Group) StartOn(route *Route, topic, cluster string) broker.Offsets {
-	start := broker.Offsets{}
-	if i := slices.IndexFunc(route.Stays, func(s Stay) bool { return s.Cluster == cluster }); i >= 0 {
-		maps.Copy(start, route.Stays[i].Start)
+	var start broker.Offsets
+	for _, s := range route.Stays {
+		switch {
+		case s.Cluster != cluster:
+		case start == nil:
+			start = broker.Offsets{}
+			maps.Copy(start, s.Start)
+		default:
+			maps.DeleteFunc(start, func(name string, _ int64) bool { _, named := s.Start[name]; return !named })
+			for name := range start {
+				start[name] = min(start[name], s.Start[name])
+			}
+		}
+	}
+	if start == nil {
+		start = broker.Offsets{}
 	}
 	if g.Start == StartLatest {
 		for name, offset := range g.From[topic][cluster] {

@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,6 +21,11 @@ func TestWhereAGroupBegins(t *testing.T) {
 
 	require.Equal(t, broker.Offsets{}, earliest.StartOn(route, "t", "a"), "the first stay begins at the first message")
 	require.Equal(t, broker.Offsets{"0": 14, "1": 2}, earliest.StartOn(route, "t", "b"), "the oldest stay on the cluster counts")
+	turned := route.Clone()
+	slices.Reverse(turned.Stays)
+	require.Equal(t, broker.Offsets{"0": 14, "1": 2}, earliest.StartOn(&turned, "t", "b"), "in whatever order they are")
+	turned.Stays = append(turned.Stays, metadata.Stay{Cluster: "b", Start: broker.Offsets{"0": 17}})
+	require.Equal(t, broker.Offsets{"0": 14}, earliest.StartOn(&turned, "t", "b"), "what one of them does not name begins at the first message")
 	require.Equal(t, broker.Offsets{"0": 7}, latest.StartOn(route, "t", "a"), "latest: where the topic ended at registration")
 	require.Equal(t, broker.Offsets{"0": 14, "1": 25}, latest.StartOn(route, "t", "b"), "latest: the larger of the two")
 	require.Equal(t, broker.Offsets{}, latest.StartOn(route, "other", "a"))

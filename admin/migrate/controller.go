@@ -207,7 +207,7 @@ func (c *Controller) turn(ctx context.Context, id string, before *walk, log *zap
 	stepping, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
 	if wait, err = w.step(stepping); err != nil {
-		err = c.awayAgain(ctx, id, err)
+		err = c.whoIsSilent(ctx, id, err)
 	}
 	return w, wait, err
 }

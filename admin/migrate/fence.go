@@ -163,7 +163,7 @@ func (w *walk) assertFences(ctx context.Context) error {
 		}
 		ours := rows[i].Cluster == w.m.data.Target.Cluster || w.m.data.source(rows[i].Cluster) != nil
 		limit := stepLimit
-		if !ours || s == Canarying {
+		if !ours || s == Canarying || s == Switching {
 			limit = answerLimit
 		}
 		asserting, cancel := context.WithTimeout(ctx, limit)
@@ -173,8 +173,8 @@ func (w *walk) assertFences(ctx context.Context) error {
 			w.log.Warn("the fence of a cluster that was left can not be looked at", zap.String("cluster", rows[i].Cluster), zap.Error(err))
 			continue // it may be switched off by now
 		}
-		if err != nil && s == Canarying {
-			continue // it opens both anyhow, and says what is wrong
+		if err != nil && (s == Canarying || s == Switching) {
+			continue // it opens anyhow what sends need, and no send waits for another cluster
 		}
 		if errors.Is(err, errs.ErrConflict) { // somebody has opened it, and a transaction there: closed when that has ended
 			w.log.Warn("a cluster that was closed can not be closed again yet", zap.String("cluster", rows[i].Cluster), zap.Error(err))

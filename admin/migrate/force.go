@@ -77,13 +77,22 @@ func (p *preflight) lookForced(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for i, name := range left { // there may be a better reason
+		if p.plan.To == t.Route.Write && silent[i] != nil && !slices.Contains(t.Route.Dead, name) {
+			home = name
+			break
+		}
+	}
 	p.plan.Dead = []string{home}
 	for i, name := range left {
 		switch {
 		case silent[i] == nil && name == home:
 			remedy := "start it without --force"
-			if name != t.Route.Write {
+			switch {
+			case t.Route.Canary != nil && name != t.Route.Write:
 				remedy = "let the canary go back: turnout migrate abort ID"
+			case name != t.Route.Write:
+				remedy = "wait: it is read to its end by itself"
 			}
 			p.find(Warning, SourceAnswers, remedy+"; accept it if the applications do not reach "+name, "%s answers from here. With --force nobody waits for it: what it stores of the sends under way comes twice", name)
 		case silent[i] != nil:
@@ -221,72 +230,136 @@ func (w *walk) pending(ctx context.Context) (string, error) {
 
 // welcome asks a dead source whether it is back and closes it. waitFor says why it still counts as dead.
 func (w *walk) welcome(ctx context.Context, src *source) (waitFor string, err error) {
-	lost := false
 	switch err := w.c.answers(ctx, returnLimit, src.Cluster, src.Physical); {
 	case errors.Is(err, errs.ErrUnknownTopic):
-		if lost = w.m.plan.accepts(SourceLost); !lost {
-			return fmt.Sprintf("%s answers and does not have %s; if what it had is lost: turnout migrate resume %s --accept %s", src.Cluster, src.Physical, w.m.ID, SourceLost), nil
-		}
+		return fmt.Sprintf("%s answers and does not have %s; if what it had is lost: %s", src.Cluster, src.Physical, w.m.giveUpCommand()), nil
 	case err != nil:
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		if w.m.plan.accepts(SourceLost) {
-			return "", w.lose(ctx, src)
-		}
 		return fmt.Sprintf("%s, which does not answer since %s: %v", src.Cluster, src.Away.UTC().Format(time.RFC3339), err), nil
 	}
-	if !lost {
-		closing, cancel := context.WithTimeout(ctx, callLimit)
-		defer cancel()
-		if waitFor, err := w.closeEarly(closing, src); waitFor != "" || err != nil {
-			if err != nil && ctx.Err() == nil {
-				waitFor = fmt.Sprintf("%s, which can not be closed to writers yet: %v", src.Cluster, err)
-				return waitFor, nil
-			}
-			return waitFor, err
+	closing, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	if waitFor, err := w.closeEarly(closing, src); waitFor != "" || err != nil {
+		if err != nil && ctx.Err() == nil {
+			waitFor = fmt.Sprintf("%s, which can not be closed to writers yet: %v", src.Cluster, err)
+			return waitFor, nil
+		}
+		return waitFor, err
+	}
+	return "", w.save(ctx, store.Changes{Events: []store.Event{src.back(w.c.now())}})
+}
+
+// back notes that a dead source is there again.
+func (s *source) back(now time.Time) store.Event {
+	now = now.UTC()
+	s.Dead, s.Back = false, &now
+	return event("back", map[string]any{"cluster": s.Cluster}, "%s answers again, after %v", s.Cluster, now.Sub(*s.Away).Round(time.Millisecond))
+}
+
+// giveUpCommand is what people type when a cluster never comes back.
+func (m *migration) giveUpCommand() string {
+	return "turnout migrate resume " + m.ID + " --accept " + SourceLost
+}
+
+// left are the sources that can be given up: everybody sends to the target, and these are still to be read or looked at.
+func (m *migration) left() (left []*source) {
+	if !slices.Contains([]State{Pending, Sealing, Draining, Shutting, Closing}, m.state()) {
+		return nil
+	}
+	return m.kept()
+}
+
+// kept are the sources that were not given up.
+func (m *migration) kept() (kept []*source) {
+	for i := range m.data.Sources {
+		if src := &m.data.Sources[i]; src.Lost == nil {
+			kept = append(kept, src)
 		}
 	}
-	now := w.c.now().UTC()
-	src.Dead, src.Back = false, &now
-	return "", w.save(ctx, store.Changes{Events: []store.Event{event("back", map[string]any{"cluster": src.Cluster}, "%s answers again, after %v", src.Cluster, now.Sub(*src.Away).Round(time.Millisecond))}})
+	return kept
 }
 
-// lose gives a source up that does not come back: nobody asks or reads it any more.
-func (w *walk) lose(ctx context.Context, src *source) error {
-	now := w.c.now().UTC()
-	src.Dead, src.Lost, src.Sealed, src.Drained = false, &now, &now, &now
-	return w.save(ctx, store.Changes{Events: []store.Event{event("lost", map[string]any{"cluster": src.Cluster}, "%s has not answered for %v and is given up: what it has stored and nobody has read is lost",
-		src.Cluster, now.Sub(*src.Away).Round(time.Second))}})
+// lose gives up the sources that do not answer now, and those that were left by force and have come back without the topic: nobody
+// asks or reads them any more. errs.ErrInvalid: there is none.
+func (c *Controller) lose(ctx context.Context, m *migration) (said []store.Event, err error) {
+	left := m.left()
+	silent := make([]error, len(left))
+	var all sync.WaitGroup
+	for i, src := range left {
+		all.Go(func() { silent[i] = c.answers(ctx, returnLimit, src.Cluster, src.Physical) })
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	for i, src := range left {
+		now := c.now().UTC()
+		switch err := silent[i]; {
+		case err == nil, errors.Is(err, errs.ErrUnknownTopic) && !src.Dead:
+		case errors.Is(err, errs.ErrUnknownTopic):
+			said = append(said, src.back(now))
+		default:
+			if src.Away == nil {
+				src.Away = &now
+			}
+			src.Dead, src.Lost, src.Sleeping = false, &now, nil
+			said = append(said, event("lost", map[string]any{"cluster": src.Cluster}, "%s is given up: %s", src.Cluster, fate(src.Sealed, src.Drained)))
+		}
+	}
+	if len(said) == 0 {
+		return nil, fmt.Errorf("%w: accept: %s is for a cluster that was left and does not answer, and migration %s, in state %s, waits for none", errs.ErrInvalid, SourceLost, m.ID, m.State)
+	}
+	return said, nil
 }
 
-// awayAgain deals with what kept a step from being done when a cluster that was left because it did not answer has come back and
-// does not answer again: it can be given up, too.
-func (c *Controller) awayAgain(ctx context.Context, id string, failed error) error {
+// fate is what becomes of what a lost cluster had.
+func fate(sealed, drained *time.Time) string {
+	if sealed != nil && drained != nil {
+		return "it was closed to writers, and every group has read it to its end; what somebody has written behind that is not known"
+	}
+	return "what it has stored and nobody has read is lost"
+}
+
+// whoIsSilent adds to what kept a step from being done which cluster does not answer.
+func (c *Controller) whoIsSilent(ctx context.Context, id string, failed error) error {
 	if errors.Is(failed, errAgain) || errors.Is(failed, errs.ErrConflict) || ctx.Err() != nil {
 		return failed
 	}
 	m, err := c.migration(ctx, id)
-	if err != nil || !slices.Contains([]State{Sealing, Draining, Shutting}, m.state()) {
+	if err != nil {
 		return failed
 	}
-	for i := range m.data.Sources {
-		src := &m.data.Sources[i]
-		if src.Away == nil || src.Lost != nil || src.Drained != nil {
-			continue
-		}
-		switch err := c.answers(ctx, returnLimit, src.Cluster, src.Physical); {
-		case err == nil, errors.Is(err, errs.ErrUnknownTopic), ctx.Err() != nil:
-		case m.plan.accepts(SourceLost):
-			if err := (&walk{c: c, m: m, log: c.log}).lose(ctx, src); err != nil {
-				return errors.Join(failed, err)
-			}
-			return errAgain
-		default:
-			return fmt.Errorf("%s was back and does not answer again; if it never comes back: turnout migrate resume %s --accept %s: %w", src.Cluster, id, SourceLost, failed)
-		}
+	if text := c.silent(ctx, m); text != "" {
+		return fmt.Errorf("%s: %w", text, failed)
 	}
 	return failed
+}
+
+// silent says which source does not answer though it is needed, and what people can do; "": none.
+func (c *Controller) silent(ctx context.Context, m *migration) string {
+	needed := m.left()
+	if m.state() == Switching {
+		needed = m.kept()
+	}
+	for _, src := range needed {
+		if src.Dead {
+			continue
+		}
+		if err := c.answers(ctx, returnLimit, src.Cluster, src.Physical); err == nil || errors.Is(err, errs.ErrUnknownTopic) || ctx.Err() != nil {
+			continue
+		}
+		text := src.Cluster + " does not answer and is waited for"
+		if m.state() == Switching || m.ordered() && m.state() != Closing { // those who read wait, too
+			text += fmt.Sprintf("; to go on without it until it is back, and without the order: turnout migrate start %s --to %s --force", m.Topic, m.data.Target.Cluster)
+		}
+		if m.state() != Switching {
+			text += "; if it never comes back: " + m.giveUpCommand()
+		}
+		return text
+	}
+	return ""
 }
 
 // closeEarly closes a source, where that can be done before it was read.

@@ -71,7 +71,7 @@ type Plan struct {
 	Force bool `json:"force,omitempty"`
 	// Dead are the clusters that a forced move gives up for now. Filled in by the preflight.
 	Dead []string `json:"dead,omitempty"`
-	// Accept names the warnings that do not stop it, by code; "all" accepts every warning (SourceLost is none).
+	// Accept names the warnings that do not stop it, by code; "all" accepts every warning.
 	Accept []string `json:"accept,omitempty"`
 	// Guards watch it.
 	Guards []Guard `json:"guards,omitempty"`
@@ -85,9 +85,9 @@ type Plan struct {
 	Findings     []Finding `json:"findings,omitempty"` // of the preflight
 }
 
-// accepts says whether a warning was accepted. That messages are lost has to be said by name.
+// accepts says whether a warning was accepted.
 func (p *Plan) accepts(code string) bool {
-	return slices.Contains(p.Accept, code) || code != SourceLost && slices.Contains(p.Accept, "all")
+	return slices.Contains(p.Accept, code) || slices.Contains(p.Accept, "all")
 }
 
 // checkAccept finds words that accept nothing.

@@ -73,7 +73,7 @@ func (w *walk) turnBack() {
 	home := *d.source(d.Home)
 	d.Reverse = true
 	for _, s := range d.Sources {
-		if s.Drained != nil {
+		if s.Drained != nil || s.Lost != nil && w.m.ordered() {
 			d.Passed = append(d.Passed, s)
 		}
 	}
@@ -171,7 +171,7 @@ func (w *walk) retarget(ref metadata.WishRef, route *metadata.Route) {
 		d.Sources = append(d.Sources, src)
 	}
 	for _, old := range before { // what has left the route is watched on
-		if old.Final != nil && old.Cluster != route.Write && d.source(old.Cluster) == nil {
+		if (old.Final != nil || old.Lost != nil) && old.Cluster != route.Write && d.source(old.Cluster) == nil {
 			d.Passed = append(d.Passed, old)
 		}
 	}

@@ -76,7 +76,8 @@ const (
 	CanaryInstances  = "canary-instances"
 	SourceDead       = "source-dead"
 	SourceAnswers    = "source-answers"
-	// SourceLost is accepted by Resume only: a cluster that was left by force is back without the topic, or never comes back.
+	// SourceLost is accepted by Resume only, and not by "all": a cluster that was left never comes back, or comes back without the
+	// topic. What does not answer in that moment is given up.
 	SourceLost = "source-lost"
 )
 
@@ -240,11 +241,19 @@ func (p *preflight) look(ctx context.Context, earlier []string) error {
 }
 
 // already: there is nothing to move. A migration that has not ended may be what the asker does not know of.
-// leaves is the cluster that sends leave by a plan: the one that is written, or, by force and back to that one, the one that a
-// canary goes to.
+// leaves is the cluster that is left by a plan: the one that is written. By force and to that one, it is the one that a canary
+// goes to, or one that was left before, has not been read to its end, and is not given up for now already.
 func (p *Plan) leaves(r *metadata.Route) string {
-	if p.Force && p.To == r.Write && r.Canary != nil {
+	if !p.Force || p.To != r.Write {
+		return r.Write
+	}
+	if r.Canary != nil {
 		return r.Canary.Write
+	}
+	for _, s := range r.Stays {
+		if s.Cluster != p.To && !slices.Contains(r.Dead, s.Cluster) {
+			return s.Cluster
+		}
 	}
 	return r.Write
 }

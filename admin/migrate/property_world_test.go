@@ -432,7 +432,7 @@ func (w *world) operatorSteps() (steps []step) {
 	case w.calm:
 	case open == nil && w.Moves > 0:
 		steps = append(steps, step{"a move is started", w.start})
-	case open != nil && w.dead != "" && w.dead == w.look().Route.Write && w.choose(4) == 0:
+	case open != nil && slices.Contains(w.look().Route.Clusters(), w.dead) && w.choose(4) == 0:
 		steps = append(steps, step{"a move is forced", w.start})
 	case open != nil && open.State == string(Canarying) && w.choose(3) == 0:
 		steps = append(steps, step{"promotes the canary", func() {
@@ -456,6 +456,9 @@ func (w *world) operatorSteps() (steps []step) {
 		steps = append(steps, step{w.dead + " answers again", func() { w.dead = "" }})
 	case w.dead == "" && w.maybe(&w.Deaths, 10):
 		dies := w.look().Route.Write
+		if still := w.look().Route.Clusters(); w.choose(3) == 0 {
+			dies = still[w.choose(len(still))]
+		}
 		steps = append(steps, step{dies + " dies", func() { w.dead = dies }})
 	}
 	if w.maybe(&w.Edits, 6) {
@@ -481,7 +484,10 @@ func (w *world) promote(m *store.Migration, part *Canary) {
 func (w *world) start() {
 	w.stirred = true
 	to := "b"
-	if w.look().Route.Write == "b" {
+	switch now := w.look().Route; {
+	case w.dead != "" && w.open() != nil && w.dead != now.Write: // what comes first in the order does not answer
+		to = now.Write
+	case now.Write == "b":
 		to = "a"
 	}
 	plan := Plan{Topic: topicName, To: to, Ordered: w.Ordered, Create: true, Hold: w.Hold,

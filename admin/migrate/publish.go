@@ -115,7 +115,7 @@ func (w *walk) foreignWriters(ctx context.Context) (waitFor string, err error) {
 	d := &w.m.data
 	for i := range d.Sources {
 		src := &d.Sources[i]
-		if src.Since == nil {
+		if src.Since == nil || src.Lost != nil {
 			continue
 		}
 		err := w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error {

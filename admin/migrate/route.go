@@ -56,8 +56,8 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 	return r
 }
 
-// openTarget puts an open stay of the target last; by force first, or it stays where it is: what is sealed when it is back keeps
-// nobody from reading the target, because the order is suspended anyhow. On the way back of an unordered topic the stay that was sealed
+// openTarget puts an open stay of the target last; by force first: what is sealed, or will be when it is back, keeps nobody from
+// reading the target, because the order is suspended anyhow. On the way back of an unordered topic the stay that was sealed
 // is open again: its positions are right as they are (R32).
 func (m *migration) openTarget(r *metadata.Route) {
 	d := &m.data
@@ -65,7 +65,7 @@ func (m *migration) openTarget(r *metadata.Route) {
 	stay := metadata.Stay{Cluster: d.Target.Cluster, Start: d.Target.Start.Clone()}
 	forced := m.plan.Force && !d.Reverse
 	if i := slices.IndexFunc(r.Stays, is); i >= 0 {
-		if forced || i == len(r.Stays)-1 {
+		if forced && i == 0 || !forced && i == len(r.Stays)-1 {
 			return
 		}
 		stay = r.Stays[i]

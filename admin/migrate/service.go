@@ -251,7 +251,8 @@ func (c *Controller) Resume(ctx context.Context, id, who string, accept ...strin
 // accept adds to what the plan accepts. Who sleeps now counts as asleep then.
 func (c *Controller) accept(ctx context.Context, id, who string, accept []string) error {
 	lost := slices.Contains(accept, SourceLost)
-	if err := checkAccept(slices.DeleteFunc(slices.Clone(accept), func(code string) bool { return code == SourceLost })); err != nil {
+	warned := slices.DeleteFunc(slices.Clone(accept), func(code string) bool { return code == SourceLost })
+	if err := checkAccept(warned); err != nil {
 		return err
 	}
 	for {
@@ -262,14 +263,19 @@ func (c *Controller) accept(ctx context.Context, id, who string, accept []string
 		if m.EndedAt != nil {
 			return fmt.Errorf("%w: migration %s has ended", errs.ErrConflict, id)
 		}
-		if lost && !slices.ContainsFunc(m.data.Sources, func(s source) bool { return s.Away != nil && s.Drained == nil }) {
-			return fmt.Errorf("%w: accept: %s is for a cluster that was left because it did not answer, and migration %s waits for none", errs.ErrInvalid, SourceLost, id)
+		events := []store.Event{event("accepted", map[string]any{"by": who, "accept": accept}, "%s accepts %s", who, strings.Join(accept, ", "))}
+		if lost {
+			said, err := c.lose(ctx, m)
+			if err != nil {
+				return err
+			}
+			events = append(events, said...)
 		}
 		now, err := c.lookAtAll(ctx, m.Topic)
 		if err != nil {
 			return err
 		}
-		m.plan.Accept = append(m.plan.Accept, accept...)
+		m.plan.Accept = append(m.plan.Accept, warned...)
 		m.plan.Sleeping = nil
 		for _, g := range now.groups {
 			if !now.live(g.Name) {
@@ -279,7 +285,7 @@ func (c *Controller) accept(ctx context.Context, id, who string, accept []string
 		if err := m.encode(); err != nil {
 			return err
 		}
-		err = c.db.Update(ctx, m.Migration, store.Changes{Events: []store.Event{event("accepted", map[string]any{"by": who, "accept": accept}, "%s accepts %s", who, strings.Join(accept, ", "))}})
+		err = c.db.Update(ctx, m.Migration, store.Changes{Events: events})
 		if !errors.Is(err, errs.ErrConflict) {
 			return err
 		}

@@ -23,7 +23,7 @@ func (c *Controller) fencedEarly(ctx context.Context, cluster string) (early boo
 
 // toShut says whether a source that was drained still has to be closed. One that a sleeping group has to read stays open; its
 // open stay is settled when that group has woken.
-func (s *source) toShut() bool { return s.Sealed == nil && len(s.Sleeping) == 0 }
+func (s *source) toShut() bool { return s.Sealed == nil && s.Lost == nil && len(s.Sleeping) == 0 }
 
 // shutting: the sources that could not be closed while they were read are closed, and nothing has come since everybody had
 // read everything (R11). What has come is read first: the source is opened again, before clients take their queues for gone.

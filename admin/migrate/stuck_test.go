@@ -403,6 +403,51 @@ func TestAClusterThatDiesLaterIsGivenUp(t *testing.T) {
 	}
 }
 
+// A cluster that dies when sends have left it can be given up in every state, and nothing that answers is.
+func TestAClusterThatDiesAfterTheSwitchIsGivenUp(t *testing.T) {
+	for _, c := range []struct {
+		state   State
+		ordered bool
+		late    int
+		fate    string
+	}{
+		{Sealing, false, 0, "what it has stored and nobody has read is lost"},
+		{Draining, false, 1, "what it has stored and nobody has read is lost"},
+		{Draining, true, 0, "what it has stored and nobody has read is lost"},
+		{Shutting, false, 1, "what it has stored and nobody has read is lost"},
+		{Closing, true, 0, "it was closed to writers, and every group has read it to its end"},
+		{Closing, false, 1, "it was closed to writers, and every group has read it to its end"},
+	} {
+		t.Run(fmt.Sprintf("%s ordered=%v late=%d", c.state, c.ordered, c.late), func(t *testing.T) {
+			w := worldFor(t, setup{Ordered: c.ordered, Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Late: c.late, Hold: 60_000})
+			w.start()
+			w.play(t, w.state(c.state))
+			require.ErrorIs(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost), errs.ErrInvalid)
+			dead := func(until func() bool) func() bool {
+				return func() bool { w.dead = "a"; return until() }
+			}
+			w.play(t, dead(func() bool {
+				said := w.open().Waiting + strings.Join(w.trace, "\n")
+				return strings.Contains(said, "a does not answer") && strings.Contains(said, "if it never comes back: turnout migrate resume m-1 --accept source-lost")
+			}))
+			require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
+			w.wakes()
+			w.play(t, dead(w.over))
+			r, err := w.service.Receipt(w.ctx, "m-1")
+			require.NoError(t, err)
+			require.Equal(t, store.Done, r.Outcome)
+			require.Len(t, r.Left, 1)
+			require.NotNil(t, r.Left[0].Lost)
+			require.False(t, r.Free)
+			require.Contains(t, strings.Join(r.Verdict, "\n"), c.fate)
+			require.NotContains(t, r.Accepted, SourceLost, "it is said of what is lost")
+			route := w.look().Route
+			require.Equal(t, "b", route.Write)
+			require.Len(t, route.Stays, 1, "nobody is told to read a")
+		})
+	}
+}
+
 // A cluster that was left by force and never comes back keeps the migration no longer than people want.
 func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
 	w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Deaths: 1})

@@ -83,6 +83,11 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 		return wait, nil
 	}
 	w.said = w.c.now()
+	if s == Switching { // who waits to read a cluster does not know what people can do
+		if text := w.c.silent(ctx, w.m); text != "" {
+			waitFor = text + ": " + waitFor
+		}
+	}
 	return wait, w.waiting(ctx, waitFor)
 }
 
@@ -426,7 +431,7 @@ func (w *walk) transactions(ctx context.Context) (waitFor string, err error) {
 
 // sealSource fences a source, sees it act, and reads its ends behind the fence.
 func (w *walk) sealSource(ctx context.Context, src *source) (waitFor string, err error) {
-	if src.Sealed != nil {
+	if src.Sealed != nil || src.Lost != nil {
 		return "", nil
 	}
 	early, err := w.c.fencedEarly(ctx, src.Cluster)
@@ -510,8 +515,8 @@ func (w *walk) closing(ctx context.Context) (string, error) {
 	}
 	for i := range d.Sources {
 		src := &d.Sources[i]
-		if slices.ContainsFunc(w.now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == src.Cluster }) {
-			continue // for a group that sleeps
+		if src.Lost != nil || slices.ContainsFunc(w.now.Route.Stays, func(s metadata.Stay) bool { return s.Cluster == src.Cluster }) {
+			continue // or it is for a group that sleeps
 		}
 		events, err := w.c.sendOn(ctx, w.now, src)
 		w.later = append(w.later, events...)

@@ -116,8 +116,8 @@ first, and then that is closed.`, "is to stop"},
 	api.Pause: {"Let a migration stay in its state", `Let a migration stay in the state that it is in, until it is resumed. What is closed to writers stays closed; so pause an
 ordered one not while sends are held.`, "is paused"},
 	api.Resume: {"Let a paused migration go on, or accept more warnings", `Let a paused migration go on. --accept accepts further warnings, also of one that is not paused and waits, for example for
-a group that fell asleep (sleeping-groups) or a foreign writer (foreign-writers). source-lost gives up a cluster that was left by force and never
-comes back, and what nobody has read there.`, "goes on"},
+a group that fell asleep (sleeping-groups) or a foreign writer (foreign-writers). source-lost gives up a cluster that was left
+and does not answer, if it never comes back, with what nobody has read there.`, "goes on"},
 }
 
 func newMigrateAction(p *platform, what api.Action) *cobra.Command {
