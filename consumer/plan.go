@@ -41,9 +41,12 @@ func plan(route *metadata.Route, ordered bool, finished func(stay int) bool) []w
 		case !ordered:
 			add(s.Cluster, nil, true)
 		default:
-			// What follows waits for this one. Open stays before it are read on (R20).
+			// What follows waits for this one, unless it is given up for now (R31). Open stays before it are read on (R20).
 			if i := slices.IndexFunc(wants, func(w want) bool { return w.cluster == s.Cluster }); i < 0 {
 				wants = append(wants, want{s.Cluster, s.End, true})
+			}
+			if slices.Contains(route.Dead, s.Cluster) {
+				continue
 			}
 			return wants
 		}

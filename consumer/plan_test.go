@@ -36,6 +36,8 @@ func TestPlan(t *testing.T) {
 			[]want{{"a", seal, true}}},
 		{"ordered: when it is finished the next", metadata.Route{Write: "b", Stays: []metadata.Stay{sealed("a"), open("b")}}, true, []int{0},
 			[]want{{"b", nil, true}}},
+		{"ordered: one that is given up for now holds nothing back", metadata.Route{Write: "c", Dead: []string{"a"}, Stays: []metadata.Stay{open("c"), sealed("a"), sealed("b")}}, true, nil,
+			[]want{{"c", nil, true}, {"a", seal, true}, {"b", seal, true}}},
 		{"ordered: two sealed stays one after the other", metadata.Route{Write: "c", Stays: []metadata.Stay{sealed("a"), sealed("b"), open("c")}}, true, []int{0},
 			[]want{{"b", seal, true}}},
 		{"ordered: an open stay that is not the last holds nothing back", metadata.Route{Write: "b", Stays: []metadata.Stay{open("a"), open("b")}}, true, nil,

@@ -14,7 +14,7 @@ type Start string
 
 // The starts.
 const (
-	StartEarliest Start = "earliest" // at the start of the topic's oldest stay
+	StartEarliest Start = "earliest" // at the lowest start of the topic's stays
 	StartLatest   Start = "latest"   // at Group.From, the end offsets when it was registered; never at "the end now"
 )
 

@@ -176,6 +176,10 @@ func (w *walk) assertFences(ctx context.Context) error {
 		if err != nil && (s == Canarying || s == Switching) {
 			continue // it opens anyhow what sends need, and no send waits for another cluster
 		}
+		if src := w.m.data.source(rows[i].Cluster); err != nil && s == Closing && src != nil && len(src.Sleeping) > 0 {
+			w.log.Warn("the fence of a cluster that waits for a group can not be looked at", zap.String("cluster", rows[i].Cluster), zap.Error(err))
+			continue // the group may sleep for long
+		}
 		if errors.Is(err, errs.ErrConflict) { // somebody has opened it, and a transaction there: closed when that has ended
 			w.log.Warn("a cluster that was closed can not be closed again yet", zap.String("cluster", rows[i].Cluster), zap.Error(err))
 			continue

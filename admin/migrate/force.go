@@ -21,6 +21,7 @@ import (
 const (
 	probeLimit  = 200 * time.Millisecond // a cluster that may be dead is asked for this long before the start
 	returnLimit = time.Second            // and each time that it is tried later
+	giveUpLimit = 5 * time.Second        // and before it is given up for good
 	pollDead    = 500 * time.Millisecond // between two of those tries
 )
 
@@ -78,7 +79,7 @@ func (p *preflight) lookForced(ctx context.Context) error {
 		return err
 	}
 	for i, name := range left { // there may be a better reason
-		if p.plan.To == t.Route.Write && silent[i] != nil && !slices.Contains(t.Route.Dead, name) {
+		if p.plan.To == t.Route.Write && t.Route.Canary == nil && silent[i] != nil && !slices.Contains(t.Route.Dead, name) {
 			home = name
 			break
 		}
@@ -92,7 +93,7 @@ func (p *preflight) lookForced(ctx context.Context) error {
 			case t.Route.Canary != nil && name != t.Route.Write:
 				remedy = "let the canary go back: turnout migrate abort ID"
 			case name != t.Route.Write:
-				remedy = "wait: it is read to its end by itself"
+				remedy = "wait, it is read to its end by itself; a move that has not switched yet: turnout migrate abort ID"
 			}
 			p.find(Warning, SourceAnswers, remedy+"; accept it if the applications do not reach "+name, "%s answers from here. With --force nobody waits for it: what it stores of the sends under way comes twice", name)
 		case silent[i] != nil:
@@ -288,7 +289,7 @@ func (c *Controller) lose(ctx context.Context, m *migration) (said []store.Event
 	silent := make([]error, len(left))
 	var all sync.WaitGroup
 	for i, src := range left {
-		all.Go(func() { silent[i] = c.answers(ctx, returnLimit, src.Cluster, src.Physical) })
+		all.Go(func() { silent[i] = c.answers(ctx, giveUpLimit, src.Cluster, src.Physical) })
 	}
 	all.Wait()
 	if ctx.Err() != nil {
@@ -297,15 +298,22 @@ func (c *Controller) lose(ctx context.Context, m *migration) (said []store.Event
 	for i, src := range left {
 		now := c.now().UTC()
 		switch err := silent[i]; {
-		case err == nil, errors.Is(err, errs.ErrUnknownTopic) && !src.Dead:
-		case errors.Is(err, errs.ErrUnknownTopic):
+		case errors.Is(err, errs.ErrUnknownTopic) && src.Dead:
 			said = append(said, src.back(now))
+		case answered(err):
 		default:
 			if src.Away == nil {
 				src.Away = &now
 			}
-			src.Dead, src.Lost, src.Sleeping = false, &now, nil
-			said = append(said, event("lost", map[string]any{"cluster": src.Cluster}, "%s is given up: %s", src.Cluster, fate(src.Sealed, src.Drained)))
+			if !slices.Contains([]State{Shutting, Closing}, m.state()) { // groups may have come since
+				src.Drained = nil
+			}
+			src.Dead, src.Lost = false, &now
+			said = append(said, event("lost", map[string]any{"cluster": src.Cluster}, "%s is given up: %s", src.Cluster, fate(*src)))
+			if d := &m.data; d.GoBack && d.Home == src.Cluster {
+				d.GoBack = false
+				said = append(said, event("refused", nil, "rollback is refused: %s was given up", src.Cluster))
+			}
 		}
 	}
 	if len(said) == 0 {
@@ -314,12 +322,20 @@ func (c *Controller) lose(ctx context.Context, m *migration) (said []store.Event
 	return said, nil
 }
 
-// fate is what becomes of what a lost cluster had.
-func fate(sealed, drained *time.Time) string {
-	if sealed != nil && drained != nil {
-		return "it was closed to writers, and every group has read it to its end; what somebody has written behind that is not known"
+// answered says whether a cluster has answered, though not with what it was asked for.
+func answered(err error) bool {
+	return err == nil || errors.Is(err, errs.ErrUnknownTopic) || errors.Is(err, errs.ErrNotAllowed)
+}
+
+// fate is what becomes of what a lost source had.
+func fate(s source) string {
+	switch {
+	case s.Sealed == nil || s.Drained == nil || s.Lost.Equal(*s.Drained): // which rows of older versions say of what was not drained
+		return "what it has stored and nobody has read is lost"
+	case len(s.Sleeping) > 0:
+		return "what group " + some(s.Sleeping) + " has not read there is lost; every other group has read it to its end"
 	}
-	return "what it has stored and nobody has read is lost"
+	return "it was closed to writers, and every group has read it to its end; what somebody has written behind that is not known"
 }
 
 // whoIsSilent adds to what kept a step from being done which cluster does not answer.
@@ -347,7 +363,7 @@ func (c *Controller) silent(ctx context.Context, m *migration) string {
 		if src.Dead {
 			continue
 		}
-		if err := c.answers(ctx, returnLimit, src.Cluster, src.Physical); err == nil || errors.Is(err, errs.ErrUnknownTopic) || ctx.Err() != nil {
+		if err := c.answers(ctx, returnLimit, src.Cluster, src.Physical); answered(err) || ctx.Err() != nil {
 			continue
 		}
 		text := src.Cluster + " does not answer and is waited for"
@@ -362,11 +378,22 @@ func (c *Controller) silent(ctx context.Context, m *migration) string {
 	return ""
 }
 
-// closeEarly closes a source, where that can be done before it was read.
+// closeEarly closes a source, where that can be done before it was read. Where it can not and it is closed all the same, because it
+// died when that was found to be too early, it is opened.
 func (w *walk) closeEarly(ctx context.Context, src *source) (waitFor string, err error) {
 	early, err := w.c.fencedEarly(ctx, src.Cluster)
-	if !early || err != nil {
+	if err != nil {
 		return "", err
+	}
+	if !early {
+		row, err := w.c.db.FenceOf(ctx, src.Cluster, src.Physical)
+		if errors.Is(err, errs.ErrNotFound) || err == nil && !row.Wanted {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		return "", w.c.on(ctx, src.Cluster, func(c *clusters.Conn) error { return w.reopen(ctx, c, src) })
 	}
 	if err := w.toClose(ctx, src); err != nil {
 		return "", err

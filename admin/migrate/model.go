@@ -141,6 +141,14 @@ type source struct {
 	Expired  map[string]int64          `json:"expired,omitempty"` // by group: what the cluster deleted before it was read
 }
 
+// lost says whether a cluster was given up.
+func (d *data) lost(cluster string) bool {
+	if src := d.source(cluster); src != nil {
+		return src.Lost != nil
+	}
+	return slices.ContainsFunc(d.Passed, func(s source) bool { return s.Cluster == cluster && s.Lost != nil })
+}
+
 // data is what the controller knows of a migration, beside its row.
 type data struct {
 	Home    string   `json:"home"` // the cluster that was written when it began

@@ -73,12 +73,12 @@ func (w *walk) turnBack() {
 	home := *d.source(d.Home)
 	d.Reverse = true
 	for _, s := range d.Sources {
-		if s.Drained != nil || s.Lost != nil && w.m.ordered() {
+		if s.Drained != nil || s.Lost != nil {
 			d.Passed = append(d.Passed, s)
 		}
 	}
 	d.Target = target{Cluster: home.Cluster, Physical: home.Physical}
-	rest := slices.DeleteFunc(slices.Clone(d.Sources), func(s source) bool { return s.Cluster == home.Cluster })
+	rest := slices.DeleteFunc(slices.Clone(d.Sources), func(s source) bool { return s.Cluster == home.Cluster || s.Lost != nil })
 	rest = append(rest, source{Cluster: from.Cluster, Physical: from.Physical, Since: from.Start})
 	d.Sources = rest
 	if w.m.ordered() { // those before were read, and what is left of them is sleepers'
@@ -155,7 +155,7 @@ func (w *walk) retarget(ref metadata.WishRef, route *metadata.Route) {
 	d := &w.m.data
 	before := d.Sources
 	d.Wish = ref
-	d.Reverse, d.GoBack = route.Write == w.m.data.firstHome(), false
+	d.Reverse, d.GoBack = d.Home != d.Target.Cluster && route.Write == w.m.data.firstHome(), false
 	d.Target = target{Cluster: route.Write, Physical: w.now.Settings.Physical(w.m.Topic, route.Write), Start: broker.Offsets{}, Listed: true}
 	d.Sources = nil
 	for _, s := range route.Stays {

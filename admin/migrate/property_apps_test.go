@@ -394,6 +394,9 @@ func (r *reader) wants() (wants []want) {
 			if !slices.ContainsFunc(wants, func(w want) bool { return w.cluster == s.Cluster }) {
 				wants = append(wants, want{s.Cluster, s.End, true})
 			}
+			if slices.Contains(r.view.Dead, s.Cluster) {
+				continue
+			}
 			return wants
 		}
 	}

@@ -130,7 +130,8 @@ func (r *Receipt) judge() {
 		switch {
 		case l.Lost != nil:
 			r.Free = false
-			r.Verdict = append(r.Verdict, fmt.Sprintf("%s did not answer from %s on and was given up at %s: %s. If it comes back, nobody closes or reads it.", l.Cluster, at(l.Away), at(l.Lost), fate(l.Sealed, l.Drained)))
+			of := source{Sealed: l.Sealed, Drained: l.Drained, Lost: l.Lost, Sleeping: l.Sleeping}
+			r.Verdict = append(r.Verdict, fmt.Sprintf("%s did not answer from %s on and was given up at %s: %s. If it comes back, no group reads it there.", l.Cluster, at(l.Away), at(l.Lost), fate(of)))
 		case l.Drained == nil:
 			r.Free = r.Free && l.Cluster == r.To
 			r.Verdict = append(r.Verdict, fmt.Sprintf("%s was not drained.", l.Cluster))

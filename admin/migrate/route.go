@@ -14,6 +14,9 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 	r.Migration = m.ID
 	r.Hold, r.Canary, r.Warm = nil, nil, nil
 	r.Dead = d.dead()
+	r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool {
+		return s.Cluster != r.Write && s.Cluster != d.Target.Cluster && d.lost(s.Cluster)
+	})
 	switch m.state() {
 	case Preparing:
 		r.Warm = []string{d.Target.Cluster}
@@ -35,11 +38,10 @@ func (m *migration) wanted(now metadata.Route) metadata.Route {
 		}
 	case Pending, Sealing, Draining, Shutting:
 		r.Write = d.Target.Cluster
+		if m.plan.Force && !d.Reverse { // an edit of the wish puts the target last
+			m.openTarget(&r)
+		}
 		m.seal(&r)
-		r.Stays = slices.DeleteFunc(r.Stays, func(s metadata.Stay) bool {
-			src := d.source(s.Cluster)
-			return src != nil && src.Lost != nil && s.Cluster != r.Write
-		})
 	case Closing:
 		r.Write = d.Target.Cluster
 		m.seal(&r)

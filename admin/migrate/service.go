@@ -122,11 +122,11 @@ func (c *Controller) prepare(ctx context.Context, plan *Plan, startedBy, approve
 		at := time.Now().UTC()
 		m.ApprovedAt = &at
 	}
-	if err := m.encode(); err != nil {
+	over, err := c.supersede(ctx, plan, m, startedBy)
+	if err != nil {
 		return nil, nil, err
 	}
-	over, err := c.supersede(ctx, plan, startedBy)
-	return m, over, err
+	return m, over, m.encode()
 }
 
 // begin is the row of a new move.
@@ -152,8 +152,8 @@ func begin(plan Plan, now *scene) *migration {
 	return m
 }
 
-// supersede is the end of what a plan takes over from.
-func (c *Controller) supersede(ctx context.Context, plan *Plan, by string) ([]store.Ending, error) {
+// supersede is the end of what a plan takes over from. next is told what that has given up: nobody else would say that it is lost.
+func (c *Controller) supersede(ctx context.Context, plan *Plan, next *migration, by string) ([]store.Ending, error) {
 	open, err := c.db.Migrations(ctx, openOf(plan.Topic))
 	if err != nil || len(open) == 0 || !plan.overtakes(open[0]) {
 		return nil, err
@@ -161,6 +161,11 @@ func (c *Controller) supersede(ctx context.Context, plan *Plan, by string) ([]st
 	m, err := decode(open[0])
 	if err != nil {
 		return nil, err
+	}
+	for _, s := range slices.Concat(m.data.Passed, m.data.Sources) {
+		if s.Lost != nil && s.Cluster != next.Target && next.data.source(s.Cluster) == nil {
+			next.data.Passed = append(next.data.Passed, s)
+		}
 	}
 	at := time.Now().UTC()
 	if m.Kind == store.Move {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	"github.com/turnout-mq/turnout/broker"
 	"github.com/turnout-mq/turnout/internal/clusters"
 	"github.com/turnout-mq/turnout/internal/clusters/clustertest"
-	"github.com/turnout-mq/turnout/internal/errs"
 	"github.com/turnout-mq/turnout/metadata"
 )
 
@@ -354,145 +351,4 @@ func TestAnEditIsFollowedWhateverTheMigrationDoes(t *testing.T) {
 			}
 		})
 	}
-}
-
-// So is one that was left because it did not answer on the way back, and one that was back and has died again.
-func TestAClusterThatDiesLaterIsGivenUp(t *testing.T) {
-	for name, again := range map[string]bool{"on the way back": false, "again": true} {
-		t.Run(name, func(t *testing.T) {
-			w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Deaths: 1})
-			w.Deaths = 0
-			var gone string
-			dead := func(until func() bool) func() bool {
-				return func() bool { w.dead = gone; return until() }
-			}
-			if again {
-				gone = "a"
-				dead(w.over)()
-			}
-			w.start()
-			w.barred = "r00-0: begins"
-			if again {
-				w.play(t, dead(w.state(Pending)))
-				gone = ""
-			}
-			w.play(t, dead(w.state(Draining)))
-			left, outcome := "a", store.Done
-			if gone = left; !again {
-				left, outcome = "b", store.RolledBack
-				gone = left
-				require.NoError(t, w.service.Rollback(w.ctx, "m-1", "op"))
-				w.wakes()
-				w.play(t, dead(w.state(Pending)))
-			}
-			from := w.step
-			w.play(t, dead(func() bool { return w.step > from+50 }))
-			require.NotNil(t, w.open())
-			require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
-			w.wakes()
-			w.barred = ""
-			w.play(t, dead(w.over))
-			r, err := w.service.Receipt(w.ctx, "m-1")
-			require.NoError(t, err)
-			require.Equal(t, outcome, r.Outcome)
-			i := slices.IndexFunc(r.Left, func(l LeftCluster) bool { return l.Cluster == left })
-			require.GreaterOrEqual(t, i, 0, "%+v", r.Left)
-			require.NotNil(t, r.Left[i].Lost)
-			require.False(t, r.Free)
-		})
-	}
-}
-
-// A cluster that dies when sends have left it can be given up in every state, and nothing that answers is.
-func TestAClusterThatDiesAfterTheSwitchIsGivenUp(t *testing.T) {
-	for _, c := range []struct {
-		state   State
-		ordered bool
-		late    int
-		fate    string
-	}{
-		{Sealing, false, 0, "what it has stored and nobody has read is lost"},
-		{Draining, false, 1, "what it has stored and nobody has read is lost"},
-		{Draining, true, 0, "what it has stored and nobody has read is lost"},
-		{Shutting, false, 1, "what it has stored and nobody has read is lost"},
-		{Closing, true, 0, "it was closed to writers, and every group has read it to its end"},
-		{Closing, false, 1, "it was closed to writers, and every group has read it to its end"},
-	} {
-		t.Run(fmt.Sprintf("%s ordered=%v late=%d", c.state, c.ordered, c.late), func(t *testing.T) {
-			w := worldFor(t, setup{Ordered: c.ordered, Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Late: c.late, Hold: 60_000})
-			w.start()
-			w.play(t, w.state(c.state))
-			require.ErrorIs(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost), errs.ErrInvalid)
-			dead := func(until func() bool) func() bool {
-				return func() bool { w.dead = "a"; return until() }
-			}
-			w.play(t, dead(func() bool {
-				said := w.open().Waiting + strings.Join(w.trace, "\n")
-				return strings.Contains(said, "a does not answer") && strings.Contains(said, "if it never comes back: turnout migrate resume m-1 --accept source-lost")
-			}))
-			require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
-			w.wakes()
-			w.play(t, dead(w.over))
-			r, err := w.service.Receipt(w.ctx, "m-1")
-			require.NoError(t, err)
-			require.Equal(t, store.Done, r.Outcome)
-			require.Len(t, r.Left, 1)
-			require.NotNil(t, r.Left[0].Lost)
-			require.False(t, r.Free)
-			require.Contains(t, strings.Join(r.Verdict, "\n"), c.fate)
-			require.NotContains(t, r.Accepted, SourceLost, "it is said of what is lost")
-			route := w.look().Route
-			require.Equal(t, "b", route.Write)
-			require.Len(t, route.Stays, 1, "nobody is told to read a")
-		})
-	}
-}
-
-// A cluster that was left by force and never comes back keeps the migration no longer than people want.
-func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
-	w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Deaths: 1})
-	w.Deaths = 0
-	dead := func(until func() bool) func() bool {
-		return func() bool { w.dead = "a"; return until() }
-	}
-	dead(w.over)()
-	w.start()
-	w.play(t, dead(w.state(Pending)))
-	require.ErrorIs(t, w.service.Resume(w.ctx, "m-1", "op", "source-dead"), errs.ErrInvalid)
-	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", "all"))
-	w.wakes()
-	from := w.step
-	w.play(t, dead(func() bool { return w.step > from+50 }))
-	require.True(t, w.state(Pending)(), "that messages are lost is said by name")
-	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
-	w.wakes()
-	w.play(t, dead(func() bool {
-		m, err := decode(w.open())
-		require.NoError(t, err)
-		return m.data.Sources[0].Lost != nil
-	}))
-	require.NoError(t, w.service.Rollback(w.ctx, "m-1", "op"))
-	w.wakes()
-	w.play(t, dead(w.over))
-	events, err := w.service.Events(w.ctx, "m-1", 0, 1000)
-	require.NoError(t, err)
-	require.True(t, slices.ContainsFunc(events, func(e store.Event) bool { return strings.Contains(e.Text, "a was given up") }), "there is no way back to it")
-	r, err := w.service.Receipt(w.ctx, "m-1")
-	require.NoError(t, err)
-	require.Equal(t, store.Done, r.Outcome)
-	require.Len(t, r.Left, 1)
-	require.NotNil(t, r.Left[0].Lost)
-	require.False(t, r.Free)
-	require.Contains(t, r.Verdict[0], "a did not answer from")
-	route := w.look().Route
-	require.Equal(t, "b", route.Write)
-	require.Len(t, route.Stays, 1, "nobody is told to read a")
-
-	w.dead = ""
-	_, err = w.service.Start(w.ctx, Plan{Topic: topicName, To: "c", Accept: []string{SourceLost}}, "op", StarterApproves)
-	require.ErrorIs(t, err, errs.ErrInvalid)
-	require.ErrorContains(t, err, `"source-lost" is no warning`)
-	_, err = w.service.Start(w.ctx, Plan{Topic: topicName, To: "a", Accept: []string{"all"}}, "op", StarterApproves)
-	require.NoError(t, err)
-	require.ErrorIs(t, w.service.Resume(w.ctx, "m-2", "op", SourceLost), errs.ErrInvalid)
 }

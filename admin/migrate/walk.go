@@ -83,7 +83,7 @@ func (w *walk) step(ctx context.Context) (time.Duration, error) {
 		return wait, nil
 	}
 	w.said = w.c.now()
-	if s == Switching { // who waits to read a cluster does not know what people can do
+	if s != Pending { // who waits to read a cluster does not know what people can do
 		if text := w.c.silent(ctx, w.m); text != "" {
 			waitFor = text + ": " + waitFor
 		}
@@ -167,6 +167,9 @@ func (w *walk) preparing(ctx context.Context) (string, error) {
 		}
 		for i := range d.Sources {
 			src := &d.Sources[i]
+			if src.Lost != nil {
+				continue
+			}
 			if err := w.c.on(ctx, src.Cluster, func(c *clusters.Conn) (err error) {
 				src.Since, err = ends(ctx, c, src.Physical, src.Since) // on the way back some of it is known
 				return err
