@@ -23,7 +23,7 @@ SCALE     ?= 10000
 
 # A test run that hangs is ended here, with the stacks of all goroutines. For one package, not for all of them.
 TIMEOUT         ?= 5m
-RACE_TIMEOUT    ?= 15m
+RACE_TIMEOUT    ?= 25m
 SERVERS_TIMEOUT ?= 30m
 
 LINT_VERSION := v2.12.0
