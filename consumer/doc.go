@@ -4,7 +4,7 @@
 //
 // A route lists stays: the clusters that the topic has been on and that may still hold unread messages. A group reads
 // all of them at once; a group with order "key" on a topic with order "key" reads sealed stays one after the other, up
-// to the seal (R20). plan.go holds that rule as a function.
+// to the seal (R20), but waits for none on a cluster that is dead in the route (R31). plan.go holds that rule as a function.
 //
 // A cluster that is not written to any more is left when the group has finished it, asked of the broker (positions,
 // then delayed messages and retries, then end offsets: R14, R10), and nothing new came for the linger time (R16). While

@@ -81,16 +81,13 @@ func TestAClusterThatDiesAfterTheSwitchIsGivenUp(t *testing.T) {
 			w.start()
 			w.play(t, w.state(c.state))
 			require.ErrorIs(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost), errs.ErrInvalid)
-			dead := func(until func() bool) func() bool {
-				return func() bool { w.dead = "a"; return until() }
-			}
-			w.play(t, dead(func() bool {
+			w.play(t, w.dies("a", func() bool {
 				said := w.open().Waiting + strings.Join(w.trace, "\n")
 				return strings.Contains(said, "a does not answer") && strings.Contains(said, "if it never comes back: turnout migrate resume m-1 --accept source-lost")
 			}))
 			require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
 			w.wakes()
-			w.play(t, dead(w.over))
+			w.play(t, w.dies("a", w.over))
 			r, err := w.service.Receipt(w.ctx, "m-1")
 			require.NoError(t, err)
 			require.Equal(t, store.Done, r.Outcome)
@@ -110,28 +107,25 @@ func TestAClusterThatDiesAfterTheSwitchIsGivenUp(t *testing.T) {
 func TestAClusterThatNeverComesBackIsGivenUp(t *testing.T) {
 	w := worldFor(t, setup{Partitions: 1, Groups: 1, Members: 1, Messages: 20, Moves: 1, Deaths: 1})
 	w.Deaths = 0
-	dead := func(until func() bool) func() bool {
-		return func() bool { w.dead = "a"; return until() }
-	}
-	dead(w.over)()
+	w.dies("a", w.over)()
 	w.start()
-	w.play(t, dead(w.state(Pending)))
+	w.play(t, w.dies("a", w.state(Pending)))
 	require.ErrorIs(t, w.service.Resume(w.ctx, "m-1", "op", "source-dead"), errs.ErrInvalid)
 	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", "all"))
 	w.wakes()
 	from := w.step
-	w.play(t, dead(func() bool { return w.step > from+50 }))
+	w.play(t, w.dies("a", func() bool { return w.step > from+50 }))
 	require.True(t, w.state(Pending)(), "that messages are lost is said by name")
 	require.NoError(t, w.service.Resume(w.ctx, "m-1", "op", SourceLost))
 	w.wakes()
-	w.play(t, dead(func() bool {
+	w.play(t, w.dies("a", func() bool {
 		m, err := decode(w.open())
 		require.NoError(t, err)
 		return m.data.Sources[0].Lost != nil
 	}))
 	require.NoError(t, w.service.Rollback(w.ctx, "m-1", "op"))
 	w.wakes()
-	w.play(t, dead(w.over))
+	w.play(t, w.dies("a", w.over))
 	events, err := w.service.Events(w.ctx, "m-1", 0, 1000)
 	require.NoError(t, err)
 	require.True(t, slices.ContainsFunc(events, func(e store.Event) bool { return strings.Contains(e.Text, "a was given up") }), "there is no way back to it")
